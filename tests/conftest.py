@@ -1,0 +1,24 @@
+"""What all tests share: one thread for each worker, rendering without a screen, and no trace in the user's folders."""
+
+import os
+
+# Before numpy and torch are imported: their libraries read it once. The networks of the tests are too small for more
+# threads, and the workers share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+import torch
+
+from aime_gym.wrappers.rendering import choose_gl
+
+torch.set_num_threads(1)
+choose_gl()  # before a test imports a simulator
+
+
+@pytest.fixture(autouse=True, scope="session")
+def minari_in_a_temporary_folder(tmp_path_factory):
+    """Datasets that a test names without a path stay out of the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+        yield
