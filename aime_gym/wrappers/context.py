@@ -1,0 +1,57 @@
+"""Several MuJoCo renderers in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from aime_gym.wrappers.rendering import require_gl
+
+
+class OwnContext(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Render in the environment's own OpenGL context, whichever other environment rendered before.
+
+    OpenGL draws into, and frees from, the context that is current in the thread. Gymnasium's renderer makes its context
+    current when it is created and never again, and dm_control remembers the last one that dm_control made current. So
+    with two environments in a process, as with SB3's ``DummyVecEnv`` or with an environment to train in and one to
+    evaluate in, frames show one scene with the textures of another, or nothing. Environments without MuJoCo are
+    left as they are.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
+        self._base: Any = self.unwrapped
+        # The first is what Gymnasium's MuJoCo environments and Meta-World have, the second what dm_control has.
+        self._is_gymnasium = hasattr(self._base, "mujoco_renderer")
+        self._is_dm_control = not self._is_gymnasium and hasattr(self._base, "physics")
+        self._has_rendered = False
+
+    def render(self) -> Any:
+        """Render a frame.
+
+        :raises RuntimeError: no OpenGL library; the message names the packages.
+        """
+        if not self._has_rendered and (self._is_gymnasium or self._is_dm_control):
+            require_gl()
+        self._make_current()
+        self._has_rendered = True
+        return self.env.render()
+
+    def close(self) -> None:
+        """Free the renderer, in its own context: elsewhere it would free the textures of another environment."""
+        if self._has_rendered:
+            self._has_rendered = False
+            self._make_current()
+            if self._is_gymnasium and hasattr(self._base.mujoco_renderer.viewer, "con"):
+                self._base.mujoco_renderer.viewer.con.free()
+        self.env.close()
+
+    def _make_current(self) -> None:
+        if self._is_gymnasium and self._base.mujoco_renderer.viewer is not None:
+            self._base.mujoco_renderer.viewer.make_context_current()
+        elif self._is_dm_control and self.render_mode != "human":
+            context = self._base.physics.contexts.gl
+            with context.make_current() as thread:
+                thread.call(context._platform_make_current)
