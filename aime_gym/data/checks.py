@@ -1,0 +1,167 @@
+"""Bad data ends here: one clear error before any training, instead of a policy that learnt from NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium import spaces
+
+from aime_gym.types import Array, Observation, Trajectory, sensors
+
+#: How far outside a Box an action may lie, relative to the width of the Box: float32 rounding, no more.
+ACTION_TOLERANCE = 1e-5
+
+
+def check_trajectories(
+    trajectories: Sequence[Trajectory],
+    *,
+    argument: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    need_actions: bool,
+) -> list[Trajectory]:
+    """Check trajectories against the spaces of an environment, and return them in its dtypes.
+
+    Observations take the dtype of their space (``uint8`` images stay ``uint8``), rewards become ``float32``, actions
+    ``float32`` in a Box and ``int64`` in a Discrete space. Arrays that have that dtype already are not copied.
+
+    :param argument: what the user calls this data (``"play"``, ``"demos"``): errors start with it.
+    :param observation_space: Box, or Dict of Boxes, as the trajectories should have it: images as the user sees them.
+    :param need_actions: ``False`` drops the actions before anything looks at them; the result has none.
+    :raises ValueError: nothing there; another shape, kind of dtype or set of sensors than the space; NaN or infinity;
+        actions that are missing, of another shape, or outside the space. The message names the argument, the
+        trajectory, what was expected and what came.
+    """
+    if not isinstance(trajectories, Sequence):
+        raise ValueError(f"{argument}: expected a sequence of Trajectory, got {type(trajectories).__name__}")
+    if not trajectories:
+        raise ValueError(f"{argument}: expected at least one trajectory, got an empty dataset")
+    checked = []
+    for index, trajectory in enumerate(trajectories):
+        where = f"{argument}[{index}]"
+        if not isinstance(trajectory, Trajectory):
+            raise ValueError(f"{where}: expected a Trajectory, got {type(trajectory).__name__}")
+        checked.append(
+            Trajectory(
+                observations=_checked_observations(trajectory.observations, observation_space, where),
+                actions=_checked_actions(trajectory.actions, action_space, where) if need_actions else None,
+                rewards=None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, where),
+                terminated=trajectory.terminated,
+                truncated=trajectory.truncated,
+            )
+        )
+    return checked
+
+
+def _checked_observations(observations: Observation, space: spaces.Space, where: str) -> Observation:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observations, dict):
+            raise ValueError(
+                f"{where}.observations: expected one array per sensor ({', '.join(space)}), got a single array"
+            )
+        if set(observations) != set(space):
+            raise ValueError(
+                f"{where}.observations: expected the sensors {sorted(space)}, got {sorted(observations)}"
+                f"{_difference(set(space), set(observations))}"
+            )
+        return {
+            name: _checked_sensor(observations[name], sensor_space, f"{where}.observations[{name!r}]")
+            for name, sensor_space in space.items()
+        }
+    if isinstance(observations, dict):
+        raise ValueError(
+            f"{where}.observations: expected a single array of shape (T+1, {_inner(space.shape or ())}), "
+            f"got one array per sensor ({', '.join(observations)}); load_trajectories(..., sensors=[...]) joins them"
+        )
+    return _checked_sensor(sensors(observations)["observation"], space, f"{where}.observations")
+
+
+def _checked_sensor(values: Array, space: spaces.Space, where: str) -> Array:
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"{where}: expected a Box observation space, or a Dict of Boxes, but the space is {space}")
+    values = np.asarray(values)
+    expected = np.dtype(space.dtype)
+    if values.dtype.kind != expected.kind:
+        raise ValueError(f"{where}: expected dtype {expected}, got {values.dtype}")
+    if values.shape[1:] != space.shape:
+        raise ValueError(f"{where}: expected shape (T+1, {_inner(space.shape)}), got {values.shape}")
+    if expected.kind in "iu" and values.dtype != expected:
+        # An integer cast wraps around in silence, where a float cast only rounds.
+        raise ValueError(f"{where}: expected dtype {expected}, got {values.dtype}")
+    return _finite(_cast(values, expected), where)
+
+
+def _checked_actions(actions: Array | None, space: spaces.Space, where: str) -> Array:
+    if actions is None:
+        raise ValueError(f"{where}.actions: expected one action per transition, got None: this data has no actions")
+    where = f"{where}.actions"
+    actions = np.asarray(actions)
+    if isinstance(space, spaces.Box):
+        if actions.dtype.kind not in "fiu":
+            raise ValueError(f"{where}: expected numbers, got dtype {actions.dtype}")
+        if actions.shape[1:] != space.shape:
+            raise ValueError(f"{where}: expected shape (T, {_inner(space.shape)}), got {actions.shape}")
+        actions = _finite(_cast(actions, np.dtype(np.float32)), where)
+        width = space.high.astype(np.float64) - space.low
+        tolerance = np.where(np.isfinite(width), ACTION_TOLERANCE * width, 0.0)
+        outside = (actions < space.low - tolerance) | (actions > space.high + tolerance)
+        if outside.any():
+            first = tuple(int(i) for i in np.argwhere(outside)[0])
+            raise ValueError(
+                f"{where}: expected actions inside {space}, got {actions[first]:g} at step {first[0]}, "
+                f"entry {first[1:]}"
+            )
+        return actions
+    if isinstance(space, spaces.Discrete):
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"{where}: expected integers for {space}, got dtype {actions.dtype}")
+        if actions.ndim != 1:
+            raise ValueError(f"{where}: expected shape (T,), got {actions.shape}")
+        outside = (actions < space.start) | (actions >= space.start + space.n)
+        if outside.any():
+            first_step = int(np.argmax(outside))
+            raise ValueError(
+                f"{where}: expected actions from {space.start} to {space.start + space.n - 1}, "
+                f"got {actions[first_step]} at step {first_step}"
+            )
+        return actions.astype(np.int64, copy=False)
+    raise ValueError(f"{where}: expected a Box or Discrete action space, but the space is {space}")
+
+
+def _checked_rewards(rewards: Array, where: str) -> Array:
+    where = f"{where}.rewards"
+    rewards = np.asarray(rewards)
+    if rewards.dtype.kind not in "fiub":
+        raise ValueError(f"{where}: expected numbers, got dtype {rewards.dtype}")
+    if rewards.ndim != 1:
+        raise ValueError(f"{where}: expected shape (T,), got {rewards.shape}")
+    return _finite(_cast(rewards, np.dtype(np.float32)), where)
+
+
+def _cast(values: Array, dtype: np.dtype) -> Array:
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and _finite reports it
+        return values.astype(dtype, copy=False)
+
+
+def _finite(values: Array, where: str) -> Array:
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"{where}: expected finite numbers, got {values[first]} at step {first[0]}"
+            f"{f', entry {first[1:]}' if len(first) > 1 else ''} ({int((~finite).sum())} such entries)"
+        )
+    return values
+
+
+def _difference(expected: set[str], got: set[str]) -> str:
+    parts = [
+        f"{word} {', '.join(sorted(names))}"
+        for word, names in (("missing", expected - got), ("unknown", got - expected))
+        if names
+    ]
+    return f" ({'; '.join(parts)})"
+
+
+def _inner(shape: tuple[int, ...]) -> str:
+    return ", ".join(str(size) for size in shape)

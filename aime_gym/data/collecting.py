@@ -1,0 +1,202 @@
+"""Record trajectories: an environment, a policy, a number of episodes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.types import Observation, Predictor, Trajectory, sensors
+
+#: What can choose the actions: a callable, a model as SB3's, or the name of a policy made for the environment.
+Policy: TypeAlias = Callable[[Observation], Any] | Predictor | str
+_ActFunction: TypeAlias = Callable[[Observation, bool], Any]
+
+
+def collect(
+    env: gym.Env | str,
+    policy: Policy,
+    episodes: int,
+    *,
+    seed: int | None = None,
+    deterministic: bool = True,
+    progress: bool = True,
+) -> list[Trajectory]:
+    """Run a policy for whole episodes, and return what happened.
+
+    >>> env = aime_gym.make_env("reach-v3", modality="position", action_repeat=2)
+    >>> play = collect(env, "play", 50, seed=0)
+    >>> demos = [t.without_actions() for t in collect(env, "expert", 20, seed=1)]
+
+    Ctrl-C ends the recording early: the complete episodes are returned, with a warning.
+
+    :param env: a Gymnasium environment (not a vectorised one), or an id that ``aime_gym.make_env`` knows.
+    :param policy: a callable ``observation -> action``; or a model with SB3's ``predict``, recurrent ones included; or
+        ``"random"`` (uniform actions), ``"play"`` (:class:`HeldRandomPolicy`), ``"expert"``
+        (:class:`ScriptedExpert`, Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
+    :param episodes: number of episodes. Each one runs until the environment ends it.
+    :param seed: of the first ``env.reset`` and of the policy's random numbers; later episodes go on from there. With
+        the same seed, the same environment records the same trajectories.
+    :param deterministic: handed to ``predict``; means nothing for a callable.
+    :param progress: show a progress bar.
+    :return: one trajectory per episode, with actions and rewards (``float32``), and the true last observation. Taking
+        its actions again, from the same seed, gives the same observations.
+    :raises ValueError: another kind of environment or policy, ``episodes`` below 1, an action of another shape than the
+        action space, or one that is not finite.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    if isinstance(env, str):
+        from aime_gym.envs import make_env  # loads the simulators, which recording in one's own env does not need
+
+        with make_env(env) as made:
+            return collect(made, policy, episodes, seed=seed, deterministic=deterministic, progress=progress)
+    if not isinstance(env, gym.Env):
+        raise ValueError(f"env: expected a Gymnasium environment or an id, got {type(env).__name__}")
+
+    act = _act_function(policy, env, seed, deterministic)
+    trajectories: list[Trajectory] = []
+    with _progress_bar(episodes, progress) as advance, _torch_seed(seed):
+        try:
+            for episode in range(episodes):
+                trajectories.append(_run_episode(env, act, seed if episode == 0 else None))
+                advance()
+        except KeyboardInterrupt:
+            warnings.warn(f"collect: interrupted, returning {len(trajectories)} of {episodes} episodes", stacklevel=2)
+    return trajectories
+
+
+def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajectory:
+    observation, _ = env.reset(seed=seed)
+    observations = [_copy(observation)]
+    actions: list[Any] = []
+    rewards: list[Any] = []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = _legal_action(act(observation, not actions), env.action_space)
+        observation, reward, terminated, truncated, _ = env.step(_in_dtype_of(env.action_space, action))
+        observations.append(_copy(observation))
+        actions.append(np.array(action))
+        rewards.append(reward)
+    return Trajectory(
+        observations=_stack(observations),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, dtype=np.float32),
+        terminated=bool(terminated),
+        truncated=bool(truncated),
+    )
+
+
+def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:
+    """One function ``(observation, is_first) -> action`` for every kind of policy."""
+    if isinstance(policy, str):
+        policy = _named_policy(policy, env)
+    if hasattr(policy, "predict"):
+        model, state = policy, None
+
+        def predict(observation: Observation, is_first: bool) -> Any:
+            nonlocal state
+            if is_first:
+                state = None
+            action, state = model.predict(
+                observation, state=state, episode_start=np.array([is_first]), deterministic=deterministic
+            )
+            return action
+
+        return predict
+    if not callable(policy):
+        raise ValueError(
+            "policy: expected a callable, a model with `predict`, or one of 'random', 'play', 'expert', "
+            f"got {type(policy).__name__}"
+        )
+    if not isinstance(policy, EpisodicPolicy):
+        return lambda observation, is_first: policy(observation)
+
+    policy.reset(seed=seed)
+
+    def call(observation: Observation, is_first: bool) -> Any:
+        if is_first:
+            policy.reset()
+        return policy(observation)
+
+    return call
+
+
+def _named_policy(name: str, env: gym.Env) -> Callable[[Observation], Any]:
+    if name == "random":
+        return HeldRandomPolicy(env.action_space, magnitudes=(1.0,), hold=(1, 1))
+    if name == "play":
+        return HeldRandomPolicy(env.action_space)
+    if name == "expert":
+        return ScriptedExpert(env)
+    raise ValueError(f"policy: expected a callable, a model, or one of 'random', 'play', 'expert', got {name!r}")
+
+
+def _legal_action(action: Any, space: spaces.Space) -> Any:
+    if isinstance(space, spaces.Box):
+        action = np.asarray(action)
+        if action.shape != space.shape:
+            raise ValueError(f"policy: expected actions of shape {space.shape}, got {action.shape}")
+        if not np.isfinite(action).all():
+            raise ValueError(f"policy: expected finite actions, got {action}")
+        # Clipped before the cast: a huge float64 would become infinite on the way. Rounded to what agents learn from
+        # before it is taken, although dm_control's actions are float64: the recording then replays bit by bit.
+        action = np.clip(action, space.low, space.high)
+        return action.astype(np.float32 if space.dtype.kind == "f" else space.dtype)
+    if isinstance(space, spaces.Discrete):
+        action = np.asarray(action)
+        if action.size != 1 or action.dtype.kind not in "iu" or not space.contains(np.int64(action.item())):
+            raise ValueError(f"policy: expected one action in {space}, got {action}")
+        return np.int64(action.item())
+    raise ValueError(f"env: expected a Box or Discrete action space, got {space}")
+
+
+def _in_dtype_of(space: spaces.Space, action: Any) -> Any:
+    return action.astype(space.dtype) if isinstance(space, spaces.Box) else action
+
+
+def _copy(observation: Any) -> Observation:
+    # Environments may hand out the same buffer again and again.
+    if isinstance(observation, dict):
+        return {name: np.array(values) for name, values in observation.items()}
+    return np.array(observation)
+
+
+def _stack(observations: list[Observation]) -> Observation:
+    by_sensor = [sensors(observation) for observation in observations]
+    stacked = {name: np.stack([entry[name] for entry in by_sensor]) for name in by_sensor[0]}
+    return stacked if isinstance(observations[0], dict) else stacked["observation"]
+
+
+@contextmanager
+def _torch_seed(seed: int | None) -> Iterator[None]:
+    """Seed what stochastic models draw, and leave the caller's random numbers as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _progress_bar(episodes: int, enabled: bool) -> Iterator[Callable[[], None]]:
+    columns = (
+        TextColumn("collect"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not enabled) as bar:
+        task = bar.add_task("collect", total=episodes)
+        yield lambda: bar.advance(task)

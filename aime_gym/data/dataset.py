@@ -1,0 +1,151 @@
+"""Trajectories in memory, laid end to end, and the sampler of clips from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aime_gym.data.actions import ActionEncoding
+from aime_gym.types import Clip, Trajectories, sensors
+
+
+class TrajectoryDataset:
+    """All records of some trajectories as one row each, so that a batch of clips is one gather.
+
+    :param trajectories: with actions, or all without.
+    :param encoding: how actions are encoded; ``None`` drops the actions.
+    :param device: where the rows are kept.
+    """
+
+    def __init__(
+        self, trajectories: Trajectories, encoding: ActionEncoding | None, device: torch.device | str = "cpu"
+    ) -> None:
+        names = list(sensors(trajectories[0].observations))
+        self.device = torch.device(device)
+        self.observations: dict[str, Tensor] = {
+            name: self._rows([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names
+        }
+        self.pre_actions: Tensor | None = None
+        if encoding is not None:
+            encoded = [t.with_actions(encoding.encode(t.actions)) for t in trajectories if t.actions is not None]
+            self.pre_actions = self._rows([trajectory.pre_actions for trajectory in encoded])
+        counts = torch.tensor([len(trajectory) + 1 for trajectory in trajectories])
+        #: Records of each trajectory, and the row of its first one.
+        self.counts, self.starts = counts, counts.cumsum(0) - counts
+
+    def _rows(self, arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(arrays)).to(self.device)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return int(self.counts.sum())
+
+    def steps(self) -> Tensor:
+        """(N,) int: how many actions led from the start of its trajectory to each record."""
+        return (torch.arange(len(self)) - self.starts.repeat_interleave(self.counts)).to(self.device)
+
+    def first_rows(self) -> Tensor:
+        """(N,) bool: whether a row is the first record of its trajectory."""
+        return self.steps() == 0
+
+    def changes(self) -> Tensor:
+        """Each record's difference from the one before, all sensors side by side, (N, D); zeros for first records."""
+        observations = torch.cat(list(self.observations.values()), dim=-1)
+        changes = torch.zeros_like(observations)
+        changes[1:] = observations[1:] - observations[:-1]
+        return changes.masked_fill_(self.first_rows()[:, None], 0)
+
+    def per_trajectory(self, values: Tensor) -> list[Tensor]:
+        """Values of all records (N, ...), cut into trajectories again."""
+        return list(values.split(self.counts.tolist()))
+
+    def stacked(self, values: Tensor, rows: Tensor, frames: int) -> Tensor:
+        """The last ``frames`` records up to each row, oldest first: (N, ...) at rows (M,) -> (M, frames, ...).
+
+        At the start of a trajectory its first record is repeated, as when acting.
+        """
+        episode = torch.searchsorted(self.starts.to(rows.device), rows, right=True) - 1
+        first = self.starts.to(rows.device)[episode]
+        back = torch.arange(frames - 1, -1, -1, device=rows.device)
+        return values[torch.maximum(rows[:, None] - back, first[:, None])]
+
+    def split_rows(self, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows that an action led to, in two parts by whole trajectories; windows of one would leak into the other.
+
+        :param fraction: share of the trajectories in the first part. A single trajectory is cut in time.
+        """
+        reached = ~self.first_rows().cpu()
+        count = len(self.counts)
+        if count == 1:
+            rows = reached.nonzero().squeeze(-1)
+            cut = max(1, round(fraction * len(rows)))
+            return rows[:cut].to(self.device), rows[cut:].to(self.device) if cut < len(rows) else rows.to(self.device)
+        chosen = torch.zeros(count, dtype=torch.bool)
+        chosen[torch.randperm(count, generator=generator)[: min(max(1, round(fraction * count)), count - 1)]] = True
+        inside = chosen.repeat_interleave(self.counts)
+        return (
+            (reached & inside).nonzero().squeeze(-1).to(self.device),
+            (reached & ~inside).nonzero().squeeze(-1).to(self.device),
+        )
+
+    def episodes(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole trajectories, longest first, for passes over everything.
+
+        :return: rows (T, B) and their validity (T, B); invalid rows repeat the trajectory's last record.
+        """
+        for chosen in self.counts.argsort(descending=True, stable=True).split(batch_size):
+            steps = torch.arange(int(self.counts[chosen].max()))[:, None]
+            valid = steps < self.counts[chosen]
+            rows = self.starts[chosen] + torch.minimum(steps, self.counts[chosen] - 1)
+            yield rows.to(self.device), valid.to(self.device)
+
+
+class ClipSampler:
+    """Uniform windows of a dataset, with replacement.
+
+    :param horizon: records of a clip; shortened to the longest trajectory. Shorter trajectories repeat their last record
+        and are masked there.
+    :param start_fraction: share of clips that start where an episode starts. Uniform windows hardly ever do, and yet
+        every evaluation does.
+    :param generator: the only source of randomness, on the CPU.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        horizon: int,
+        batch_size: int,
+        generator: torch.Generator,
+        start_fraction: float = 0.0,
+    ) -> None:
+        self.dataset, self.batch_size, self.start_fraction = dataset, batch_size, start_fraction
+        self.generator = generator
+        self.horizon = min(horizon, int(dataset.counts.max()))
+        self._windows = (dataset.counts - self.horizon + 1).clamp_min(1)
+        self._window_ends = self._windows.cumsum(0)
+
+    def sample(self) -> Clip:
+        """One batch of clips, (T, B, ...)."""
+        dataset, batch = self.dataset, self.batch_size
+        window = torch.randint(int(self._window_ends[-1]), (batch,), generator=self.generator)
+        episode = torch.searchsorted(self._window_ends, window, right=True)
+        offset = window - (self._window_ends - self._windows)[episode]
+        at_start = torch.rand(batch, generator=self.generator) < self.start_fraction
+        any_episode = torch.randint(len(dataset.counts), (batch,), generator=self.generator)
+        episode = torch.where(at_start, any_episode, episode)
+        offset = torch.where(at_start, torch.zeros_like(offset), offset)
+
+        steps = offset + torch.arange(self.horizon)[:, None]  # (T, B)
+        last = dataset.counts[episode] - 1
+        rows = (dataset.starts[episode] + torch.minimum(steps, last)).to(dataset.device)
+        return Clip(
+            observations={name: values[rows] for name, values in dataset.observations.items()},
+            pre_actions=None if dataset.pre_actions is None else dataset.pre_actions[rows],
+            is_first=(offset == 0).to(dataset.device),
+            valid=(steps <= last).to(dataset.device),
+            rows=rows,
+        )

@@ -1,0 +1,252 @@
+"""Minari datasets: the format in which Gymnasium's users exchange trajectories.
+
+Two things are done otherwise than Minari does by itself. Images are stored raw: JPEG, its default, is lossy, and a
+discriminator tells compressed demonstrations from raw frames at a glance. And Minari has no episodes without actions:
+for observation-only demonstrations we write zeros and say so in the metadata, and never read them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+from minari.dataset._storages.hdf5_storage import HDF5Storage
+from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage import get_dataset_path
+
+from aime_gym.data.checks import check_trajectories
+from aime_gym.types import Array, Observation, Trajectory, sensors
+
+#: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
+_METADATA_KEY = "aime_gym"
+
+
+def save_minari(
+    target: str | os.PathLike[str],
+    trajectories: Sequence[Trajectory],
+    env: gym.Env | tuple[spaces.Space, spaces.Space],
+    *,
+    actions: bool | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Path:
+    """Save trajectories as a Minari dataset that Minari's own tools can read.
+
+    :param target: a Minari id such as ``"reach/play-v0"`` (a string that ends in ``-v`` and a number: stored where
+        Minari keeps its datasets), otherwise the path of a folder that does not exist yet. A ``Path`` is always a
+        folder.
+    :param trajectories: their observations fit the observation space. Stored bit by bit, images without compression.
+    :param env: where they come from; or its spaces, as ``(observation_space, action_space)``.
+    :param actions: ``False`` leaves the actions out: demonstrations for imitation from observation. ``None`` keeps
+        them if the trajectories have some.
+    :param metadata: what else to remember, JSON. The environment's id, and the arguments it was made with, are kept
+        anyway.
+    :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
+    :raises FileExistsError: the target exists.
+    :raises ValueError: trajectories that do not fit the spaces, or some with actions and some without.
+    """
+    if isinstance(env, gym.Env):
+        observation_space, action_space, spec = env.observation_space, env.action_space, env.spec
+    else:
+        (observation_space, action_space), spec = env, None
+    if actions is None:
+        actions = any(trajectory.actions is not None for trajectory in trajectories)
+    checked = check_trajectories(
+        trajectories,
+        argument="trajectories",
+        observation_space=observation_space,
+        action_space=action_space,
+        need_actions=actions,
+    )
+    slashed = [name for name in sensors(checked[0].observations) if "/" in name]
+    if slashed:  # HDF5 would take them for groups, which Minari does not find again
+        raise ValueError(f"trajectories: expected sensor names without '/', got {slashed}")
+    with_rewards = all(trajectory.rewards is not None for trajectory in trajectories)
+
+    folder, dataset_id = _place(target)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: choose another name, or remove it first")
+    # Built beside its place and moved at the end, so that an interruption leaves no half of a dataset there.
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            partial / "data",
+            observation_space=observation_space,
+            action_space=action_space,
+            env_spec=spec if _is_serialisable(spec) else None,
+            jpeg_encoding=False,
+        )
+        storage.update_metadata(
+            {
+                "dataset_id": dataset_id,
+                "minari_version": minari.__version__,
+                _METADATA_KEY: {
+                    **_described(spec),
+                    **(metadata or {}),
+                    "actions": actions,
+                    "rewards": with_rewards,
+                },
+            }
+        )
+        storage.update_episodes(
+            EpisodeBuffer(
+                observations=fitted.observations,
+                # The caller's own numbers: the check rounds what a float64 action space gave.
+                actions=original.actions if actions else _no_actions(len(original), action_space),
+                rewards=original.rewards if with_rewards else np.zeros(len(original), np.float32),
+                terminations=_last_only(original.terminated, len(original)),
+                truncations=_last_only(original.truncated, len(original)),
+            )
+            for original, fitted in zip(trajectories, checked, strict=True)
+        )
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def read_minari(source: Any, *, actions: bool) -> list[Trajectory]:
+    """Read a Minari dataset.
+
+    :param source: a ``minari.MinariDataset`` (or a part of one, as ``filter_episodes`` makes), or the path of a folder.
+    :param actions: ``False`` leaves the actions unread, and so does a dataset that was saved without.
+    :raises ValueError: the dataset is corrupted. The message names its folder.
+    """
+    if isinstance(source, Path):
+        return _read_folder(source, actions)
+    return list(_read_episodes(source, actions))
+
+
+def is_minari_folder(folder: Path) -> bool:
+    """Whether a folder is a Minari dataset, or the ``data`` folder inside one."""
+    return _data_folder(folder) is not None
+
+
+def local_minari_folder(dataset_id: str) -> Path | None:
+    """The folder of a dataset in Minari's local store (``MINARI_DATASETS_PATH``); ``None`` when there is none."""
+    if not _is_dataset_id(dataset_id):
+        return None
+    folder = get_dataset_path() / dataset_id
+    return folder if is_minari_folder(folder) else None
+
+
+def _read_folder(folder: Path, actions: bool) -> list[Trajectory]:
+    data = _data_folder(folder)
+    assert data is not None
+    try:
+        described = json.loads((data / "metadata.json").read_text())
+        if not {"observation_space", "action_space"} <= set(described):
+            # Minari would then make the environment that the file names, and so run code that the file chooses.
+            raise ValueError("its metadata.json names no spaces")
+        return list(_read_episodes(minari.MinariDataset(data), actions))
+    except (OSError, KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"{folder}: expected a readable Minari dataset, but it is corrupted: {error}") from error
+
+
+def _read_episodes(dataset: Any, actions: bool) -> Iterator[Trajectory]:
+    ours = dataset.storage.metadata.get(_METADATA_KEY, {})
+    actions = actions and ours.get("actions", True)
+    with_rewards = ours.get("rewards", True)
+    if len(dataset.episode_indices) == 0:
+        return
+    if isinstance(dataset.storage, HDF5Storage):
+        episodes = _hdf5_episodes(dataset, actions)
+    else:
+        episodes = (vars(episode) for episode in dataset.iterate_episodes())
+    for episode in episodes:
+        yield Trajectory(
+            observations=_plain(episode["observations"]),
+            actions=np.asarray(episode["actions"]) if actions else None,
+            rewards=np.asarray(episode["rewards"]) if with_rewards else None,
+            terminated=bool(episode["terminations"][-1]),
+            truncated=bool(episode["truncations"][-1]),
+        )
+
+
+def _hdf5_episodes(dataset: Any, actions: bool) -> Iterator[dict[str, Any]]:
+    """Minari's own reading loop, less what nobody asked for: it always reads the actions and infos too."""
+    storage = dataset.storage
+    with h5py.File(storage.data_path / "main_data.hdf5", "r") as file:
+        for index in dataset.episode_indices:
+            group = file[f"episode_{index}"]
+            episode = {name: group[name][()] for name in ("rewards", "terminations", "truncations")}
+            episode["observations"] = storage._decode_space(group["observations"], storage.observation_space)
+            if actions:
+                episode["actions"] = storage._decode_space(group["actions"], storage.action_space)
+            yield episode
+
+
+def _plain(observations: Any) -> Observation:
+    if isinstance(observations, dict) and all(isinstance(values, np.ndarray) for values in observations.values()):
+        return observations
+    if isinstance(observations, np.ndarray):
+        return observations
+    raise ValueError("expected observations in one array, or in one array per sensor; flatten nested spaces first")
+
+
+def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Folder and id of a new dataset."""
+    if isinstance(target, str) and _is_dataset_id(target):
+        namespace = target.rpartition("/")[0]
+        if namespace and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        return get_dataset_path() / target, target
+    folder = Path(target)
+    # Minari insists on an id of this form for every dataset.
+    return folder, folder.name if _is_dataset_id(folder.name) else f"{_word(folder.name)}-v0"
+
+
+def _is_dataset_id(name: str) -> bool:
+    match = DATASET_ID_RE.fullmatch(name)
+    return match is not None and match["version"] is not None
+
+
+def _word(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name) or "dataset"
+
+
+def _data_folder(folder: Path) -> Path | None:
+    return next((path for path in (folder / "data", folder) if (path / "metadata.json").is_file()), None)
+
+
+def _is_serialisable(spec: Any) -> bool:
+    if spec is None:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            type(spec).from_json(spec.to_json())
+    except Exception:  # a spec may hold anything: then the dataset goes without, its spaces are stored anyway
+        return False
+    return True
+
+
+def _described(spec: Any) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    arguments = {name: value for name, value in spec.kwargs.items() if isinstance(value, str | int | float | bool)}
+    return {"env_id": spec.id, "env_arguments": arguments}
+
+
+def _no_actions(steps: int, space: spaces.Space) -> Array:
+    return np.zeros((steps, *(space.shape or ())), dtype=space.dtype)
+
+
+def _last_only(value: bool, steps: int) -> Array:
+    flags = np.zeros(steps, dtype=bool)
+    flags[-1] = value
+    return flags

@@ -1,0 +1,282 @@
+"""What goes into a Minari dataset comes out of it bit by bit, and Minari's own tools agree."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+
+from aime_gym import make_env
+from aime_gym.data import collect, load_trajectories, save_minari
+from aime_gym.types import Trajectory, sensors
+
+BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
+STATE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+# From 32 x 32 on, Minari takes a Box of bytes for images.
+IMAGE = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+SPACES = {
+    "state": (STATE, BOX),
+    "discrete": (STATE, spaces.Discrete(3, start=1)),
+    "float64": (
+        spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        spaces.Box(-1.0, 1.0, (2,), np.float64),
+    ),
+    "image": (IMAGE, BOX),
+    "sensors": (spaces.Dict({"image": IMAGE, "state": STATE}), BOX),
+}
+
+
+def draw(space, count, rng):
+    if isinstance(space, spaces.Dict):
+        return {name: draw(entry, count, rng) for name, entry in space.items()}
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.start, space.start + space.n, size=count)
+    if space.dtype == np.uint8:
+        return rng.integers(0, 256, size=(count, *space.shape), dtype=np.uint8)
+    return rng.uniform(-1, 1, size=(count, *space.shape)).astype(space.dtype)
+
+
+def make_trajectories(observation_space, action_space, count=3):
+    rng = np.random.default_rng(0)
+    return [
+        Trajectory(
+            observations=draw(observation_space, steps + 1, rng),
+            actions=draw(action_space, steps, rng),
+            rewards=rng.normal(size=steps).astype(np.float32),
+            terminated=index == 0,
+            truncated=index == 1,
+        )
+        for index, steps in enumerate(range(4, 4 + count))
+    ]
+
+
+def assert_same_array(left, right):
+    assert left.dtype == right.dtype
+    assert left.tobytes() == right.tobytes()
+    assert left.shape == right.shape
+
+
+def assert_same(left, right, *, actions=True):
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert set(sensors(one.observations)) == set(sensors(other.observations))
+        for name, values in sensors(one.observations).items():
+            assert_same_array(values, sensors(other.observations)[name])
+        if actions:
+            assert_same_array(one.actions, other.actions)
+        assert_same_array(one.rewards, other.rewards)
+        assert (one.terminated, one.truncated) == (other.terminated, other.truncated)
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_round_trip_is_exact(tmp_path, kind):
+    trajectories = make_trajectories(*SPACES[kind])
+    folder = save_minari(tmp_path / "play", trajectories, SPACES[kind])
+    assert_same(trajectories, load_trajectories(folder))
+    assert_same(trajectories, load_trajectories(folder / "data"))
+    assert_same(trajectories, load_trajectories(minari.MinariDataset(folder / "data")))
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_minari_reads_what_we_save(kind):
+    trajectories = make_trajectories(*SPACES[kind])
+    save_minari("lab/play-v0", trajectories, SPACES[kind])
+    dataset = minari.load_dataset("lab/play-v0")
+    assert "lab/play-v0" in minari.list_local_datasets()
+    assert dataset.total_episodes == 3
+    assert dataset.total_steps == sum(map(len, trajectories))
+    assert (dataset.observation_space, dataset.action_space) == SPACES[kind]
+    for episode, trajectory in zip(dataset.iterate_episodes(), trajectories, strict=True):
+        for name, values in sensors(trajectory.observations).items():
+            assert_same_array(sensors(episode.observations)[name], values)
+        assert_same_array(episode.actions, trajectory.actions)
+        assert_same_array(episode.rewards, trajectory.rewards)
+    assert_same(trajectories, load_trajectories("lab/play-v0"))
+
+
+def test_part_of_a_dataset(tmp_path):
+    trajectories = make_trajectories(*SPACES["state"])
+    folder = save_minari(tmp_path / "play", trajectories, SPACES["state"])
+    part = minari.MinariDataset(folder / "data").filter_episodes(lambda episode: len(episode.rewards) != 5)
+    assert_same([trajectories[0], trajectories[2]], load_trajectories(part))
+
+
+@pytest.mark.parametrize("kind", ["state", "discrete"])
+def test_observation_only(tmp_path, kind):
+    trajectories = make_trajectories(*SPACES[kind])
+    folder = save_minari(tmp_path / "demos", trajectories, SPACES[kind], actions=False)
+    with h5py.File(folder / "data" / "main_data.hdf5", "r") as file:
+        assert not np.any(file["episode_0/actions"][()])  # nothing to leak
+    loaded = load_trajectories(folder)
+    assert all(trajectory.actions is None for trajectory in loaded)
+    assert_same(trajectories, loaded, actions=False)
+    # Minari's own reader wants an array there, and finds one.
+    assert len(minari.MinariDataset(folder / "data")[0].actions) == 4
+
+
+@pytest.mark.parametrize("saved_with_actions", [True, False])
+def test_actions_that_nobody_asked_for_are_never_read(tmp_path, saved_with_actions):
+    trajectories = make_trajectories(*SPACES["state"])
+    folder = save_minari(tmp_path / "demos", trajectories, SPACES["state"], actions=saved_with_actions)
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for episode in file.values():
+            del episode["actions"]
+    with pytest.raises(KeyError):  # so that this test can fail
+        next(minari.MinariDataset(folder / "data").iterate_episodes())
+    loaded = load_trajectories(folder, actions=False)
+    assert all(trajectory.actions is None for trajectory in loaded)
+    assert_same(trajectories, loaded, actions=False)
+
+
+def test_trajectories_without_actions_or_rewards(tmp_path):
+    bare = [Trajectory(trajectory.observations) for trajectory in make_trajectories(*SPACES["state"])]
+    (first, *_) = load_trajectories(save_minari(tmp_path / "demos", bare, SPACES["state"]))
+    assert first.actions is None
+    assert first.rewards is None
+    with pytest.raises(ValueError, match=re.escape("trajectories[0].actions")):
+        save_minari(tmp_path / "play", bare, SPACES["state"], actions=True)
+    assert not (tmp_path / "play").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
+def test_dataset_made_by_minari():
+    """As `DataCollector` writes it: JPEG images, float64 rewards, no metadata of ours."""
+    trajectories = make_trajectories(*SPACES["sensors"])
+    minari.create_dataset_from_buffers(
+        "their/play-v3",
+        [
+            EpisodeBuffer(
+                observations=trajectory.observations,
+                actions=list(trajectory.actions),
+                rewards=[float(reward) for reward in trajectory.rewards],
+                terminations=[False] * (len(trajectory) - 1) + [trajectory.terminated],
+                truncations=[False] * (len(trajectory) - 1) + [trajectory.truncated],
+                infos={},
+            )
+            for trajectory in trajectories
+        ],
+        observation_space=SPACES["sensors"][0],
+        action_space=SPACES["sensors"][1],
+    )
+    loaded = load_trajectories("their/play-v3")
+    for ours, theirs in zip(trajectories, loaded, strict=True):
+        assert_same_array(ours.observations["state"], theirs.observations["state"])
+        assert_same_array(ours.actions, theirs.actions)
+        np.testing.assert_allclose(ours.rewards, theirs.rewards)
+        assert theirs.observations["image"].dtype == np.uint8
+        assert theirs.observations["image"].shape == ours.observations["image"].shape
+        # Why ours are stored raw: theirs are not what the environment showed.
+        assert np.any(theirs.observations["image"] != ours.observations["image"])
+        assert (ours.terminated, ours.truncated) == (theirs.terminated, theirs.truncated)
+    (state, *_) = load_trajectories("their/play-v3", sensors="state", actions=False)
+    assert_same_array(state.observations, trajectories[0].observations["state"])
+
+
+def test_environment_is_remembered(tmp_path):
+    env = gym.make("Pendulum-v1")
+    folder = save_minari(
+        tmp_path / "play", collect(env, "random", 1, seed=0, progress=False), env, metadata={"by": "me"}
+    )
+    described = json.loads((folder / "data" / "metadata.json").read_text())
+    assert described["aime_gym"] == {
+        "env_id": "Pendulum-v1",
+        "env_arguments": {},
+        "by": "me",
+        "actions": True,
+        "rewards": True,
+    }
+    assert described["dataset_id"] == "play-v0"
+    recovered = minari.MinariDataset(folder / "data").recover_environment()
+    assert recovered.spec.id == "Pendulum-v1"
+
+
+def test_our_environments_can_be_recovered(tmp_path):
+    env = make_env("reach-v3", modality="position", max_episode_steps=6)
+    trajectories = collect(env, "expert", 2, seed=0, progress=False)
+    folder = save_minari(tmp_path / "demos", trajectories, env, actions=False)
+    assert_same(trajectories, load_trajectories(folder), actions=False)
+    dataset = minari.MinariDataset(folder / "data")
+    ours = dataset.storage.metadata["aime_gym"]
+    assert ours["env_id"] == "aime_gym/reach-v3-position-v0"
+    assert ours["env_arguments"] == {"id": "reach-v3", "modality": "position", "max_episode_steps": 6}
+    recovered = dataset.recover_environment()
+    assert recovered.observation_space == env.observation_space
+    np.testing.assert_array_equal(recovered.reset(seed=0)[0], trajectories[0].observations[0])
+
+
+def test_existing_target_is_kept(tmp_path):
+    trajectories = make_trajectories(*SPACES["state"])
+    folder = save_minari(tmp_path / "play", trajectories, SPACES["state"])
+    with pytest.raises(FileExistsError, match="play exists already"):
+        save_minari(folder, trajectories[:1], SPACES["state"])
+    assert len(load_trajectories(folder)) == 3
+
+
+def test_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minari.dataset._storages.hdf5_storage._add_episode_to_group", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_minari(tmp_path / "lab" / "play", make_trajectories(*SPACES["state"]), SPACES["state"])
+    assert list((tmp_path / "lab").iterdir()) == []
+
+
+def test_trajectories_that_do_not_fit(tmp_path):
+    trajectories = make_trajectories(*SPACES["state"])
+    with pytest.raises(ValueError, match=re.escape("trajectories[0].observations: expected dtype uint8")):
+        save_minari(tmp_path / "play", trajectories, SPACES["image"])
+    space = spaces.Dict({"arm/position": STATE})
+    with pytest.raises(ValueError, match="sensor names without '/'"):
+        save_minari(tmp_path / "play", make_trajectories(space, BOX), (space, BOX))
+    with pytest.raises(ValueError, match="empty dataset"):
+        save_minari(tmp_path / "play", [], SPACES["state"])
+
+
+@pytest.mark.parametrize("damage", ["no data", "cut data", "no metadata", "cut metadata", "no episode", "no spaces"])
+def test_corrupted_dataset_is_named(tmp_path, damage):
+    folder = save_minari(tmp_path / "play", make_trajectories(*SPACES["state"]), SPACES["state"])
+    data, metadata = folder / "data" / "main_data.hdf5", folder / "data" / "metadata.json"
+    if damage == "no data":
+        data.unlink()
+    elif damage == "cut data":
+        data.write_bytes(data.read_bytes()[:1000])
+    elif damage == "no metadata":
+        metadata.unlink()
+    elif damage == "cut metadata":
+        metadata.write_text(metadata.read_text()[:50])
+    elif damage == "no spaces":
+        # Minari would make the environment that the file names instead, and so run code that the file chooses.
+        described = json.loads(metadata.read_text())
+        del described["observation_space"]
+        described["env_spec"] = gym.spec("Pendulum-v1").to_json()
+        metadata.write_text(json.dumps(described))
+    else:
+        with h5py.File(data, "a") as file:
+            del file["episode_1"]
+    error = FileNotFoundError if damage == "no metadata" else ValueError
+    with pytest.raises(error, match=re.escape(str(folder))):
+        load_trajectories(folder)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
+def test_empty_dataset_of_minari():
+    dataset = minari.create_dataset_from_buffers(
+        "lab/empty-v0", [], observation_space=STATE, action_space=BOX, data_format="hdf5"
+    )
+    assert load_trajectories(dataset) == []
+
+
+def test_name_without_version(tmp_path):
+    folder = save_minari(Path(tmp_path / "my demos, take 2"), make_trajectories(*SPACES["state"]), SPACES["state"])
+    assert minari.MinariDataset(folder / "data").id == "my_demos__take_2-v0"
+    moved = tmp_path / "elsewhere"
+    shutil.move(folder, moved)
+    assert len(load_trajectories(str(moved))) == 3
