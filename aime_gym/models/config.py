@@ -1,0 +1,82 @@
+"""World model configurations: the papers' two, and the default that was chosen by measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Sizes and choices of a world model.
+
+    :param deter: size of the deterministic memory h.
+    :param stoch: size of the stochastic state s.
+    :param hidden: width of all networks of the transition.
+    :param input_layer: one layer before the recurrent cell.
+    :param layer_norm_gru: LayerNorm GRU instead of the plain one.
+    :param layer_norm: LayerNorm and SiLU in all networks, instead of ELU.
+    :param separate_latent_heads: one network for the mean and one for the std of prior and posterior.
+    :param latent_layers: hidden layers of these networks.
+    :param softplus_std: std = softplus(x) + min_std, instead of 2 sigmoid(x / 2) + min_std.
+    :param encoder_layers: hidden layers of the joint encoder of all sensors; 0 passes them on as they are.
+    :param decoder_layers: hidden layers of each sensor's decoder, of ``decoder_hidden`` units.
+    :param sigma: the decoders' fixed std; ``None`` learns it.
+    :param beta_nll: weight each dimension's log-likelihood with its std, without gradient (Seitzer et al. 2022, beta =
+        0.5), and the KL with the mean of these weights, as the AIME authors do.
+    :param free_nats: no gradient from a step's KL below this many nats, in training the model only.
+    :param kl_balance: share of the KL that trains the prior; ``None`` is the plain KL.
+    :param standardize: see observations in units of the play data's spread.
+    """
+
+    deter: int = 256
+    stoch: int = 30
+    hidden: int = 256
+    input_layer: bool = True
+    layer_norm_gru: bool = True
+    layer_norm: bool = True
+    separate_latent_heads: bool = False
+    latent_layers: int = 1
+    softplus_std: bool = False
+    min_std: float = 0.1
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    decoder_hidden: int = 256
+    sigma: float | None = 0.1
+    beta_nll: bool = False
+    free_nats: float = 0.0
+    kl_balance: float | None = 0.8
+    standardize: bool = True
+
+
+PRESETS: dict[str, WorldModelConfig] = {
+    # A sharp likelihood on standardised observations is what makes actions identifiable.
+    "default": WorldModelConfig(),
+    # AIME (Zhang et al. 2023), the authors' ``rssm``.
+    "aime": WorldModelConfig(
+        deter=512,
+        stoch=128,
+        hidden=128,
+        input_layer=False,
+        layer_norm_gru=False,
+        layer_norm=False,
+        separate_latent_heads=True,
+        latent_layers=2,
+        softplus_std=True,
+        min_std=1e-6,
+        encoder_layers=0,
+        decoder_hidden=128,
+        sigma=None,
+        beta_nll=True,
+        kl_balance=None,
+        standardize=False,
+    ),
+    # AIME-v2 (Zhang et al. 2024), the authors' ``rssmo``: the world model of DreamerV2 with Gaussian latents.
+    "dreamer": WorldModelConfig(
+        deter=512,
+        hidden=512,
+        decoder_hidden=512,
+        sigma=1.0,
+        free_nats=1.0,
+        standardize=False,
+    ),
+}

@@ -1,0 +1,56 @@
+"""Small building blocks: multi-layer perceptrons, and a first layer whose input comes in two parts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(inputs: int, outputs: int | None, hidden: int, layers: int, *, layer_norm: bool) -> nn.Sequential:
+    """``layers`` x [Linear -> activation], then a linear head unless ``outputs`` is ``None``.
+
+    :param layer_norm: LayerNorm and SiLU between the layers, as in DreamerV2 and later; otherwise ELU, as in AIME.
+    """
+    modules: list[nn.Module] = []
+    for _ in range(layers):
+        modules.append(nn.Linear(inputs, hidden))
+        modules.extend(activation(hidden, layer_norm=layer_norm))
+        inputs = hidden
+    if outputs is not None:
+        modules.append(nn.Linear(inputs, outputs))
+    return nn.Sequential(*modules)
+
+
+def activation(features: int, *, layer_norm: bool) -> list[nn.Module]:
+    return [nn.LayerNorm(features), nn.SiLU()] if layer_norm else [nn.ELU()]
+
+
+class TwoPartMLP(nn.Module):
+    """An MLP on ``[x, context]`` that computes the context's share of the first layer for a whole sequence at once.
+
+    Inside a recurrence only ``x`` is new at each step, so half of the first layer's work leaves the loop. The result is
+    that of one MLP on the concatenation.
+    """
+
+    def __init__(self, inputs: int, context: int, outputs: int, hidden: int, layers: int, *, layer_norm: bool) -> None:
+        super().__init__()
+        self.from_x = nn.Linear(inputs, hidden, bias=False)
+        self.from_context = nn.Linear(context, hidden)
+        bound = 1 / math.sqrt(inputs + context)  # PyTorch's default for the joint layer
+        for parameter in (*self.from_x.parameters(), *self.from_context.parameters()):
+            nn.init.uniform_(parameter, -bound, bound)
+        self.rest = nn.Sequential(
+            *activation(hidden, layer_norm=layer_norm),
+            mlp(hidden, outputs, hidden, layers - 1, layer_norm=layer_norm),
+        )
+
+    def prepare(self, context: Tensor) -> Tensor:
+        """``(..., context)`` -> the first layer's share of it, ``(..., hidden)``."""
+        out: Tensor = self.from_context(context)
+        return out
+
+    def forward(self, x: Tensor, prepared: Tensor) -> Tensor:
+        out: Tensor = self.rest(torch.addmm(prepared, x, self.from_x.weight.t()))
+        return out

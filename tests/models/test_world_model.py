@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from aime_gym.models.config import PRESETS
+from aime_gym.models.distributions import TanhNormal
+from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.rssm import State
+from aime_gym.models.sources import PolicyActions, RecordedActions
+from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
+
+T, B, ACTIONS = 6, 3, 2
+SENSORS = {"angles": 3, "height": 1}
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def make(preset):
+    model = WorldModel(PRESETS[preset], SENSORS, ACTIONS)
+    observations = {name: torch.randn(T, B, size) for name, size in SENSORS.items()}
+    model.fit_standardizers({name: 3 * torch.randn(50, size) + 1 for name, size in SENSORS.items()})
+    return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, PRESETS[preset].stoch)
+
+
+def plain_elbo(model, observations, pre_actions, noise):
+    """The ELBO written down step by step with PyTorch's distributions, from the model's parts alone."""
+    total = 0
+    state = model.rssm.initial_state(B)
+    for t in range(T):
+        seen = {name: (observations[name][t] - s.mean) / s.std for name, s in model.standardizers.items()}
+        e = model.encoder(torch.cat(list(seen.values()), -1))
+        h = model.rssm.transition(state, pre_actions[t])
+        prior, posterior = model.rssm.prior(h), model.rssm.posterior(h, model.rssm.prepare(e))
+        s = posterior.mean + posterior.std * noise[t]
+        state = State(h, s)
+        for name, value in seen.items():
+            decoded = model.decoders[name](torch.cat([h, s], -1))
+            total = total + Independent(Normal(decoded.mean, decoded.std), 1).log_prob(value)
+        p, q = Normal(prior.mean, prior.std), Normal(posterior.mean, posterior.std)
+        total = total - kl_divergence(q, p).sum(-1)
+    return total.mean()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_elbo_and_gradient_agree_with_a_plain_version(preset):
+    model, observations, pre_actions, noise = make(preset)
+    pre_actions.requires_grad_()
+    evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
+    plain = plain_elbo(model, observations, pre_actions, noise)
+    torch.testing.assert_close(evidence.elbo, plain)
+    wanted = [pre_actions, *model.rssm.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(evidence.elbo, wanted), torch.autograd.grad(plain, wanted), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+class TrueActions(torch.nn.Module):
+    """A policy that knows the record, and is sure of it."""
+
+    def __init__(self, pre_actions):
+        super().__init__()
+        self.calls = iter(pre_actions)
+
+    def forward(self, feature):
+        action = next(self.calls)
+        return TanhNormal(action.atanh(), torch.full_like(action, 1e-12))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset):
+    model, observations, pre_actions, noise = make(preset)
+    recorded = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
+    source = PolicyActions(TrueActions(pre_actions), torch.randn(T, B, ACTIONS))
+    inferred = model.evidence(observations, source, noise, regularize=False)
+    torch.testing.assert_close(inferred.elbo, recorded.elbo)
+    torch.testing.assert_close(inferred.loss, recorded.loss)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_of_the_policy_gets_a_gradient(preset):
+    model, observations, _, noise = make(preset)
+    model.requires_grad_(False)
+    policy = TanhGaussianPolicy(model.feature_size, ACTIONS)
+    source = PolicyActions(policy, torch.randn(T, B, ACTIONS))
+    evidence = model.evidence(observations, source, noise, regularize=False)
+    gradients = torch.autograd.grad(evidence.loss, list(policy.parameters()))
+    assert all(g.abs().sum() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_action_gets_a_gradient(preset):
+    model, observations, pre_actions, noise = make(preset)
+    pre_actions.requires_grad_()
+    evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
+    gradient = torch.autograd.grad(evidence.loss, pre_actions)[0]
+    assert (gradient.abs().amax(dim=(1, 2)) > 0).all()
+
+
+def test_finite_differences_confirm_the_gradient_through_time():
+    model, observations, pre_actions, noise = make("aime")
+
+    def loss(actions):
+        return model.evidence(observations, RecordedActions(actions), noise).elbo
+
+    assert torch.autograd.gradcheck(loss, (pre_actions.requires_grad_(),), eps=1e-6, atol=1e-4, rtol=1e-4)
+
+
+def test_records_after_the_end_do_not_count():
+    model, observations, pre_actions, noise = make("default")
+    valid = torch.ones(T, B, dtype=torch.bool)
+    valid[4:, 1] = False
+    poisoned = {name: values.clone() for name, values in observations.items()}
+    for values in poisoned.values():
+        values[4:, 1] = 1e3
+    clean = model.evidence(observations, RecordedActions(pre_actions), noise, valid=valid)
+    padded = model.evidence(poisoned, RecordedActions(pre_actions), noise, valid=valid)
+    torch.testing.assert_close(clean.loss, padded.loss)
+
+
+def test_kl_balance_and_free_nats_keep_the_value():
+    model, observations, pre_actions, noise = make("dreamer")
+    latents = model.evidence(observations, RecordedActions(pre_actions), noise).latents
+    plain = balanced_kl(latents.posterior, latents.prior, None)
+    torch.testing.assert_close(balanced_kl(latents.posterior, latents.prior, 0.8), plain)
+    kl = torch.tensor([0.3, 2.0], requires_grad=True)
+    limited = with_free_nats(kl, 1.0)
+    torch.testing.assert_close(limited, kl)
+    limited.sum().backward()
+    assert kl.grad.tolist() == [0.0, 1.0]
+
+
+def test_standardisation_tames_dimensions_that_hardly_move():
+    model = WorldModel(PRESETS["default"], {"observation": 2}, ACTIONS)
+    play = torch.stack([torch.randn(500), 1e-9 * torch.randn(500)], -1)
+    model.fit_standardizers({"observation": play})
+    seen = model.standardize({"observation": torch.tensor([[0.0, 0.5]])})["observation"]
+    assert seen.abs().max() < 10
+
+
+def test_tanh_normal_matches_pytorch():
+    mean, std = torch.randn(4), torch.rand(4) + 0.1
+    ours = TanhNormal(mean, std)
+    theirs = torch.distributions.TransformedDistribution(
+        Normal(mean, std), [torch.distributions.transforms.TanhTransform()]
+    )
+    action = torch.tensor(np.linspace(-0.9, 0.9, 4))
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
