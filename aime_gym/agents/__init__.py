@@ -1,0 +1,9 @@
+"""The agents: AIME and the systems it is compared with, on one interface."""
+
+from aime_gym.agents.aime import AIMEAgent
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.bc import BCAgent
+from aime_gym.agents.bco import BCOAgent
+from aime_gym.agents.registry import list_agents, make_agent
+
+__all__ = ["AIMEAgent", "BCAgent", "BCOAgent", "ImitationAgent", "list_agents", "make_agent"]

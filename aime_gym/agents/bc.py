@@ -1,0 +1,85 @@
+"""BC: behavioural cloning of the demonstrations' true actions. An oracle: no other agent may see them.
+
+    policy   a_t = pi(o_{t-k+1} ... o_t)      by regression on demonstrations with actions
+
+Networks and training are those of BCO, so that the two differ only in where the labels come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from aime_gym.agents.base import AgentConfig, ImitationAgent
+from aime_gym.data import TrajectoryDataset
+from aime_gym.models.stacked import StackedNetwork, joined
+from aime_gym.training.fit import Fit
+from aime_gym.training.supervised import SupervisedConfig, regress_actions
+from aime_gym.types import Trajectories
+
+
+@dataclass(frozen=True)
+class BCConfig(SupervisedConfig, AgentConfig):
+    """Hyper-parameters of :class:`BCAgent`, beside those of the training.
+
+    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 where it does not.
+    """
+
+    stack: int = 5
+
+
+class BCAgent(ImitationAgent):
+    """Clones demonstrations from their actions; an oracle for agents that do without. Needs no play.
+
+    Hyper-parameters: :class:`BCConfig`.
+    """
+
+    config: BCConfig
+    presets: ClassVar = {"default": BCConfig()}
+    needs_play = False
+    needs_demonstration_actions = True
+
+    def _setup_networks(self) -> None:
+        observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
+        self.policy = StackedNetwork(
+            observation, self.config.stack, self.encoding.size, discrete=discrete, **self.policy_kwargs
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy"], []
+
+    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
+        fit.logger.info("BCAgent.pretrain: behavioural cloning has nothing to learn from play")
+
+    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+        dataset = TrajectoryDataset(demos, self.encoding, self.device)
+        assert dataset.pre_actions is not None
+        self.policy.standardizer.fit(joined(dataset.observations))
+        regress_actions(
+            self.policy,
+            dataset,
+            dataset.pre_actions,
+            lag=1,
+            config=self.config,
+            generator=self.generator,
+            phase="policy",
+            fit=fit,
+        )
+
+    def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
+        """What the policy would have done."""
+        observations, rows = joined(demos.observations), torch.arange(len(demos), device=self.device)
+        actions: Tensor = self.policy(demos.stacked(observations, (rows - 1).clamp_min(0), self.policy.frames))
+        return actions
+
+    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return self.policy.start(observation)
+
+    def _act(
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], deterministic: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.policy.step(observation, state, None if deterministic else self.generator)

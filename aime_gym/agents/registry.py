@@ -1,0 +1,41 @@
+"""The agents by name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from stable_baselines3.common.type_aliases import GymEnv
+
+from aime_gym.agents.aime import AIMEAgent
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.bc import BCAgent
+from aime_gym.agents.bco import BCOAgent
+
+AGENTS: dict[str, type[ImitationAgent]] = {
+    "aime": AIMEAgent,
+    "bco": BCOAgent,
+    "bc": BCAgent,
+}
+
+
+def list_agents() -> list[str]:
+    """Names of all registered agents."""
+    return list(AGENTS)
+
+
+def agent_class(name: str) -> type[ImitationAgent]:
+    """The class of a registered agent.
+
+    :raises ValueError: an unknown name; the message has the nearest ones.
+    """
+    if name not in AGENTS:
+        near = difflib.get_close_matches(name, AGENTS, n=3)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise ValueError(f"agent: expected one of {', '.join(AGENTS)}, got {name!r}{hint}")
+    return AGENTS[name]
+
+
+def make_agent(name: str, env: GymEnv | str, **kwargs: Any) -> ImitationAgent:
+    """Make a registered agent: ``make_agent("aime", env, seed=0)``."""
+    return agent_class(name)(env, **kwargs)

@@ -1,0 +1,70 @@
+"""An agent's file: a zip archive of one JSON document and one safetensors file. Reading it runs no code from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+FORMAT = 1
+_DOCUMENT, _TENSORS = "agent.json", "tensors.safetensors"
+
+
+def write_agent_file(
+    target: str | os.PathLike[str] | IO[bytes], document: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    """Write the file, in one piece or not at all.
+
+    :param target: a path, which gets the suffix ``.zip`` if it has none, or a binary file.
+    """
+    if not isinstance(target, str | os.PathLike):
+        _write(target, document, tensors)
+        return
+    path = _with_suffix(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write(file, document, tensors)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _write(file: IO[bytes], document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_DOCUMENT, json.dumps({"format": FORMAT, **document}, indent=1))
+        archive.writestr(_TENSORS, safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
+
+
+def read_agent_file(source: str | os.PathLike[str] | IO[bytes]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`write_agent_file` wrote.
+
+    :raises FileNotFoundError: no such file.
+    :raises ValueError: the file is damaged, or no agent's file.
+    """
+    path = _with_suffix(source) if isinstance(source, str | os.PathLike) else source
+    try:
+        with zipfile.ZipFile(path) as archive:
+            document = json.loads(archive.read(_DOCUMENT))
+            tensors = safetensors.torch.load(archive.read(_TENSORS))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError, EOFError) as error:
+        raise ValueError(f"path: expected an agent's file, got {path} ({type(error).__name__}: {error})") from error
+    if document.get("format") != FORMAT:
+        raise ValueError(
+            f"path: expected an agent's file of format {FORMAT}, got format {document.get('format')} in {path}"
+        )
+    return document, tensors
+
+
+def _with_suffix(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(".zip")
