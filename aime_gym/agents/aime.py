@@ -7,10 +7,11 @@ A world model of one's own body explains a demonstration only under the right ac
 
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
-Deviations, all of which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
-inverse model in the latent space (``warm_start``); clips of demonstrations continue from the latent state that a filter
-reaches there, instead of starting from zero; the default world model sees standardised observations through a likelihood of
-fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, where the authors sample it.
+Deviations, all of which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
+actions of an inverse model in the latent space (``warm_start``); clips of demonstrations continue from the latent
+state that a filter reaches there, instead of starting from zero; the default world model sees standardised
+observations through a likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the
+posterior's mean, where the authors sample it.
 """
 
 from __future__ import annotations
@@ -109,11 +110,12 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
 class AIMEAgent(ImitationAgent):
     """Imitates demonstrations without actions, through a world model learnt from play.
 
-    Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with AIME-v2's
-    model. Hyper-parameters: :class:`AIMEConfig`.
+    Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
+    model of AIME-v2. Hyper-parameters: :class:`AIMEConfig`.
     """
 
     config: AIMEConfig
+    policy: TanhGaussianPolicy
     presets: ClassVar = {
         "default": AIMEConfig(),
         "aime": _paper("aime", 100_000),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -126,8 +126,8 @@ class ImitationAgent(BaseAlgorithm):
         for name, space in (parts or {"observation": self.observation_space}).items():
             if is_image_space(space) or is_image_space(space, check_channels=False):
                 raise NotImplementedError(
-                    f"observation_space: agents learn from vectors in this version, {name!r} is an image {space.shape}; "
-                    f"make the environment with modality='state' or 'position'"
+                    f"observation_space: agents learn from vectors in this version, {name!r} is an image "
+                    f"{space.shape}; make the environment with modality='state' or 'position'"
                 )
             if not isinstance(space, spaces.Box) or len(space.shape) != 1:
                 raise ValueError(
@@ -189,8 +189,8 @@ class ImitationAgent(BaseAlgorithm):
     ) -> Self:
         """Turn demonstrations into a policy; their actions are dropped at the door (oracles excepted).
 
-        Without ``pretrain``, an agent that needs play first learns from the constructor's, or from ``play_timesteps`` of
-        random play in its own environment.
+        Without ``pretrain``, an agent that needs play first learns from the constructor's, or from ``play_timesteps``
+        of random play in its own environment.
 
         :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts; the constructor's unless given.
         :raises ValueError: data that is missing or does not fit the environment, before any training.
@@ -221,8 +221,8 @@ class ImitationAgent(BaseAlgorithm):
         :raises NotImplementedError: always, naming the verb to use.
         """
         raise NotImplementedError(
-            f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which needs no "
-            f"environment step"
+            f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which "
+            f"needs no environment step"
         )
 
     @abstractmethod
@@ -259,9 +259,8 @@ class ImitationAgent(BaseAlgorithm):
         env = self.env.envs[0]
         limit = getattr(env.spec, "max_episode_steps", None) or 1000
         episodes = max(1, self.play_timesteps // limit)
-        print(
-            f"{type(self).__name__}: no play data given, collecting {episodes} episodes of random play", file=sys.stderr
-        )
+        message = f"{type(self).__name__}: no play data given, collecting {episodes} episodes of random play"
+        warnings.warn(message, stacklevel=3)
         play = collect(env, "play", episodes, seed=self.generator.initial_seed() % 2**31)
         self.num_timesteps += sum(map(len, play))
         return play
@@ -275,7 +274,7 @@ class ImitationAgent(BaseAlgorithm):
 
     def predict(
         self,
-        observation: Observation,  # type: ignore[override]
+        observation: Observation,
         state: tuple[Array, ...] | None = None,
         episode_start: Array | None = None,
         deterministic: bool = False,
@@ -335,7 +334,7 @@ class ImitationAgent(BaseAlgorithm):
     @abstractmethod
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
 
-    def save(
+    def save(  # type: ignore[override]
         self,
         path: str | Path | IO[bytes],
         exclude: Iterable[str] | None = None,
@@ -395,7 +394,7 @@ class ImitationAgent(BaseAlgorithm):
         agent.observation_space, agent.action_space = observation_space, action_space
         agent._setup_model()
         agent.generator.set_state(tensors.pop(_GENERATOR))
-        parameters: dict[str, dict[str, Tensor]] = {name: {} for name in agent._get_torch_save_params()[0]}
+        parameters: dict[str, Any] = {name: {} for name in agent._get_torch_save_params()[0]}
         for key, tensor in tensors.items():
             module, name = key.split("/", 1)
             parameters[module][name] = tensor

@@ -26,7 +26,8 @@ from aime_gym.types import Trajectories
 class BCConfig(SupervisedConfig, AgentConfig):
     """Hyper-parameters of :class:`BCAgent`, beside those of the training.
 
-    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 where it does not.
+    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 where it
+        does not.
     """
 
     stack: int = 5
@@ -39,6 +40,7 @@ class BCAgent(ImitationAgent):
     """
 
     config: BCConfig
+    policy: StackedNetwork
     presets: ClassVar = {"default": BCConfig()}
     needs_play = False
     needs_demonstration_actions = True

@@ -3,10 +3,10 @@
     inverse dynamics model   a_{t-1} = g(o_{t-k} ... o_t)      from play
     policy                   a_t = pi(o_{t-k+1} ... o_t)       cloned from demonstrations that g has labelled
 
-Networks and training follow the AIME authors' comparison: two hidden layers of 128, tanh head, Adam 1e-3 without clipping,
-a 70/30 split and early stopping. Deviations: whole trajectories are held out, since overlapping windows of one would leak
-into the other part; observations are standardised by the play data; windows at the start of an episode repeat its first
-observation in training too, as they do in acting. Discrete actions are trained by cross-entropy.
+Networks and training follow the AIME authors' comparison: two hidden layers of 128, tanh head, Adam 1e-3 without
+clipping, a 70/30 split and early stopping. Deviations: whole trajectories are held out, since overlapping windows of
+one would leak into the other part; observations are standardised by the play data; windows at the start of an episode
+repeat its first observation in training too, as they do in acting. Discrete actions are trained by cross-entropy.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class BCOAgent(ImitationAgent):
     """
 
     config: BCOConfig
+    policy: StackedNetwork
+    inverse_model: StackedNetwork
     presets: ClassVar = {"default": BCOConfig()}
     needs_play = True
 

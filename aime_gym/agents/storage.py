@@ -33,9 +33,9 @@ def write_agent_file(
     try:
         with os.fdopen(handle, "wb") as file:
             _write(file, document, tensors)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise
 
 

@@ -106,8 +106,8 @@ class TrajectoryDataset:
 class ClipSampler:
     """Uniform windows of a dataset, with replacement.
 
-    :param horizon: records of a clip; shortened to the longest trajectory. Shorter trajectories repeat their last record
-        and are masked there.
+    :param horizon: records of a clip; shortened to the longest trajectory. Shorter trajectories repeat their last
+        record and are masked there.
     :param start_fraction: share of clips that start where an episode starts. Uniform windows hardly ever do, and yet
         every evaluation does.
     :param generator: the only source of randomness, on the CPU.

@@ -1,0 +1,1 @@
+"""Networks: the world model, policies and inverse models."""

@@ -13,8 +13,8 @@ class LatentInverseModel(nn.Module):
     """a_{t-1} from [h, s]_{t-1} and the change o_t - o_{t-1}, in [-1, 1].
 
     The state says where the body is and how it moves, which one observation may not; the change, in units of its own
-    spread, is what an action did. From the embedding e_t instead, the same network is three times as wrong on play data,
-    and worse on demonstrations that lie outside of it.
+    spread, is what an action did. Given the embedding e_t instead, the same network is three times as wrong on play
+    data, and more so on demonstrations that lie outside of it.
 
     :param features: size of the latent feature [h, s].
     :param observation: features of all sensors together.

@@ -24,6 +24,7 @@ def mlp(inputs: int, outputs: int | None, hidden: int, layers: int, *, layer_nor
 
 
 def activation(features: int, *, layer_norm: bool) -> list[nn.Module]:
+    """What stands between two linear layers."""
     return [nn.LayerNorm(features), nn.SiLU()] if layer_norm else [nn.ELU()]
 
 

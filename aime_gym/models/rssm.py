@@ -8,7 +8,7 @@ observation's embedding, ``a`` the action that led to it. One step (PlaNet, Hafn
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +79,11 @@ class RSSM(nn.Module):
         self.actions = actions
         layer_norm, layers = config.layer_norm, config.latent_layers
         inputs = stoch + actions
-        self.input_layer = mlp(inputs, None, hidden, 1, layer_norm=layer_norm) if config.input_layer else nn.Identity()
+        self.input_layer: nn.Module = (
+            mlp(inputs, None, hidden, 1, layer_norm=layer_norm) if config.input_layer else nn.Identity()
+        )
         cell = LayerNormGRUCell if config.layer_norm_gru else nn.GRUCell
-        self.cell = cell(hidden if config.input_layer else inputs, deter)
+        self.cell: nn.Module = cell(hidden if config.input_layer else inputs, deter)
         # Joint heads give mean and std from one network; separate heads keep one network for each (AIME's v1 model).
         self.heads, size = (2, stoch) if config.separate_latent_heads else (1, 2 * stoch)
         self.prior_nets = nn.ModuleList(
@@ -107,7 +109,7 @@ class RSSM(nn.Module):
 
     def prepare(self, embeddings: Tensor) -> list[Tensor]:
         """The embeddings' share of the posterior networks, one (..., hidden) for each."""
-        return [net.prepare(embeddings) for net in self.posterior_nets]
+        return [cast(TwoPartMLP, net).prepare(embeddings) for net in self.posterior_nets]
 
     def posterior(self, h: Tensor, prepared: list[Tensor]) -> Normal:
         """q(s_t | h_t, e_t), the embedding given as :meth:`prepare` returned it."""

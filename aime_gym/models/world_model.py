@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class WorldModel(nn.Module):
         self.sensors = dict(sensors)
         self.standardizers = nn.ModuleDict({name: Standardizer(size) for name, size in self.sensors.items()})
         observed = sum(self.sensors.values())
-        self.encoder = (
+        self.encoder: nn.Module = (
             mlp(observed, None, config.hidden, config.encoder_layers, layer_norm=config.layer_norm)
             if config.encoder_layers
             else nn.Identity()
@@ -78,7 +78,7 @@ class WorldModel(nn.Module):
         """Set each sensor's shift and scale from play data (N, D); nothing to do for models on raw observations."""
         if self.config.standardize:
             for name, standardizer in self.standardizers.items():
-                standardizer.fit(observations[name])
+                cast(Standardizer, standardizer).fit(observations[name])
 
     def standardize(self, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every sensor in the units that the model sees."""

@@ -49,8 +49,8 @@ class Fit(NamedTuple):
         Metrics are averaged between log entries and appear in the logger as ``phase/name``.
 
         :param update: one update; may raise :class:`Finished`.
-        :return: whether the phase ran to its end, rather than being stopped by Ctrl-C or by the callback. What was learnt
-            until then is kept either way.
+        :return: whether the phase ran to its end, rather than being stopped by Ctrl-C or by the callback. What was
+            learnt until then is kept either way.
         """
         window: list[Metrics] = []
         done = 0
@@ -91,7 +91,9 @@ def progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int
         task = bar.add_task(title, total=total, text="")
 
         def advance(steps: int, text: str) -> None:
-            bar.update(task, advance=steps, **({"text": text} if text else {}))
+            bar.advance(task, steps)
+            if text:
+                bar.update(task, text=text)
 
         yield advance
 
