@@ -27,7 +27,8 @@ class Trajectory:
     """One episode, or a part of one: ``T`` actions between ``T + 1`` observations.
 
     :param observations: array ``(T + 1, ...)``, or one such array per sensor. Images are ``uint8``.
-    :param actions: ``(T, ...)``; ``None`` when nobody recorded them. ``actions[t]`` leads from observation ``t`` to ``t + 1``.
+    :param actions: ``(T, ...)``; ``None`` when nobody recorded them. ``actions[t]`` leads from observation ``t`` to
+        ``t + 1``.
     :param rewards: ``(T,)``; ``rewards[t]`` is received on arriving at observation ``t + 1``. ``None`` when unknown.
     :param terminated: the last observation is a terminal state of the task.
     :param truncated: the episode was cut at the last observation, by a time limit for example.

@@ -134,7 +134,10 @@ class AIMEAgent(ImitationAgent):
         self.world_model = WorldModel(config, self.sensor_sizes, actions)
         features = self.world_model.feature_size
         self.inverse_model = LatentInverseModel(features, sum(self.sensor_sizes.values()), actions)
-        self.policy = TanhGaussianPolicy(features, actions, **self.policy_kwargs)
+        self.policy = self._fresh_policy()
+
+    def _fresh_policy(self) -> TanhGaussianPolicy:
+        return TanhGaussianPolicy(self.world_model.feature_size, self.encoding.size, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["world_model", "inverse_model", "policy"], []
@@ -195,9 +198,8 @@ class AIMEAgent(ImitationAgent):
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
         self.world_model.requires_grad_(False)
-        self.policy = TanhGaussianPolicy(self.world_model.feature_size, self.encoding.size, **self.policy_kwargs).to(
-            self.device
-        )
+        with self._initial_weights():
+            self.policy = self._fresh_policy().to(self.device)
         beliefs = None
         if self.config.warm_start:
             features, actions = self._filter(dataset, self._inverse_source(dataset))

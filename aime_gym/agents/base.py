@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, Self
@@ -139,8 +140,7 @@ class ImitationAgent(BaseAlgorithm):
         }
         self.encoding = ActionEncoding(self.action_space)
         self.set_random_seed(self.seed)
-        with torch.random.fork_rng(devices=[]):  # initial weights follow the seed alone, and leave the global RNG be
-            torch.manual_seed(self.generator.initial_seed())
+        with self._initial_weights():
             self._setup_networks()
         for name in self._get_torch_save_params()[0]:
             getattr(self, name).to(self.device)
@@ -151,6 +151,14 @@ class ImitationAgent(BaseAlgorithm):
         entropy = np.random.SeedSequence(seed).generate_state(1)[0]
         #: The source of all randomness in training and acting, on the CPU whatever the device.
         self.generator = torch.Generator().manual_seed(int(entropy))
+
+    @contextmanager
+    def _initial_weights(self) -> Iterator[None]:
+        """Make networks here: their weights follow the agent's seed alone, and the global generator is left alone."""
+        seed = torch.randint(2**31, (), generator=self.generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))
+            yield
 
     def _noise(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator).to(self.device)
@@ -175,7 +183,9 @@ class ImitationAgent(BaseAlgorithm):
         :raises ValueError: data that is missing or does not fit the environment, before any training.
         """
         trajectories = self._trajectories(play, self.play, "play", need_actions=True)
-        self._pretrain(trajectories, self._fit(callback, tb_log_name, progress_bar))
+        fit = self._fit(callback, tb_log_name, progress_bar)
+        self._pretrain(trajectories, fit)
+        self.num_updates += fit.updates
         self.pretrained = True
         return self
 
@@ -200,7 +210,9 @@ class ImitationAgent(BaseAlgorithm):
         if self.needs_play and not self.pretrained:
             play = self.play if self.play is not None else self._collect_play()
             self.pretrain(play, callback=callback, progress_bar=progress_bar)
-        self._imitate(trajectories, self._fit(callback, tb_log_name, progress_bar))
+        fit = self._fit(callback, tb_log_name, progress_bar)
+        self._imitate(trajectories, fit)
+        self.num_updates += fit.updates
         self.imitated = True
         return self
 

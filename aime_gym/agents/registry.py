@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.type_aliases import GymEnv
@@ -11,6 +12,7 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
+from aime_gym.agents.storage import read_agent_file
 
 AGENTS: dict[str, type[ImitationAgent]] = {
     "aime": AIMEAgent,
@@ -39,3 +41,16 @@ def agent_class(name: str) -> type[ImitationAgent]:
 def make_agent(name: str, env: GymEnv | str, **kwargs: Any) -> ImitationAgent:
     """Make a registered agent: ``make_agent("aime", env, seed=0)``."""
     return agent_class(name)(env, **kwargs)
+
+
+def load_agent(path: str | Path, env: GymEnv | None = None, **kwargs: Any) -> ImitationAgent:
+    """Load an agent of whichever registered class.
+
+    :raises FileNotFoundError: no such file.
+    :raises ValueError: no agent's file, or one for other spaces than the environment's.
+    """
+    kind = read_agent_file(path)[0]["class"]
+    classes = {candidate.__name__: candidate for candidate in AGENTS.values()}
+    if kind not in classes:
+        raise ValueError(f"path: expected a file of {', '.join(classes)}, got one of {kind} in {path}")
+    return classes[kind].load(path, env=env, **kwargs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -29,14 +28,13 @@ def write_agent_file(
         return
     path = _with_suffix(target)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             _write(file, document, tensors)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write(file: IO[bytes], document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -52,6 +50,8 @@ def read_agent_file(source: str | os.PathLike[str] | IO[bytes]) -> tuple[dict[st
     :raises ValueError: the file is damaged, or no agent's file.
     """
     path = _with_suffix(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(path, Path) and not path.is_file():
+        raise FileNotFoundError(f"path: expected an agent's file, found none at {path}")
     try:
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.read(_DOCUMENT))

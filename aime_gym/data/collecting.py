@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.progress import progress_bar
 from aime_gym.types import Observation, Predictor, Trajectory, sensors
 
 #: What can choose the actions: a callable, a model as SB3's, or the name of a policy made for the environment.
@@ -64,11 +64,11 @@ def collect(
 
     act = _act_function(policy, env, seed, deterministic)
     trajectories: list[Trajectory] = []
-    with _progress_bar(episodes, progress) as advance, _torch_seed(seed):
+    with progress_bar("collect", episodes, enabled=progress) as advance, _torch_seed(seed):
         try:
             for episode in range(episodes):
                 trajectories.append(_run_episode(env, act, seed if episode == 0 else None))
-                advance()
+                advance(1, "")
         except KeyboardInterrupt:
             warnings.warn(f"collect: interrupted, returning {len(trajectories)} of {episodes} episodes", stacklevel=2)
     return trajectories
@@ -185,18 +185,3 @@ def _torch_seed(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _progress_bar(episodes: int, enabled: bool) -> Iterator[Callable[[], None]]:
-    columns = (
-        TextColumn("collect"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not enabled) as bar:
-        task = bar.add_task("collect", total=episodes)
-        yield lambda: bar.advance(task)

@@ -205,7 +205,7 @@ def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
         return get_dataset_path() / target, target
-    folder = Path(target)
+    folder = Path(target).resolve()  # Minari takes a relative path twice
     # Minari insists on an id of this form for every dataset.
     return folder, folder.name if _is_dataset_id(folder.name) else f"{_word(folder.name)}-v0"
 

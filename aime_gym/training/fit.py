@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3.common.logger import Logger
 
+from aime_gym.progress import progress_bar
 from aime_gym.types import Metrics
 
 #: Updates between two entries in the log.
@@ -36,12 +35,17 @@ class PhaseProgress(NamedTuple):
 PhaseCallback: TypeAlias = Callable[[PhaseProgress], bool | None]
 
 
-class Fit(NamedTuple):
-    """How a phase reports: its logger, callback and progress bar."""
+@dataclass
+class Fit:
+    """How a phase reports: its logger, callback and progress bar.
+
+    :param updates: counted over all that ran in it.
+    """
 
     logger: Logger
     callback: PhaseCallback | None
     progress_bar: bool
+    updates: int = 0
 
     def run(self, phase: str, total: int, update: Callable[[], Metrics]) -> bool:
         """Call ``update`` ``total`` times.
@@ -55,9 +59,10 @@ class Fit(NamedTuple):
         window: list[Metrics] = []
         done = 0
         try:
-            with progress(phase, total, enabled=self.progress_bar) as advance:
+            with progress_bar(phase, total, enabled=self.progress_bar) as advance:
                 for done in range(1, total + 1):
                     window.append(update())
+                    self.updates += 1
                     if done % LOG_INTERVAL and done < total:
                         advance(1, "")
                         continue
@@ -79,23 +84,6 @@ class Fit(NamedTuple):
             )
             return False
         return True
-
-
-@contextmanager
-def progress(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on stderr; yields ``advance(steps, text)``."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), disable=not enabled
-    ) as bar:
-        task = bar.add_task(title, total=total, text="")
-
-        def advance(steps: int, text: str) -> None:
-            bar.advance(task, steps)
-            if text:
-                bar.update(task, text=text)
-
-        yield advance
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:

@@ -195,7 +195,7 @@ def test_progress_bar(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collect(Counting(), "random", 3)
-    assert "3/3 episodes" in capsys.readouterr().out
+    assert "3/3" in capsys.readouterr().err
     collect(Counting(), "random", 3, progress=False)
     assert capsys.readouterr().out == ""
 

@@ -1,0 +1,416 @@
+"""The command line: ``aime-gym collect | train | evaluate | compare``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+# Everything else is imported by the verb that needs it: --help answers at once.
+if TYPE_CHECKING:
+    from aime_gym.experiments.sources import Data
+    from aime_gym.experiments.task import TaskConfig
+
+_COMPARE_HELP = """\
+Record play data and demonstrations (or load them), train agents on them, evaluate all of them on the same episodes, and
+print one table beside a random policy and the expert. Without arguments this is the demo: a robot arm learns to reach
+from positions alone, and only the oracle bc sees the demonstrations' actions.
+
+Into --out go results.json (all figures, each episode, versions, machine), returns.png, a video of the expert and the
+first agent side by side, and every trained agent as a .zip. Ctrl-C ends the training phase that runs, and keeps what
+was learnt.
+"""
+
+_COMPARE_EXAMPLES = """\
+the same job for ...
+
+  another task: any of Meta-World v3 or dm_control's suite, or any Gymnasium id
+    aime-gym compare door-open-v3
+    aime-gym compare Reacher-v5 --expert sac:20000
+    aime-gym compare Reacher-v5 --expert sac:runs/Reacher-v5/expert.zip
+
+  another modality (position leaves the velocities out), action repeat or time limit
+    aime-gym compare reach-v3 --modality state --action-repeat 1 --max-episode-steps 500
+    aime-gym compare CartPole-v1 --positions 0,2 --agents bco bc --expert ppo:20000
+
+  another dataset: a folder of `aime-gym collect`, a Minari dataset by id or path, a folder of .npz or .hdf5 files
+    aime-gym compare walker-walk --play data/walker-play --demos data/walker-expert --demo-count 100
+    aime-gym compare reach-v3 --play random --play-episodes 400 --demo-count 5
+
+  another agent, or the same one with other options; the first one is in the video
+    aime-gym compare reach-v3 --agents aime bco
+    aime-gym compare reach-v3 --agents aime aime:policy_updates=0 bco:stack=3,learning_rate=0.0003
+    aime-gym compare reach-v3 --agents aime:preset=dreamer,model_updates=5000
+"""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  aime-gym train aime reach-v3 --out reach.zip
+  aime-gym train bco walker-walk --play data/walker-play --demos data/walker-expert -o stack=3 --out walker.zip
+"""
+
+_EVALUATE_EXAMPLES = """\
+examples (make the task with the options that the agent was trained with):
+  aime-gym evaluate reach.zip reach-v3 --video reach.mp4
+  aime-gym evaluate runs/reach-v3/bco.zip reach-v3 --episodes 100 --seed 1
+"""
+
+_COLLECT_EXAMPLES = """\
+examples:
+  aime-gym collect reach-v3 --policy play --episodes 200 --out data/reach-play
+  aime-gym collect reach-v3 --policy expert --episodes 20 --without-actions --out data/reach-demos
+  aime-gym collect Reacher-v5 --policy sac:model.zip --episodes 50 --out data/reacher-expert
+"""
+
+_EXPERT_HELP = (
+    "who demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or td3 on the task's "
+    "state for so many steps), or 'sac:model.zip' (a trained SB3 model; such files run code, load only what you trust)"
+)
+
+#: What errors of the library call an argument, and what it is called here.
+_OPTIONS = {"id": "ENV_ID"} | {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
+        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out",
+    )
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and return the exit status: 0, or 2 for input that no work was done for."""
+    options = _parser().parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except KeyboardInterrupt:
+        print("aime-gym: interrupted", file=sys.stderr)
+        return 130
+
+
+# The verbs: each one checks all input, then works
+
+
+def _compare(options: argparse.Namespace) -> int:
+    with _BadInputEnds("compare"):
+        from aime_gym.experiments.agents import AgentSpec
+        from aime_gym.experiments.comparison import Comparison, as_file_name, prepare, run
+
+        comparison = Comparison(
+            _task(options),
+            tuple(AgentSpec.parse(text) for text in options.agents),
+            _data(options),
+            eval_episodes=options.eval_episodes,
+            video_episodes=options.video_episodes,
+            seed=options.seed,
+        )
+        out = options.out or Path("runs") / as_file_name(options.env)
+        out.mkdir(parents=True, exist_ok=True)
+        prepared = prepare(comparison)
+    results = run(prepared, out)
+    return 130 if results["interrupted"] else 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    with _BadInputEnds("collect"):
+        from aime_gym.data import save_minari
+        from aime_gym.experiments.experts import SCRIPTED, prepare_expert, record_demonstrations
+        from aime_gym.experiments.sources import PLAY_POLICIES, record_play
+
+        task = _task(options)
+        task.make().close()
+        if options.out.exists():
+            raise FileExistsError(f"out: {options.out} exists already: choose another name, or remove it first")
+        if options.episodes < 1:
+            raise ValueError(f"episodes: expected at least 1, got {options.episodes}")
+        expert = None
+        if options.policy not in PLAY_POLICIES:
+            if options.policy != "expert" and ":" not in options.policy:
+                raise ValueError(
+                    f"policy: expected {', '.join(map(repr, PLAY_POLICIES))}, 'expert', 'sac:20000' or "
+                    f"'sac:model.zip', got {options.policy!r}"
+                )
+            name = SCRIPTED if options.policy == "expert" else options.policy
+            expert = prepare_expert(name, task, options.seed)
+    if expert is None:
+        trajectories = record_play(task, options.policy, options.episodes, seed=options.seed)
+    else:
+        expert.train()
+        trajectories = record_demonstrations(expert, task, options.episodes, seed=options.seed)
+    if not trajectories:
+        print("aime-gym collect: interrupted before the first episode ended, nothing is written", file=sys.stderr)
+        return 130
+    with task.make() as env:
+        save_minari(
+            options.out,
+            trajectories,
+            env,
+            actions=not options.without_actions,
+            metadata={"policy": options.policy},
+        )
+    returns = [trajectory.episode_return for trajectory in trajectories]
+    mean = sum(returns) / len(returns)
+    print(f"{options.out}: {len(trajectories)} episodes, {sum(map(len, trajectories))} steps, mean return {mean:.2f}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    with _BadInputEnds("train"):
+        from aime_gym.experiments.agents import AgentSpec, train
+        from aime_gym.experiments.comparison import Comparison, prepare
+
+        text = options.agent + (":" + ",".join(options.option) if options.option else "")
+        comparison = Comparison(_task(options), (AgentSpec.parse(text),), _data(options), seed=options.seed)
+        (spec,), sources = comparison.agents, prepare(comparison).sources
+    if sources.expert is not None and sources.loaded_demos is None:
+        sources.expert.train()
+    play = sources.play() if spec.kind.needs_play else None
+    demos = sources.demos()
+    if not spec.kind.needs_demonstration_actions:
+        demos = [demo.without_actions() for demo in demos]
+    with comparison.task.make() as env:
+        agent = spec.build(comparison.task, env, comparison.seed)
+        seconds = train(agent, play, demos)
+        agent.save(options.out)
+    print(f"{options.out}: {spec.label}, trained in {seconds:.0f} seconds")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    with _BadInputEnds("evaluate"):
+        from rich.console import Console
+
+        from aime_gym.agents.registry import load_agent
+        from aime_gym.experiments.evaluation import evaluate, evaluate_random
+        from aime_gym.experiments.report import Row, results_table
+        from aime_gym.experiments.video import Half, record_video
+
+        task = _task(options)
+        if options.episodes < 1:
+            raise ValueError(f"episodes: expected at least 1, got {options.episodes}")
+        env = task.make()
+        agent = load_agent(options.agent, env)
+    rows = [
+        Row("random", "random", evaluate_random(env, options.episodes, seed=options.seed, progress=True)),
+        Row(
+            options.agent.stem,
+            "oracle" if agent.needs_demonstration_actions else "agent",
+            evaluate(agent, env, options.episodes, seed=options.seed, progress=True),
+        ),
+    ]
+    Console().print(results_table(rows, f"{task}, {options.episodes} episodes each"))
+    if options.video is not None:
+        half = Half(options.agent.stem, task, lambda env: agent)
+        record_video(options.video, [half], episodes=min(3, options.episodes), seed=options.seed)
+        print(options.video)
+    return 0
+
+
+class _BadInputEnds:
+    """Everything in here is a check of what the user gave: its errors end in one line and exit status 2."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError | OSError | NotImplementedError | ImportError):
+            _end(f"aime-gym {self._verb}", _in_options(str(error)))
+
+
+def _end(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _in_options(message: str) -> str:
+    """Name arguments as the command line does: ``demo_count`` is ``--demo-count`` here."""
+    message = re.sub(r"position_(indices|keys)", "--positions", message)
+    name = re.match(r"[a-z_]+(?=[:\[])", message)
+    if name is None or name[0] not in _OPTIONS:
+        return message
+    return _OPTIONS[name[0]] + message[name.end() :]
+
+
+# Arguments
+
+
+def _task(options: argparse.Namespace) -> TaskConfig:
+    from aime_gym.experiments.task import TaskConfig
+
+    positions = tuple(filter(None, (options.positions or "").split(",")))
+    return TaskConfig(
+        options.env,
+        options.modality,
+        options.action_repeat,
+        options.max_episode_steps,
+        tuple(map(int, positions)) if all(position.isdigit() for position in positions) else positions,
+    )
+
+
+def _data(options: argparse.Namespace) -> Data:
+    from aime_gym.experiments.sources import Data
+
+    return Data(options.play, options.play_episodes, options.demos, options.demo_count, options.expert)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        _end(self.prog, f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="aime-gym",
+        description="Imitation from demonstrations without actions, in any Gymnasium environment.",
+        epilog="`aime-gym VERB --help` has examples. A first one: aime-gym compare reach-v3",
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    compare = verbs.add_parser(
+        "compare",
+        help="train agents on the same data, evaluate them on the same episodes, and report",
+        description=_COMPARE_HELP,
+        epilog=_COMPARE_EXAMPLES,
+    )
+    compare.add_argument("env", nargs="?", default="reach-v3", metavar="ENV_ID", help="the task (default: %(default)s)")
+    _add_task_options(compare)
+    compare.add_argument(
+        "--agents",
+        nargs="+",
+        default=["aime", "bco", "bc"],
+        metavar="AGENT[:OPTION=VALUE,...]",
+        help="registered agents, with hyper-parameters that differ from the default (default: aime bco bc)",
+    )
+    _add_data_options(compare)
+    compare.add_argument("--eval-episodes", type=int, default=50, metavar="N", help="for each policy (default: 50)")
+    compare.add_argument(
+        "--video-episodes", type=int, default=3, metavar="N", help="episodes in the video; 0 for no video (default: 3)"
+    )
+    _add_seed(compare)
+    compare.add_argument("--out", type=Path, metavar="FOLDER", help="for all that is written (default: runs/ENV_ID)")
+    compare.set_defaults(verb=_compare)
+
+    collect = verbs.add_parser(
+        "collect",
+        help="record episodes as a Minari dataset",
+        description="Record whole episodes of a policy as a Minari dataset.",
+        epilog=_COLLECT_EXAMPLES,
+    )
+    _add_env(collect)
+    _add_task_options(collect)
+    collect.add_argument(
+        "--policy",
+        default="play",
+        help="'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert' "
+        "(Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help)",
+    )
+    collect.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
+    collect.add_argument("--without-actions", action="store_true", help="leave the actions out, for demonstrations")
+    _add_seed(collect)
+    collect.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    collect.set_defaults(verb=_collect)
+
+    train = verbs.add_parser(
+        "train",
+        help="train one agent, and save it",
+        description="Record or load data, run an agent's offline phases on it, and save the agent.",
+        epilog=_TRAIN_EXAMPLES,
+    )
+    train.add_argument("agent", metavar="AGENT", help="a registered agent: aime, bco, bc")
+    _add_env(train)
+    _add_task_options(train)
+    _add_data_options(train)
+    train.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="a hyper-parameter, or preset=NAME; again for further ones",
+    )
+    _add_seed(train)
+    train.add_argument("--out", type=Path, required=True, metavar="FILE", help="the agent's file, a .zip")
+    train.set_defaults(verb=_train)
+
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="evaluate a saved agent",
+        description="Run a saved agent for whole episodes, beside random actions.",
+        epilog=_EVALUATE_EXAMPLES,
+    )
+    evaluate.add_argument("agent", type=Path, metavar="FILE", help="an agent's file, as train and compare write it")
+    _add_env(evaluate)
+    _add_task_options(evaluate)
+    evaluate.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
+    evaluate.add_argument("--video", type=Path, metavar="FILE", help="write an .mp4 of the first 3 episodes")
+    _add_seed(evaluate)
+    evaluate.set_defaults(verb=_evaluate)
+    return parser
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "env", metavar="ENV_ID", help="walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id"
+    )
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the task")
+    group.add_argument("--modality", default="position", help="state, or position (the default): no velocities")
+    group.add_argument(
+        "--positions",
+        metavar="A,B,...",
+        help="the entries (numbers) or sensors (names) that are positions, for tasks whose positions are not known",
+    )
+    group.add_argument(
+        "--action-repeat", type=int, metavar="N", help="simulator steps per decision (default: the task's own)"
+    )
+    group.add_argument(
+        "--max-episode-steps", type=int, metavar="N", help="episode length in simulator steps (default: the task's own)"
+    )
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the data")
+    group.add_argument(
+        "--play",
+        default="play",
+        metavar="play|random|PATH|ID",
+        help="data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of "
+        "all sizes; the default), 'random' (uniform), or a dataset",
+    )
+    group.add_argument(
+        "--play-episodes",
+        type=int,
+        metavar="N",
+        help="to record (default: 400), or to take of a dataset (default: all)",
+    )
+    group.add_argument(
+        "--demos",
+        default="expert",
+        metavar="expert|PATH|ID",
+        help="what to imitate: 'expert' (recorded here; the default), or a dataset. Actions go to oracles only",
+    )
+    group.add_argument(
+        "--demo-count", type=int, metavar="N", help="to record (default: 20), or to take from a dataset (all)"
+    )
+    group.add_argument("--expert", metavar="EXPERT", help=_EXPERT_HELP)
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same run (default: 0)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

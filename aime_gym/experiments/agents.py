@@ -1,0 +1,108 @@
+"""Agents from the command line: a registered name and its options, as text."""
+
+from __future__ import annotations
+
+import difflib
+import time
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any
+
+import gymnasium as gym
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.registry import agent_class
+from aime_gym.experiments.task import TaskConfig
+from aime_gym.types import Trajectories
+
+_TRUTH = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """A registered agent and the hyper-parameters that differ from its default.
+
+    :param name: in the registry.
+    :param options: of the constructor: ``preset`` and fields of the agent's configuration.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> AgentSpec:
+        """Read ``"aime"`` or ``"aime:preset=dreamer,model_updates=20"``.
+
+        :raises ValueError: an unknown agent or option (with the nearest names), or a value of another type.
+        """
+        name, _, rest = text.partition(":")
+        types = {"preset": str} | typing.get_type_hints(type(agent_class(name).presets["default"]))
+        options = {}
+        for entry in filter(None, rest.split(",")):
+            key, equals, value = entry.partition("=")
+            if not equals:
+                raise ValueError(f"agent {name}: expected option=value, got {entry!r}")
+            if key not in types:
+                near = difflib.get_close_matches(key, types, n=3)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"expected some of {', '.join(types)}"
+                raise ValueError(f"agent {name}: unknown option {key!r}; {hint}")
+            options[key] = _value(value, types[key], f"agent {name}: {key}")
+        return cls(name, options)
+
+    @property
+    def kind(self) -> type[ImitationAgent]:
+        """The agent's class."""
+        return agent_class(self.name)
+
+    @property
+    def label(self) -> str:
+        """The text that :meth:`parse` reads."""
+        options = ",".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
+
+    def build(self, task: TaskConfig, env: gym.Env, seed: int) -> ImitationAgent:
+        """Make the agent, untrained.
+
+        Where one observation holds the velocities, agents that stack observations take one, as in the AIME paper.
+
+        :raises ValueError: options or spaces that the agent refuses.
+        :raises NotImplementedError: spaces that it does not take yet.
+        """
+        options = dict(self.options)
+        if task.modality == "state" and hasattr(self.kind.presets["default"], "stack"):
+            options.setdefault("stack", 1)
+        try:
+            return self.kind(env, seed=seed, **options)
+        except (ValueError, NotImplementedError) as error:
+            raise type(error)(f"agent {self.label}: {error}") from error
+
+
+def train(agent: ImitationAgent, play: Trajectories | None, demos: Trajectories, *, progress: bool = True) -> float:
+    """Run the offline phases of an agent, and return the seconds that they took."""
+    start = time.perf_counter()
+    if agent.needs_play:
+        agent.pretrain(play, progress_bar=progress)
+    agent.imitate(demos, progress_bar=progress)
+    return time.perf_counter() - start
+
+
+def _value(text: str, annotation: Any, argument: str) -> Any:
+    """Read a value as the first type of its annotation that takes it; text last, which takes all."""
+    types = typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    readers: dict[Any, Callable[[str], Any]] = {
+        NoneType: {"none": None}.__getitem__,
+        bool: _TRUTH.__getitem__,
+        int: int,
+        float: float,
+        str: str,
+    }
+    for kind, reader in readers.items():
+        if kind in types:
+            try:
+                return reader(text.lower() if kind in (NoneType, bool) else text)
+            except (KeyError, ValueError):
+                continue
+    expected = " or ".join("none" if kind is NoneType else kind.__name__ for kind in types if kind in readers)
+    raise ValueError(f"{argument}: expected {expected or 'what no text can say'}, got {text!r}")

@@ -1,0 +1,143 @@
+"""Who demonstrates: Meta-World's scripts, or one of SB3's algorithms, trained here or before."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
+
+from aime_gym.data import ScriptedExpert, collect
+from aime_gym.experiments.evaluation import Policy
+from aime_gym.experiments.task import TaskConfig
+from aime_gym.types import Observation, Trajectory
+
+#: Name of Meta-World's scripts.
+SCRIPTED = "scripted"
+#: SB3's algorithms that can become an expert.
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO, "td3": TD3}
+CHOICES = "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3 for so many steps) or 'sac:model.zip'"
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A policy that knows the task, and the environment that it needs to see.
+
+    :param name: as the user gave it.
+    :param task: where it acts: a script in any environment, a model in the one with velocities.
+    :param model: SB3's, or ``None`` for a script.
+    :param steps: environment steps that ``model`` still has to learn for.
+    """
+
+    name: str
+    task: TaskConfig
+    model: BaseAlgorithm | None = None
+    steps: int = 0
+
+    def policy(self, env: gym.Env) -> Policy:
+        """Return the policy for an environment of ``task``."""
+        return ScriptedExpert(env) if self.model is None else self.model
+
+    def train(self, *, progress: bool = True) -> float | None:
+        """Learn what is still to be learnt, and return the seconds; ``None`` when nothing was."""
+        if self.model is None or not self.steps:
+            return None
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="rich is experimental")  # SB3's progress bar
+            self.model.learn(self.steps, progress_bar=progress)
+        return time.perf_counter() - start
+
+
+def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
+    """Find an expert for a task. Nothing is trained yet.
+
+    :param name: ``"scripted"``; ``"sac:20000"``, an SB3 algorithm and its environment steps; ``"sac:model.zip"``, a
+        trained model (SB3's files run code when they are read: load only what you trust); ``None`` for the script.
+    :param seed: of the training.
+    :raises ValueError: another name, no script for this task, an algorithm that does not fit its actions, or a model
+        of other spaces.
+    :raises FileNotFoundError: no such model.
+    """
+    if name is None or name == SCRIPTED:
+        with task.make() as env:
+            try:
+                ScriptedExpert(env)
+            except ValueError as error:
+                raise ValueError(
+                    f"expert: there is no script for {task.env_id}; expected {CHOICES}, or recorded demonstrations"
+                ) from error
+        return Expert(SCRIPTED, task)
+    algorithm, _, argument = name.partition(":")
+    if algorithm not in ALGORITHMS or not argument:
+        raise ValueError(f"expert: expected {CHOICES}, got {name!r}")
+    task = task.with_state()
+    env = Monitor(task.make())
+    if not argument.isdigit():
+        if not Path(argument).is_file():
+            raise FileNotFoundError(
+                f"expert: expected a number of steps or a file after '{algorithm}:', got {argument}"
+            )
+        return Expert(name, task, _load(algorithm, Path(argument), env))
+    if int(argument) < 1:
+        raise ValueError(f"expert: expected at least 1 step, got {name!r}")
+    try:
+        model: Any = ALGORITHMS[algorithm]
+        return Expert(name, task, model("MlpPolicy", env, seed=seed), int(argument))
+    except AssertionError as error:  # SB3's way to refuse an action space
+        raise ValueError(f"expert: {algorithm} does not fit {task.env_id} ({error}); ppo takes all actions") from error
+
+
+def record_demonstrations(
+    expert: Expert, task: TaskConfig, episodes: int, *, seed: int, progress: bool = True
+) -> list[Trajectory]:
+    """Record an expert as an observer of ``task`` sees it, actions and rewards included.
+
+    What the expert sees may be another modality: its actions are then taken again in ``task``, from the same seed.
+
+    :raises RuntimeError: the same actions gave other rewards: the environment does not follow its seed.
+    """
+    with expert.task.make() as env:
+        recorded = collect(env, expert.policy(env), episodes, seed=seed, progress=progress)
+    if expert.task == task:
+        return recorded
+    actions = _Actions(recorded)
+    with task.make() as env:
+        seen = collect(env, actions, len(recorded), seed=seed, progress=False)
+    for episode, (first, again) in enumerate(zip(recorded, seen, strict=True)):
+        if len(first) != len(again) or not np.allclose(first.rewards, again.rewards):  # type: ignore[arg-type]
+            raise RuntimeError(f"{task}: episode {episode} does not repeat under the same seed and actions")
+    return seen
+
+
+class _Actions:
+    """Takes recorded actions one after the other, whatever it sees."""
+
+    def __init__(self, trajectories: list[Trajectory]) -> None:
+        self._actions: Iterator[Any] = chain.from_iterable(
+            trajectory.actions for trajectory in trajectories if trajectory.actions is not None
+        )
+        self._last: Any = None
+
+    def __call__(self, observation: Observation) -> Any:
+        # Beyond the end only when the episodes differ, which the caller finds out.
+        self._last = next(self._actions, self._last)
+        return self._last
+
+
+def _load(algorithm: str, path: Path, env: gym.Env) -> BaseAlgorithm:
+    try:
+        return ALGORITHMS[algorithm].load(path, env=env)
+    except Exception as error:  # a pickle of anything may fail in any way
+        raise ValueError(
+            f"expert: expected a {algorithm} model that fits the task's state, got {path}: {error}"
+        ) from error

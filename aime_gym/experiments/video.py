@@ -1,0 +1,114 @@
+"""Videos of policies side by side, each in its own copy of the same episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from aime_gym.experiments.evaluation import Policy, as_predictor
+from aime_gym.experiments.task import TaskConfig
+from aime_gym.types import Array
+
+#: Pixels: height of a picture, and of the line of text above it. Video codecs want multiples of 16.
+SIZE, LINE = 320, 48
+#: Frames per second at most, and how long the end of an episode stays.
+_RATE, _HOLD_SECONDS = 30, 0.7
+
+
+class Half(NamedTuple):
+    """One of the policies in a video."""
+
+    label: str
+    task: TaskConfig
+    #: The policy for an environment of ``task``.
+    policy: Callable[[gym.Env], Policy]
+
+
+class _Moment(NamedTuple):
+    picture: Array
+    episode_return: float
+    success: bool | None
+
+
+def record_video(path: Path, halves: Sequence[Half], *, episodes: int, seed: int) -> None:
+    """Write an mp4 with the policies beside each other; episode ``k`` starts from ``seed + k`` in all halves.
+
+    :raises RuntimeError: there is nothing to render with; the message names the packages.
+    """
+    with ExitStack() as stack:
+        envs = [stack.enter_context(_render_env(half.task)) for half in halves]
+        rate = min(_RATE, max(1, round(envs[0].metadata.get("render_fps") or _RATE)))
+        writer: Any = None
+        for frame in _frames(halves, envs, episodes, seed, hold=round(_HOLD_SECONDS * rate)):
+            if writer is None:  # only now it is known that there are pictures
+                writer = stack.enter_context(
+                    imageio.get_writer(path, fps=rate, codec="libx264", quality=8, macro_block_size=16)
+                )
+            writer.append_data(frame)
+
+
+def _render_env(task: TaskConfig) -> gym.Env:
+    env = task.make(render_mode="rgb_array", image_size=SIZE)
+    simulator: Any = env.unwrapped
+    model: Any = getattr(getattr(simulator, "physics", simulator), "model", None)
+    if hasattr(model, "vis"):
+        model.vis.quality.shadowsize = 0  # shadows are two thirds of the time that a processor needs for a picture
+    return env
+
+
+def _frames(halves: Sequence[Half], envs: Sequence[gym.Env], episodes: int, seed: int, hold: int) -> Iterator[Array]:
+    policies = [half.policy(env) for half, env in zip(halves, envs, strict=True)]
+    for episode in range(episodes):
+        runs = [_moments(policy, env, seed + episode) for policy, env in zip(policies, envs, strict=True)]
+        last: list[_Moment] = []
+        for moments in zip_longest(*runs):
+            # Who is done first waits for the other.
+            last = [new or old for new, old in zip_longest(moments, last)]
+            frame = _side_by_side(halves, last, episode)
+            yield frame
+        yield from [frame] * hold
+
+
+def _moments(policy: Policy, env: gym.Env, seed: int) -> Iterator[_Moment]:
+    predictor = as_predictor(policy)
+    observation, info = env.reset(seed=seed)
+    state, start = None, np.ones(1, dtype=bool)
+    total, done = 0.0, False
+    while True:
+        yield _Moment(np.asarray(env.render()), total, info.get("is_success"))
+        if done:
+            return
+        batch = {k: v[None] for k, v in observation.items()} if isinstance(observation, dict) else observation[None]
+        action, state = predictor.predict(batch, state=state, episode_start=start, deterministic=True)
+        observation, reward, terminated, truncated, info = env.step(action[0])
+        start = np.zeros(1, dtype=bool)
+        total, done = total + float(reward), terminated or truncated
+
+
+def _side_by_side(halves: Sequence[Half], moments: Sequence[_Moment], episode: int) -> Array:
+    return np.concatenate(
+        [_with_caption(moment, half.label, episode) for half, moment in zip(halves, moments, strict=True)],
+        axis=1,
+    )
+
+
+def _with_caption(moment: _Moment, label: str, episode: int) -> Array:
+    picture = Image.fromarray(moment.picture)
+    width = max(16, round(picture.width * SIZE / picture.height / 16) * 16)
+    whole = Image.new("RGB", (width, SIZE + LINE), "#16181d")
+    whole.paste(picture.resize((width, SIZE)), (0, LINE))
+    draw = ImageDraw.Draw(whole)
+    draw.text((10, 4), label, fill="white", font=ImageFont.load_default(size=18))
+    state = f"episode {episode + 1}   return {moment.episode_return:.1f}"
+    draw.text((10, 26), state, fill="#b8bcc6", font=ImageFont.load_default(size=14))
+    if moment.success:
+        draw.text((width - 10, 6), "success", fill="#4fd07f", font=ImageFont.load_default(size=16), anchor="ra")
+    return np.asarray(whole)

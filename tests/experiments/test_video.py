@@ -1,0 +1,49 @@
+"""A video shows policies beside each other, in the same episode."""
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from aime_gym.experiments.experts import prepare_expert
+from aime_gym.experiments.task import TaskConfig
+from aime_gym.experiments.video import LINE, SIZE, Half, record_video
+
+REACH = TaskConfig("reach-v3", max_episode_steps=12)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "both.mp4"
+    expert = prepare_expert(None, REACH, seed=0)
+    still = Half("still", REACH, lambda env: lambda observation: np.zeros(4, np.float32))
+    record_video(path, [Half("expert", REACH, expert.policy), still], episodes=2, seed=5)
+    with imageio.get_reader(path) as reader:
+        return np.stack([frame for frame in reader])  # noqa: C416 - its length is infinite
+
+
+def halves(frame):
+    picture = frame[LINE:].astype(float)
+    return picture[:, :SIZE], picture[:, SIZE:]
+
+
+def test_both_halves_are_there(frames):
+    assert frames.shape[1:] == (SIZE + LINE, 2 * SIZE, 3)
+    assert frames.shape[0] > 2 * 7
+
+
+def test_both_halves_show_one_goal(frames):
+    left, right = halves(frames[0])
+    assert np.abs(left - right).mean() < 2  # the codec's loss
+
+
+def test_policies_act_in_their_own_half(frames):
+    left, right = halves(frames[6])
+    start, _ = halves(frames[0])
+    assert np.abs(left - right).mean() > 2
+    assert np.abs(right - start).mean() < np.abs(left - start).mean()
+
+
+def test_the_second_episode_has_another_goal(frames):
+    half = len(frames) // 2
+    first, second = halves(frames[0])[0], halves(frames[half])[0]
+    assert np.abs(first - second).max() > 60

@@ -1,0 +1,107 @@
+"""The command line: help at once, one line for what is wrong, and the four verbs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from aime_gym.cli import main
+from aime_gym.data import load_trajectories
+
+TINY = "min_epochs=1,max_epochs=1,min_updates=2"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom aime_gym.cli import main\n"
+        "try: main(['compare', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'stable_baselines3', 'matplotlib', 'metaworld', 'mujoco', 'minari', 'rich'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: []" in result.stdout
+
+
+def test_the_help_of_compare_shows_how_to_change_everything(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("another task", "another modality", "another dataset", "another agent", "--expert sac:20000"):
+        assert part in text
+
+
+@pytest.mark.parametrize("verb", [[], ["compare"], ["collect"], ["train"], ["evaluate"]])
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*verb, "--help"])
+    assert end.value.code == 0
+    assert "usage: aime-gym" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("compare reech-v3", "ENV_ID: expected 'walker-walk' (dm_control), 'reach-v3' (Meta-World)"),
+        ("compare reech-v3", "the nearest names are 'reach-v3'"),
+        ("compare --modality stat", "--modality: expected one of"),
+        ("compare --modality pixels", "modality='state' or 'position'"),
+        ("compare --action-repeat 0", "--action-repeat: expected an integer of at least 1, got 0"),
+        ("compare --action-repeat two", "argument --action-repeat: invalid int value: 'two'"),
+        ("compare --agents aimee", "did you mean aime?"),
+        ("compare --agents aime:model_update=1", "unknown option 'model_update'; did you mean model_updates"),
+        ("compare --agents bc:stack=many", "agent bc: stack: expected int, got 'many'"),
+        ("compare --agents", "argument --agents: expected at least one argument"),
+        ("compare --eval-episodes 0", "--eval-episodes: expected at least 1, got 0"),
+        ("compare --demos nowhere", "--demos: nothing is stored at nowhere"),
+        ("compare --play nowhere", "--play: nothing is stored at nowhere"),
+        ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
+        ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
+        ("compare CartPole-v1 --modality state", "agent aime: action_space: AIMEAgent expects a Box"),
+        ("compare --speed 3", "unrecognized arguments: --speed"),
+        ("collect Pendulum-v1 --modality state --policy fast --out x", "--policy: expected 'play', 'random', 'expert'"),
+        ("collect reach-v3 --episodes 0 --out x", "--episodes: expected at least 1, got 0"),
+        ("collect reach-v3 --out .", "--out: . exists already"),
+        ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
+        ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
+        ("", "the following arguments are required: VERB"),
+    ],
+)
+def test_bad_input_ends_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reach = ["reach-v3", "--max-episode-steps", "20"]
+    assert main(["collect", *reach, "--policy", "play", "--episodes", "3", "--out", "play"]) == 0
+    assert (
+        main(["collect", *reach, "--policy", "expert", "--episodes", "3", "--without-actions", "--out", "demos"]) == 0
+    )
+    (play, *_), (demo, *_) = load_trajectories("play"), load_trajectories("demos")
+    assert (len(play), play.actions.shape) == (10, (10, 4))
+    assert demo.actions is None
+    options = [part for option in TINY.split(",") for part in ("-o", option)]
+    assert main(["train", "bco", *reach, "--play", "play", "--demos", "demos", *options, "--out", "bco.zip"]) == 0
+    assert main(["evaluate", "bco.zip", *reach, "--episodes", "2", "--video", "bco.mp4"]) == 0
+    assert (tmp_path / "bco.mp4").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "play: 3 episodes, 30 steps, mean return" in printed
+    assert "bco.zip: bco:min_epochs=1" in printed
+    assert "reach-v3 (position), 2 episodes each" in printed
+
+
+def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]
+    assert main([*arguments, "--demo-count", "2", "--eval-episodes", "1", "--video-episodes", "0"]) == 0
+    written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}
+    assert written == {"results.json", "returns.png", "bc.zip", "expert.zip"}
+    assert "bc (oracle: sees the actions)" in capsys.readouterr().out
