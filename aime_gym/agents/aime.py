@@ -148,8 +148,9 @@ class AIMEAgent(ImitationAgent):
         dataset = TrajectoryDataset(play, self.encoding, self.device)
         self.world_model.requires_grad_(True)
         self.world_model.fit_standardizers(dataset.observations)
-        if fit.run("model", self.config.model_updates, self.model_update(dataset)):
-            self._fit_inverse_model(dataset, fit)
+        fit.run("model", self.config.model_updates, self.model_update(dataset))
+        # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
+        self._fit_inverse_model(dataset, fit)
 
     def model_update(self, dataset: TrajectoryDataset) -> Callable[[], Metrics]:
         """One maximisation of the evidence of play under its recorded actions (Eq. 4)."""
