@@ -1,7 +1,8 @@
 """What each half of AIME's phase 2 is worth: warm start only, ELBO only (the paper's form), and both.
 
 The variants of one seed share their world model, data and evaluation episodes; further agents may stand beside them.
-One line of JSON for each policy is appended to ``--out``, and a cell that stands there already is not computed again.
+One line of JSON for each policy is appended to ``--out``, and a cell (name, seed, policy) that stands there already is
+not computed again.
 
     python benchmarks/ablation.py reach-v3 --seeds 0 1 2
     python benchmarks/ablation.py walker-walk --play buffer/ --demos expert/ --agents bco bc --eval-episodes 20
@@ -11,6 +12,7 @@ One line of JSON for each policy is appended to ``--out``, and a cell that stand
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import time
 from collections import defaultdict
@@ -71,8 +73,9 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
         return
     words = map(int, np.random.SeedSequence(seed).generate_state(3) >> 1)
     seeds = dict(zip(("play", "demos", "evaluation"), words, strict=True))
+    needs_actions = any(AgentSpec.parse(text).kind.needs_demonstration_actions for text in options.agents)
     data = Data(options.play, options.play_episodes, options.demos, options.demo_count)
-    sources = prepare_sources(task, data, seeds=seeds | {"agents": seed}, demo_actions=True)
+    sources = prepare_sources(task, data, seeds=seeds | {"agents": seed}, demo_actions=needs_actions)
     play, demos = sources.play(progress=False), sources.demos(progress=False)
     with_expert = {"expert_return": float(np.mean([demo.episode_return for demo in demos]))}
 
@@ -87,6 +90,9 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
             "success": score.success_rate,
             "train_seconds": seconds,
             "episodes": len(score.returns),
+            "play": options.play,
+            "demos": options.demos,
+            "updates": [options.model_updates, options.policy_updates, options.scratch_updates],
             "play_episodes": len(play),
             "demonstrations": len(demos),
             "threads": options.threads,
@@ -110,7 +116,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
         start = time.perf_counter()
         pretrained = AIMEAgent(env, seed=seed, model_updates=options.model_updates).pretrain(play, progress_bar=False)
         shared = time.perf_counter() - start
-        stored = options.out.with_suffix(f".{task.env_id}-{task.modality}-{seed}.zip")
+        stored = io.BytesIO()
         pretrained.save(stored)
         changes = {
             "warm start only": {"policy_updates": 0},
@@ -122,12 +128,12 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
             "both": {"policy_updates": options.policy_updates},
         }
         for variant in variants:
+            stored.seek(0)
             agent = AIMEAgent.load(stored, env=env, **changes[variant])
             start = time.perf_counter()
             agent.imitate([demo.without_actions() for demo in demos], progress_bar=False)
             seconds = shared + time.perf_counter() - start
             keep(variant, evaluate(agent, env, options.eval_episodes, seed=seeds["evaluation"]), seconds)
-        stored.unlink()
 
 
 def read(path: Path) -> list[dict]:

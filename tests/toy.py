@@ -39,8 +39,22 @@ class DiscretePointMass(PointMass):
         return super().step(self.pushes[action])
 
 
+class DoublePointMass(PointMass):
+    """The same in float64, as Gymnasium's own tasks are."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        return observation.astype(np.float64), info
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation.astype(np.float64), *rest
+
+
 class SensorsPointMass(PointMass):
-    """The same with one sensor for each axis."""
+    """The same with one sensor for each axis; the observations have another order than the space."""
 
     observation_space = gym.spaces.Dict(
         {name: gym.spaces.Box(-np.inf, np.inf, (1,), np.float32) for name in ("horizontal", "vertical")}
@@ -55,7 +69,7 @@ class SensorsPointMass(PointMass):
         return self._split(observation), *rest
 
     def _split(self, observation):
-        return {"horizontal": observation[:1], "vertical": observation[1:]}
+        return {"vertical": observation[1:], "horizontal": observation[:1]}
 
 
 def expert(env):

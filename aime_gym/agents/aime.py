@@ -24,7 +24,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from aime_gym.agents.base import AgentConfig, ImitationAgent
+from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import ClipSampler, TrajectoryDataset
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
@@ -34,6 +34,7 @@ from aime_gym.models.sources import InverseActions, PolicyActions, RecordedActio
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.fit import Fit
 from aime_gym.training.optimizer import Optimizer
+from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Metrics, Trajectories
 
 #: Trajectories that are filtered side by side in passes over a whole dataset.
@@ -43,7 +44,7 @@ _STEP_BATCH = 512
 
 
 @dataclass(frozen=True)
-class AIMEConfig(AgentConfig):
+class AIMEConfig:
     """Hyper-parameters of :class:`AIMEAgent`.
 
     :param world_model: a preset's name ("default", "aime", "dreamer") or a configuration.
@@ -89,6 +90,18 @@ class AIMEConfig(AgentConfig):
             object.__setattr__(self, "world_model", WorldModelConfig(**model))
         if self.continue_latents and not self.warm_start:
             raise ValueError("continue_latents: expected False without warm_start, whose filter finds the latents")
+        updates = ("model_updates", "policy_updates", "inverse_updates", "clone_updates")
+        check_ranges(
+            self,
+            batch_size=(1, None),
+            horizon=(2, None),
+            play_start_fraction=(0, 1),
+            demo_start_fraction=(0, 1),
+            model_learning_rate=(0, None),
+            policy_learning_rate=(0, None),
+            clip=(0, None),
+            **dict.fromkeys(updates, (0, None)),
+        )
 
 
 def _paper(world_model: str, model_updates: int) -> AIMEConfig:
@@ -192,7 +205,9 @@ class AIMEAgent(ImitationAgent):
             loss = (self.inverse_model(features[rows - 1], changes[rows]) - pre_actions[rows]).square().mean()
             return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
 
+        before = fit.updates
         fit.run("inverse", self.config.inverse_updates, update)
+        self.inverse_model.fitted.fill_(fit.updates > before)
 
     # Phase 2
 
@@ -303,6 +318,11 @@ class AIMEAgent(ImitationAgent):
         )
 
     def _inverse_source(self, dataset: TrajectoryDataset) -> Callable[[Tensor], ActionSource]:
+        if not self.inverse_model.fitted:
+            raise ValueError(
+                "inverse model: not fitted, since pretrain was interrupted before; call pretrain again, or go without: "
+                "warm_start=False, continue_latents=False"
+            )
         changes = dataset.changes()
         return lambda rows: InverseActions(self.inverse_model, changes[rows])
 

@@ -7,41 +7,29 @@ Networks and training are those of BCO, so that the two differ only in where the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from aime_gym.agents.base import AgentConfig, ImitationAgent
+from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
-from aime_gym.training.supervised import SupervisedConfig, regress_actions
+from aime_gym.training.supervised import StackedConfig, regress_actions
 from aime_gym.types import Trajectories
-
-
-@dataclass(frozen=True)
-class BCConfig(SupervisedConfig, AgentConfig):
-    """Hyper-parameters of :class:`BCAgent`, beside those of the training.
-
-    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 where it
-        does not.
-    """
-
-    stack: int = 5
 
 
 class BCAgent(ImitationAgent):
     """Clones demonstrations from their actions; an oracle for agents that do without. Needs no play.
 
-    Hyper-parameters: :class:`BCConfig`.
+    Hyper-parameters: :class:`~aime_gym.training.supervised.StackedConfig`.
     """
 
-    config: BCConfig
+    config: StackedConfig
     policy: StackedNetwork
-    presets: ClassVar = {"default": BCConfig()}
+    presets: ClassVar = {"default": StackedConfig()}
     needs_play = False
     needs_demonstration_actions = True
 
@@ -49,7 +37,7 @@ class BCAgent(ImitationAgent):
         observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
         self.policy = StackedNetwork(
             observation, self.config.stack, self.encoding.size, discrete=discrete, **self.policy_kwargs
-        )
+        ).to(self.device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy"], []
@@ -60,6 +48,8 @@ class BCAgent(ImitationAgent):
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
         dataset = TrajectoryDataset(demos, self.encoding, self.device)
         assert dataset.pre_actions is not None
+        with self._initial_weights():
+            self._setup_networks()
         self.policy.standardizer.fit(joined(dataset.observations))
         regress_actions(
             self.policy,

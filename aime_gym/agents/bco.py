@@ -11,51 +11,39 @@ repeat its first observation in training too, as they do in acting. Discrete act
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from aime_gym.agents.base import AgentConfig, ImitationAgent
+from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
-from aime_gym.training.supervised import SupervisedConfig, regress_actions
+from aime_gym.training.supervised import StackedConfig, regress_actions
 from aime_gym.types import Trajectories
-
-
-@dataclass(frozen=True)
-class BCOConfig(SupervisedConfig, AgentConfig):
-    """Hyper-parameters of :class:`BCOAgent`, beside those of the training.
-
-    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 in the AIME paper
-        where it does not.
-    """
-
-    stack: int = 5
 
 
 class BCOAgent(ImitationAgent):
     """Labels demonstrations with an inverse dynamics model learnt from play, and clones them.
 
-    Hyper-parameters: :class:`BCOConfig`.
+    Hyper-parameters: :class:`~aime_gym.training.supervised.StackedConfig`.
     """
 
-    config: BCOConfig
+    config: StackedConfig
     policy: StackedNetwork
     inverse_model: StackedNetwork
-    presets: ClassVar = {"default": BCOConfig()}
+    presets: ClassVar = {"default": StackedConfig()}
     needs_play = True
 
     def _setup_networks(self) -> None:
-        observation, frames = sum(self.sensor_sizes.values()), self.config.stack
-        discrete = isinstance(self.action_space, spaces.Discrete)
-        self.inverse_model, self.policy = (
-            StackedNetwork(observation, seen, self.encoding.size, discrete=discrete, **self.policy_kwargs)
-            for seen in (frames + 1, frames)
-        )
+        self.inverse_model = self._network(self.config.stack + 1)
+        self.policy = self._network(self.config.stack)
+
+    def _network(self, frames: int) -> StackedNetwork:
+        observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
+        return StackedNetwork(observation, frames, self.encoding.size, discrete=discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
@@ -64,11 +52,13 @@ class BCOAgent(ImitationAgent):
         dataset = TrajectoryDataset(play, self.encoding, self.device)
         assert dataset.pre_actions is not None
         self.inverse_model.standardizer.fit(joined(dataset.observations))
-        self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
         self._regress(self.inverse_model, dataset, dataset.pre_actions, lag=0, phase="inverse", fit=fit)
 
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
+        with self._initial_weights():
+            self.policy = self._network(self.config.stack).to(self.device)
+        self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
         self._regress(self.policy, dataset, self._infer_actions(dataset), lag=1, phase="policy", fit=fit)
 
     def _regress(

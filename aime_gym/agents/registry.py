@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
 from aime_gym.agents.storage import read_agent_file
+from aime_gym.naming import suggestion
 
 AGENTS: dict[str, type[ImitationAgent]] = {
     "aime": AIMEAgent,
@@ -32,9 +32,7 @@ def agent_class(name: str) -> type[ImitationAgent]:
     :raises ValueError: an unknown name; the message has the nearest ones.
     """
     if name not in AGENTS:
-        near = difflib.get_close_matches(name, AGENTS, n=3)
-        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(f"agent: expected one of {', '.join(AGENTS)}, got {name!r}{hint}")
+        raise ValueError(f"agent: unknown agent {name!r}; {suggestion(name, AGENTS)}")
     return AGENTS[name]
 
 

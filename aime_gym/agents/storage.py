@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 FORMAT = 1
 _DOCUMENT, _TENSORS = "agent.json", "tensors.safetensors"
+_KEYS = {"class", "config", "observation_space", "action_space", "attributes"}
 
 
 def write_agent_file(
@@ -39,7 +41,9 @@ def write_agent_file(
 
 def _write(file: IO[bytes], document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(_DOCUMENT, json.dumps({"format": FORMAT, **document}, indent=1))
+        # NumPy's numbers are welcome as hyper-parameters.
+        text = json.dumps({"format": FORMAT, **document}, indent=1, default=lambda number: number.item())
+        archive.writestr(_DOCUMENT, text)
         archive.writestr(_TENSORS, safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
 
 
@@ -56,12 +60,19 @@ def read_agent_file(source: str | os.PathLike[str] | IO[bytes]) -> tuple[dict[st
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.read(_DOCUMENT))
             tensors = safetensors.torch.load(archive.read(_TENSORS))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        KeyError,
+        ValueError,
+        SafetensorError,
+        EOFError,
+    ) as error:
         raise ValueError(f"path: expected an agent's file, got {path} ({type(error).__name__}: {error})") from error
-    if document.get("format") != FORMAT:
-        raise ValueError(
-            f"path: expected an agent's file of format {FORMAT}, got format {document.get('format')} in {path}"
-        )
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT or not document.keys() >= _KEYS:
+        raise ValueError(f"path: expected an agent's file of format {FORMAT}, got format {found} in {path}")
     return document, tensors
 
 

@@ -32,12 +32,15 @@ class ActionEncoding:
             return np.eye(self.size, dtype=np.float32)[np.asarray(actions) - int(self.space.start)]
         low, high = self.space.low.reshape(-1), self.space.high.reshape(-1)
         flat = np.asarray(actions, dtype=np.float32).reshape(len(actions), -1)
-        return (2 * (flat - low) / (high - low) - 1).astype(np.float32)
+        width = np.where(high > low, high - low, 1)  # an entry that cannot move is always -1
+        return (2 * (flat - low) / width - 1).astype(np.float32)
 
     def decode(self, encoded: Array) -> Array:
         """(N, A) -> actions of the environment; scores of a ``Discrete`` space become their argmax."""
         if isinstance(self.space, spaces.Discrete):
             return (np.argmax(encoded, axis=-1) + int(self.space.start)).astype(self.space.dtype)
         flat = self.space.low.reshape(-1) + 0.5 * (encoded + 1) * (self.space.high - self.space.low).reshape(-1)
+        if np.issubdtype(self.space.dtype, np.integer):
+            flat = np.rint(flat)
         actions = flat.reshape(len(encoded), *self.space.shape).astype(self.space.dtype)
         return np.clip(actions, self.space.low, self.space.high)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from aime_gym.data.actions import ActionEncoding
-from aime_gym.types import Clip, Trajectories, sensors
+from aime_gym.types import Clip, Trajectories, Trajectory, sensors
 
 
 class TrajectoryDataset:
     """All records of some trajectories as one row each, so that a batch of clips is one gather.
 
-    :param trajectories: with actions, or all without.
+    :param trajectories: all with actions, or all without; as :func:`~aime_gym.data.check_trajectories` leaves them.
     :param encoding: how actions are encoded; ``None`` drops the actions.
     :param device: where the rows are kept.
     """
@@ -23,21 +23,21 @@ class TrajectoryDataset:
     def __init__(
         self, trajectories: Trajectories, encoding: ActionEncoding | None, device: torch.device | str = "cpu"
     ) -> None:
-        names = list(sensors(trajectories[0].observations))
+        self.trajectories = trajectories
+        names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
         self.observations: dict[str, Tensor] = {
             name: self._rows([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names
         }
         self.pre_actions: Tensor | None = None
         if encoding is not None:
-            encoded = [t.with_actions(encoding.encode(t.actions)) for t in trajectories if t.actions is not None]
-            self.pre_actions = self._rows([trajectory.pre_actions for trajectory in encoded])
+            self.pre_actions = self._rows([_encoded(trajectory, encoding).pre_actions for trajectory in trajectories])
         counts = torch.tensor([len(trajectory) + 1 for trajectory in trajectories])
         #: Records of each trajectory, and the row of its first one.
         self.counts, self.starts = counts, counts.cumsum(0) - counts
 
     def _rows(self, arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays)).to(self.device)
+        return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -101,6 +101,12 @@ class TrajectoryDataset:
             valid = steps < self.counts[chosen]
             rows = self.starts[chosen] + torch.minimum(steps, self.counts[chosen] - 1)
             yield rows.to(self.device), valid.to(self.device)
+
+
+def _encoded(trajectory: Trajectory, encoding: ActionEncoding) -> Trajectory:
+    if trajectory.actions is None:
+        raise ValueError("trajectories: expected all with actions, got one without")
+    return trajectory.with_actions(encoding.encode(trajectory.actions))
 
 
 class ClipSampler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 import typing
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import gymnasium as gym
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import agent_class
 from aime_gym.experiments.task import TaskConfig
+from aime_gym.naming import suggestion
 from aime_gym.types import Trajectories
 
 _TRUTH = {"true": True, "false": False}
@@ -45,9 +45,7 @@ class AgentSpec:
             if not equals:
                 raise ValueError(f"agent {name}: expected option=value, got {entry!r}")
             if key not in types:
-                near = difflib.get_close_matches(key, types, n=3)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"expected some of {', '.join(types)}"
-                raise ValueError(f"agent {name}: unknown option {key!r}; {hint}")
+                raise ValueError(f"agent {name}: unknown option {key!r}; {suggestion(key, types)}")
             options[key] = _value(value, types[key], f"agent {name}: {key}")
         return cls(name, options)
 

@@ -151,10 +151,12 @@ class _Job:
         if sources.expert is None or not sources.expert.steps:
             return
         self.say(f"training the expert {sources.expert.name} on {sources.expert.task}")
-        self._expert_seconds = sources.expert.train(progress=self.progress)
         assert sources.expert.model is not None
-        sources.expert.model.save(self.out / "expert.zip")
-        self.files.append("expert.zip")
+        try:
+            self._expert_seconds = sources.expert.train(progress=self.progress)
+        finally:  # also when interrupted
+            sources.expert.model.save(self.out / "expert.zip")
+            self.files.append("expert.zip")
 
     def record(self, sources: Sources) -> None:
         self.play: list[Trajectory] | None = None
@@ -208,10 +210,12 @@ class _Job:
             "options": dict(spec.options),
             "configuration": asdict(agent.config),
             "updates": agent.num_updates,
+            "interrupted": agent.interrupted,
             "file": f"{name}.zip",
         }
         self.rows.append(Row(label, "oracle" if oracle else "agent", score, seconds, details))
         self.agents[label] = agent
+        self.interrupted |= agent.interrupted
 
     def report(self) -> None:
         if not self.rows:

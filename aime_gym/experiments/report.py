@@ -50,7 +50,7 @@ def normalised_return(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def percent_of_expert(row: Row, rows: Sequence[Row]) -> float | None:
-    """Return in percent of the expert's; ``None`` unless that is positive, where percents mean nothing."""
+    """Return in percent of the expert's; ``None`` where that is not positive, and percents mean nothing."""
     expert = _mean_of("expert", rows)
     return None if expert is None or expert <= 0 else 100 * row.score.mean / expert
 

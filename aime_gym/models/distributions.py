@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-#: Recorded actions at the bounds have an infinite pre-image under tanh; the authors clamp here.
-TANH_CLAMP = 0.999
 
 
 class Normal(NamedTuple):
@@ -50,11 +48,3 @@ class TanhNormal(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self.mean, self.std, noise).tanh()
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        action = action.clamp(-TANH_CLAMP, TANH_CLAMP)
-        return Normal(self.mean, self.std).log_prob(action.atanh()) - torch.log1p(-action.square())
-
-    def kl(self, other: TanhNormal) -> Tensor:
-        """KL(self || other); the shared tanh leaves it that of the Gaussians."""
-        return Normal(self.mean, self.std).kl(Normal(other.mean, other.std))

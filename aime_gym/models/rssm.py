@@ -30,9 +30,6 @@ class State(NamedTuple):
         """What decoders and policies see: ``[h, s]``, (..., H + S)."""
         return torch.cat([self.deter, self.stoch], dim=-1)
 
-    def detach(self) -> State:
-        return State(self.deter.detach(), self.stoch.detach())
-
 
 class ActionSource(Protocol):
     """Where the actions of a pass over time come from: a record, a policy, an inverse model."""
@@ -76,7 +73,6 @@ class RSSM(nn.Module):
         super().__init__()
         self.config = config
         deter, stoch, hidden = config.deter, config.stoch, config.hidden
-        self.actions = actions
         layer_norm, layers = config.layer_norm, config.latent_layers
         inputs = stoch + actions
         self.input_layer: nn.Module = (

@@ -138,7 +138,8 @@ class WorldModel(nn.Module):
             "kl": (reconstruction - elbo).detach(),
         }
         for name in self.sensors:
-            metrics[f"mse/{name}"] = (decoded[name].mean - targets[name]).detach().square().mean()
+            error = (decoded[name].mean - targets[name]).detach().square().mean(-1)
+            metrics[f"mse/{name}"] = error.mean() if valid is None else error[valid].mean()
         return Evidence(loss, elbo, metrics, latents)
 
 

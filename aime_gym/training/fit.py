@@ -40,12 +40,14 @@ class Fit:
     """How a phase reports: its logger, callback and progress bar.
 
     :param updates: counted over all that ran in it.
+    :param interrupted: whether Ctrl-C or the callback cut something short.
     """
 
     logger: Logger
     callback: PhaseCallback | None
     progress_bar: bool
     updates: int = 0
+    interrupted: bool = False
 
     def run(self, phase: str, total: int, update: Callable[[], Metrics]) -> bool:
         """Call ``update`` ``total`` times.
@@ -60,30 +62,35 @@ class Fit:
         done = 0
         try:
             with progress_bar(phase, total, enabled=self.progress_bar) as advance:
-                for done in range(1, total + 1):
-                    window.append(update())
-                    self.updates += 1
-                    if done % LOG_INTERVAL and done < total:
+                while done < total:
+                    try:
+                        window.append(update())
+                    except Finished:
+                        total = done
+                    else:
+                        done += 1
+                        self.updates += 1
                         advance(1, "")
-                        continue
-                    metrics, window = averaged(window), []
-                    for name, value in metrics.items():
-                        self.logger.record(f"{phase}/{name}", value)
-                    self.logger.record(f"{phase}/updates", done)
-                    self.logger.dump(step=done)
-                    advance(1, f"loss {metrics['loss']:.4g}" if "loss" in metrics else "")
-                    if self.callback is None:
-                        continue
-                    if self.callback(PhaseProgress(phase, done, total, metrics)) is False:
-                        return False
-        except Finished:
-            return True
+                    if window and (done % LOG_INTERVAL == 0 or done == total):
+                        metrics, window = averaged(window), []
+                        advance(0, f"loss {metrics['loss']:.4g}" if "loss" in metrics else "")
+                        if not self._report(PhaseProgress(phase, done, total, metrics)):
+                            self.interrupted = True
+                            return False
         except KeyboardInterrupt:
-            warnings.warn(
-                f"{phase}: interrupted after {done} of {total} updates; what was learnt is kept", stacklevel=2
-            )
+            message = f"{phase}: interrupted after {done} of {total} updates; what was learnt is kept"
+            warnings.warn(message, stacklevel=2)
+            self.interrupted = True
             return False
         return True
+
+    def _report(self, progress: PhaseProgress) -> bool:
+        """Log, and ask the callback whether to go on."""
+        for name, value in progress.metrics.items():
+            self.logger.record(f"{progress.phase}/{name}", value)
+        self.logger.record(f"{progress.phase}/updates", progress.updates)
+        self.logger.dump(step=progress.updates)
+        return self.callback is None or self.callback(progress) is not False
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:

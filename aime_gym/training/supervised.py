@@ -13,6 +13,7 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Finished, Fit
 from aime_gym.training.optimizer import Optimizer
+from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Metrics
 
 #: Rows of one piece of the validation pass.
@@ -20,9 +21,11 @@ _VALIDATION_BATCH = 8192
 
 
 @dataclass(frozen=True)
-class SupervisedConfig:
-    """How long and on what to train.
+class StackedConfig:
+    """Hyper-parameters of agents that regress actions on a stack of observations.
 
+    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 in the AIME paper
+        where it does not.
     :param train_fraction: share of the trajectories to learn from; the others decide when to stop.
     :param min_epochs: epochs before training may stop.
     :param min_updates: updates before training may stop.
@@ -32,6 +35,7 @@ class SupervisedConfig:
     :param learning_rate: of Adam.
     """
 
+    stack: int = 5
     train_fraction: float = 0.7
     min_epochs: int = 50
     min_updates: int = 5000
@@ -40,6 +44,19 @@ class SupervisedConfig:
     batch_size: int = 50
     learning_rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            stack=(1, None),
+            train_fraction=(0, 1),
+            min_epochs=(0, None),
+            min_updates=(1, None),
+            max_epochs=(1, None),
+            patience=(0, None),
+            batch_size=(1, None),
+            learning_rate=(0, None),
+        )
+
 
 def regress_actions(
     network: StackedNetwork,
@@ -47,7 +64,7 @@ def regress_actions(
     actions: Tensor,
     *,
     lag: int,
-    config: SupervisedConfig,
+    config: StackedConfig,
     generator: torch.Generator,
     phase: str,
     fit: Fit,
@@ -68,31 +85,32 @@ def regress_actions(
     steps = math.ceil(len(train) / config.batch_size)
     may_stop = max(config.min_epochs * steps, config.min_updates)
     best_error, best_weights = math.inf, copy.deepcopy(network.state_dict())
+    validation_error = float("nan")
     updates = stale = 0
     batches: list[Tensor] = []
 
     def validate() -> None:
-        nonlocal best_error, best_weights, stale
+        nonlocal best_error, best_weights, stale, validation_error
         with torch.no_grad():
-            mean = sum(float(error(part)) * len(part) for part in held_out.split(_VALIDATION_BATCH)) / len(held_out)
+            errors = [float(error(part)) * len(part) for part in held_out.split(_VALIDATION_BATCH)]
+        validation_error = sum(errors) / len(held_out)
         stale += 1
-        if mean < best_error:
-            best_error, best_weights, stale = mean, copy.deepcopy(network.state_dict()), 0
+        if validation_error < best_error:
+            best_error, best_weights, stale = validation_error, copy.deepcopy(network.state_dict()), 0
 
     def update() -> Metrics:
         nonlocal updates, batches
         if not batches:
-            if updates:
-                validate()
+            validate()
             if stale >= config.patience and updates >= may_stop:
                 raise Finished
             batches = list(train[torch.randperm(len(train), generator=generator)].split(config.batch_size))
         updates += 1
         loss = error(batches.pop())
-        return {"loss": loss.detach(), "validation_error": best_error, "gradient_norm": optimizer.step(loss)}
+        return {"loss": loss.detach(), "validation_error": validation_error, "gradient_norm": optimizer.step(loss)}
 
     completed = fit.run(phase, max(config.max_epochs * steps, config.min_updates), update)
-    if updates:
+    if batches:  # stopped inside an epoch
         validate()
     network.load_state_dict(best_weights)
     return completed

@@ -12,6 +12,7 @@ import small
 import torch
 import toy
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.registry import agent_class, list_agents, make_agent
@@ -88,6 +89,8 @@ def test_predict_names_what_is_wrong(name, point_mass):
     _, state = agent.predict(np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match="state: expected arrays of shapes"):
         agent.predict(np.zeros((2, 2), np.float32), state)
+    with pytest.raises(ValueError, match="episode_start: expected shape"):
+        agent.predict(np.zeros((3, 2), np.float32), state, np.array([True]))
 
 
 @every_agent
@@ -160,7 +163,14 @@ def test_files_of_others_are_refused(name, point_mass, tmp_path):
     with pytest.raises(FileNotFoundError):
         type(agent).load(tmp_path / "nothing")
     content = (tmp_path / "agent.zip").read_bytes()
-    for damaged in (content[: len(content) // 2], b"not an archive", content.replace(b'"format": 1', b'"format": 9')):
+    damages = (
+        content[: len(content) // 2],
+        b"not an archive",
+        content.replace(b'"format": 1', b'"format": 9'),
+        content.replace(b'"pretrained"', b'"otherwise.."'),
+        content.replace(b"generator", b"elsewhere"),
+    )
+    for damaged in damages:
         (tmp_path / "damaged.zip").write_bytes(damaged)
         with pytest.raises(ValueError, match="path: expected an agent's file"):
             type(agent).load(tmp_path / "damaged")
@@ -173,11 +183,77 @@ def test_learn_says_which_verb_to_use(name, point_mass):
 
 
 @every_agent
-def test_sensors_of_a_dict_observation(name):
+def test_sensors_of_a_dict_observation(name, tmp_path):
     env = toy.SensorsPointMass()
-    data = env, toy.play_data(env, 4), toy.demonstrations(env, 3)
-    agent = trained(name, data)
+    agent = trained(name, (env, toy.play_data(env, 4), toy.demonstrations(env, 3)))
+    one = {"vertical": np.float32([0.3]), "horizontal": np.float32([-0.5])}
+    other = {"horizontal": one["horizontal"], "vertical": one["vertical"]}
+    action, _ = agent.predict(one, deterministic=True)
+    np.testing.assert_array_equal(agent.predict(other, deterministic=True)[0], action)
+    agent.save(tmp_path / "agent")
+    np.testing.assert_array_equal(type(agent).load(tmp_path / "agent").predict(one, deterministic=True)[0], action)
+    for wrong in ({"vertical": one["vertical"]}, one | {"depth": one["vertical"]}, one["vertical"]):
+        with pytest.raises(ValueError, match="observation: expected the sensors"):
+            agent.predict(wrong)
+
+
+@every_agent
+def test_observations_in_float64(name):
+    env = toy.DoublePointMass()
+    agent = trained(name, (env, toy.play_data(env, 4), toy.demonstrations(env, 3)))
     assert np.isfinite(toy.mean_return(env, agent, 2))
+
+
+@every_agent
+def test_another_environment_after_load(name, point_mass, tmp_path):
+    trained(name, point_mass).save(tmp_path / "agent")
+    agent = agent_class(name).load(tmp_path / "agent")
+    agent.set_env(DummyVecEnv([toy.PointMass] * 3))
+    assert agent.get_env().num_envs == 3
+    with pytest.raises(ValueError, match="env: expected the spaces"):
+        agent.set_env(gym.make("Pendulum-v1"))
+
+
+@every_agent
+def test_a_second_imitate_is_a_new_policy(name, point_mass):
+    _, _, demos = point_mass
+    agent = trained(name, point_mass)
+    again = trained(name, point_mass)
+    with again._initial_weights():
+        torch.nn.init.normal_(next(again.policy.parameters()))
+    for one in (agent, again):
+        one.set_random_seed(5)
+        one.imitate(demos, progress_bar=False)
+    assert_identical(parameters(agent), parameters(again))
+
+
+@every_agent
+def test_metrics_reach_the_logger_of_sb3(name, point_mass, tmp_path):
+    env, play, demos = point_mass
+    agent = make_agent(name, env, seed=0, **small.TINY[name])
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+    assert "policy/loss" in (tmp_path / "progress.csv").read_text()
+
+
+@every_agent
+def test_ctrl_c_keeps_a_policy(name, point_mass):
+    env, play, demos = point_mass
+    agent = make_agent(name, env, seed=0, **small.TINY[name]).pretrain(play, progress_bar=False)
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted after"):
+        agent.imitate(demos, callback=interrupt, progress_bar=False)
+    assert agent.interrupted
+    assert np.isfinite(toy.mean_return(env, agent, 1))
+
+
+@every_agent
+def test_one_short_trajectory_is_enough(name, point_mass):
+    env, play, demos = point_mass
+    trained(name, (env, [short(play[0])], [short(demos[0])]))
 
 
 @every_agent
@@ -235,6 +311,7 @@ BAD = {
     "empty": (lambda t: [], "at least one trajectory"),
     "shape": (lambda t: [Trajectory(np.zeros((5, 3), np.float32), np.zeros((4, 2), np.float32))], "shape"),
     "not a number": (lambda t: [replace(t, observations=np.full_like(t.observations, np.nan))], "NaN|nan|finite"),
+    "infinite rewards": (lambda t: [replace(t, rewards=np.full(len(t), np.inf))], "inf|finite"),
     "images": (lambda t: [replace(t, observations=t.observations.astype(np.uint8))], "uint8"),
 }
 
@@ -260,6 +337,14 @@ def test_bad_arguments_are_named(name, point_mass):
         make_agent(name, env, batch_siz=3)
     with pytest.raises(ValueError, match="preset: .*'nothing'"):
         make_agent(name, env, preset="nothing")
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        make_agent(name, env, batch_size=0)
+    with pytest.raises(ValueError, match="policy: expected MlpPolicy or MultiInputPolicy, got 'CnnPolicy'"):
+        make_agent(name, env, policy="CnnPolicy")
+    with pytest.raises(ValueError, match="policy_kwargs: .*'net_arch'"):
+        make_agent(name, env, policy_kwargs={"net_arch": [64]})
+    with pytest.raises(ValueError, match="infer_actions: .* has learnt nothing yet"):
+        make_agent(name, env, **small.TINY[name]).infer_actions(demos)
     agent = make_agent(name, env, **small.TINY[name])
     with pytest.raises(ValueError, match="play: expected trajectories, got None"):
         agent.pretrain()
@@ -285,6 +370,32 @@ def test_discrete_actions():
         make_agent("aime", env)
 
 
+def test_wrong_actions_in_play_are_named(point_mass):
+    env, play, _ = point_mass
+    agent = make_agent("bco", env, **small.TINY["bco"])
+    for actions in (play[0].actions * 0 + 3, play[0].actions * np.nan, play[0].actions[:, :1]):
+        with pytest.raises(ValueError, match=r"^play\[0\].actions: expected"):
+            agent.pretrain([play[0].with_actions(actions)], progress_bar=False)
+
+
+def test_discrete_actions_that_do_not_start_at_zero():
+    env = toy.DiscretePointMass()
+    env.action_space = gym.spaces.Discrete(5, start=3)
+    env.pushes = np.concatenate([np.zeros((3, 2)), env.pushes])
+    agent = trained("bco", (env, toy.play_data(env, 4), toy.play_data(env, 3, seed=5)))
+    assert all(
+        env.action_space.contains(action) for t in agent.infer_actions(toy.play_data(env, 1)) for action in t.actions
+    )
+
+
+def test_without_a_seed_agents_differ(point_mass):
+    first, second = (make_agent("bc", point_mass[0], **small.TINY["bc"]) for _ in range(2))
+    assert any(
+        not torch.equal(one, two)
+        for one, two in zip(parameters(first).values(), parameters(second).values(), strict=True)
+    )
+
+
 def test_unknown_agents_are_named():
-    with pytest.raises(ValueError, match="expected one of aime, .*'aim'.*did you mean aime"):
+    with pytest.raises(ValueError, match="unknown agent 'aim'; did you mean aime"):
         make_agent("aim", toy.PointMass())

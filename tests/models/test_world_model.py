@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
@@ -143,13 +142,3 @@ def test_standardisation_tames_dimensions_that_hardly_move():
     model.fit_standardizers({"observation": play})
     seen = model.standardize({"observation": torch.tensor([[0.0, 0.5]])})["observation"]
     assert seen.abs().max() < 10
-
-
-def test_tanh_normal_matches_pytorch():
-    mean, std = torch.randn(4), torch.rand(4) + 0.1
-    ours = TanhNormal(mean, std)
-    theirs = torch.distributions.TransformedDistribution(
-        Normal(mean, std), [torch.distributions.transforms.TanhTransform()]
-    )
-    action = torch.tensor(np.linspace(-0.9, 0.9, 4))
-    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
