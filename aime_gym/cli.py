@@ -394,7 +394,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "--play-episodes",
         type=int,
         metavar="N",
-        help="to record (default: 400), or to take of a dataset (default: all)",
+        help="to record (default: 600), or to take of a dataset (default: all)",
     )
     group.add_argument(
         "--demos",

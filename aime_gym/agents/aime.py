@@ -67,7 +67,7 @@ class AIMEConfig:
     world_model: WorldModelConfig | str = "default"
     batch_size: int = 32
     horizon: int = 32
-    model_updates: int = 3000
+    model_updates: int = 4500
     policy_updates: int = 1000
     model_learning_rate: float = 1e-3
     policy_learning_rate: float = 3e-4

@@ -16,7 +16,7 @@ PLAY_POLICIES = ("play", "random")
 #: Demonstrations that the expert records.
 EXPERT = "expert"
 #: Episodes to record where the user does not say.
-PLAY_EPISODES, DEMONSTRATIONS = 400, 20
+PLAY_EPISODES, DEMONSTRATIONS = 600, 20
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Data:
 
     :param play: ``"play"`` or ``"random"``, policies to record here; otherwise what
         :func:`~aime_gym.data.load_trajectories` accepts.
-    :param play_episodes: how many to record, or to take of what is loaded; ``None`` for 400, or all.
+    :param play_episodes: how many to record, or to take of what is loaded; ``None`` for 600, or all.
     :param demos: ``"expert"`` to record here; otherwise what :func:`~aime_gym.data.load_trajectories` accepts.
     :param demo_count: how many to record, or to take of what is loaded; ``None`` for 20, or all.
     :param expert: see :func:`~aime_gym.experiments.experts.prepare_expert`. With loaded demonstrations, ``None`` takes
