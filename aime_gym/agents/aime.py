@@ -7,11 +7,12 @@ A world model of one's own body explains a demonstration only under the right ac
 
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
-Deviations, all of which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
-actions of an inverse model in the latent space (``warm_start``); clips of demonstrations continue from the latent
-state that a filter reaches there, instead of starting from zero; the default world model sees standardised
-observations through a likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the
-posterior's mean, where the authors sample it.
+Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
+actions of an inverse model in the latent space (``warm_start``); the ELBO scores actions under that model's belief as
+well, a Gaussian as wide as its error on play (``action_prior``), so that actions which the evidence does not identify
+stay where they were; clips of demonstrations continue from the latent state that a filter reaches there, instead of
+starting from zero; the default world model sees standardised observations through a likelihood of fixed, small sigma.
+Acting with ``deterministic=True`` filters with the posterior's mean, in all presets, where the authors sample it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aime_gym.models.inverse import LatentInverseModel
 from aime_gym.models.policies import TanhGaussianPolicy
 from aime_gym.models.rssm import ActionSource, State
 from aime_gym.models.sources import InverseActions, PolicyActions, RecordedActions
-from aime_gym.models.world_model import WorldModel
+from aime_gym.models.world_model import WorldModel, per_sequence
 from aime_gym.training.fit import Fit
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.ranges import check_ranges
@@ -41,6 +42,8 @@ from aime_gym.types import Metrics, Trajectories
 _EPISODES_AT_ONCE = 128
 #: Records of a minibatch for networks that see single steps.
 _STEP_BATCH = 512
+#: Records on which the inverse model's error is measured, and the least variance that is believed.
+_ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class AIMEConfig:
     :param warm_start: clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: updates of the cloned policy.
+    :param action_prior: score the policy's actions under the inverse model's belief too, in maximising the ELBO; needs
+        ``warm_start``.
     :param continue_latents: start clips of demonstrations from the filtered latent state; needs ``warm_start``.
     """
 
@@ -78,6 +83,7 @@ class AIMEConfig:
     warm_start: bool = True
     inverse_updates: int = 3000
     clone_updates: int = 3000
+    action_prior: bool = True
     continue_latents: bool = True
 
     def __post_init__(self) -> None:
@@ -88,8 +94,9 @@ class AIMEConfig:
             object.__setattr__(self, "world_model", PRESETS[model])
         elif isinstance(model, dict):  # as JSON brings it back
             object.__setattr__(self, "world_model", WorldModelConfig(**model))
-        if self.continue_latents and not self.warm_start:
-            raise ValueError("continue_latents: expected False without warm_start, whose filter finds the latents")
+        for name in ("continue_latents", "action_prior"):
+            if getattr(self, name) and not self.warm_start:
+                raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
         updates = ("model_updates", "policy_updates", "inverse_updates", "clone_updates")
         check_ranges(
             self,
@@ -116,6 +123,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         play_start_fraction=0.0,
         demo_start_fraction=0.0,
         warm_start=False,
+        action_prior=False,
         continue_latents=False,
     )
 
@@ -207,7 +215,12 @@ class AIMEAgent(ImitationAgent):
 
         before = fit.updates
         fit.run("inverse", self.config.inverse_updates, update)
-        self.inverse_model.fitted.fill_(fit.updates > before)
+        self.inverse_model.variance.zero_()
+        if fit.updates > before:
+            rows = targets[self._integers(len(targets), _ERROR_SAMPLE)]
+            with torch.no_grad():
+                errors = self.inverse_model(features[rows - 1], changes[rows]) - pre_actions[rows]
+            self.inverse_model.variance.copy_(errors.square().mean(0).clamp_min(_MIN_VARIANCE))
 
     # Phase 2
 
@@ -274,7 +287,11 @@ class AIMEAgent(ImitationAgent):
             evidence = self.world_model.evidence(
                 clip.observations, source, noise, initial=initial, valid=clip.valid, regularize=False
             )
-            return evidence.metrics | {"gradient_norm": optimizer.step(evidence.loss)}
+            loss = evidence.loss
+            if beliefs is not None and config.action_prior:
+                surprise = (evidence.latents.pre_actions - beliefs[1][clip.rows]).square() / self.inverse_model.variance
+                loss = loss + per_sequence(0.5 * surprise.sum(-1), clip.valid)
+            return evidence.metrics | {"gradient_norm": optimizer.step(loss)}
 
         return update
 
@@ -318,10 +335,10 @@ class AIMEAgent(ImitationAgent):
         )
 
     def _inverse_source(self, dataset: TrajectoryDataset) -> Callable[[Tensor], ActionSource]:
-        if not self.inverse_model.fitted:
+        if not self.inverse_model.variance.all():
             raise ValueError(
                 "inverse model: not fitted, since pretrain was interrupted before; call pretrain again, or go without: "
-                "warm_start=False, continue_latents=False"
+                "warm_start=False, action_prior=False, continue_latents=False"
             )
         changes = dataset.changes()
         return lambda rows: InverseActions(self.inverse_model, changes[rows])

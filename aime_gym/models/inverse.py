@@ -21,12 +21,12 @@ class LatentInverseModel(nn.Module):
     :param actions: size of an action.
     """
 
-    #: Whether it has seen any data: a scalar, kept with the weights.
-    fitted: Tensor
+    #: Mean squared error of each action on play data, (A,); zeros until the model has been fitted.
+    variance: Tensor
 
     def __init__(self, features: int, observation: int, actions: int, hidden: int = 256, layers: int = 2) -> None:
         super().__init__()
-        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("variance", torch.zeros(actions))
         self.standardizer = Standardizer(observation)
         self.net = mlp(features + observation, actions, hidden, layers, layer_norm=True)
 

@@ -55,7 +55,9 @@ def test_presets_of_the_papers_start_from_scratch(preset, point_mass):
 
 def test_maximising_the_evidence_improves_it(point_mass):
     env, play, demos = point_mass
-    agent = AIMEAgent(env, seed=0, **{**small.LEARNING["aime"], "warm_start": False, "continue_latents": False})
+    agent = AIMEAgent(
+        env, seed=0, **{**small.LEARNING["aime"], "warm_start": False, "action_prior": False, "continue_latents": False}
+    )
     agent.pretrain(play, progress_bar=False)
     elbos = []
     agent.imitate(demos, callback=lambda p: elbos.append(p.metrics["elbo"]), progress_bar=False)
