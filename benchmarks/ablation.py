@@ -1,5 +1,7 @@
 """What each half of AIME's phase 2 is worth: warm start only, ELBO only (the paper's form), and both.
 
+"both" is the default; without its action prior, nothing but the evidence follows the warm start.
+
 The variants of one seed share their world model, data and evaluation episodes; further agents may stand beside them.
 One line of JSON for each policy is appended to ``--out``, and a cell (name, seed, policy) that stands there already is
 not computed again.
@@ -30,7 +32,7 @@ from aime_gym.experiments.provenance import describe_machine
 from aime_gym.experiments.sources import Data, prepare_sources
 from aime_gym.experiments.task import TaskConfig
 
-VARIANTS = ("warm start only", "ELBO only", "both")
+VARIANTS = ("warm start only", "ELBO only", "both, no action prior", "both")
 
 
 def main() -> None:
@@ -126,6 +128,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
                 "continue_latents": False,
                 "policy_updates": options.scratch_updates,
             },
+            "both, no action prior": {"policy_updates": options.policy_updates, "action_prior": False},
             "both": {"policy_updates": options.policy_updates},
         }
         for variant in variants:
