@@ -101,3 +101,18 @@ def test_ctrl_c_keeps_what_was_learnt(point_mass):
         agent.pretrain(play, callback=interrupt, progress_bar=False)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in agent.world_model.state_dict().items())
     assert np.isfinite(toy.mean_return(env, agent.imitate(demos, progress_bar=False), 2))
+
+
+def test_the_action_prior_holds_actions_near_the_inverse_models_belief(point_mass):
+    env, play, demos = point_mass
+    budget = {"model_updates": 50, "inverse_updates": 200, "clone_updates": 200, "policy_updates": 100, "horizon": 8}
+    distance = {}
+    for action_prior in (True, False):
+        agent = AIMEAgent(env, seed=0, world_model=small.MODEL, action_prior=action_prior, **budget)
+        agent.pretrain(play, progress_bar=False)
+        believed = agent.infer_actions(demos)
+        agent.imitate(demos, progress_bar=False)
+        distance[action_prior] = np.mean(
+            [np.square(a.actions - b.actions).mean() for a, b in zip(believed, agent.infer_actions(demos), strict=True)]
+        )
+    assert distance[True] < distance[False]
