@@ -262,7 +262,7 @@ class AIMEAgent(ImitationAgent):
     def policy_update(self, dataset: TrajectoryDataset, beliefs: tuple[Tensor, Tensor] | None) -> Callable[[], Metrics]:
         """One maximisation of the evidence of demonstrations under the policy's actions (Eq. 8).
 
-        :param beliefs: latent features and inferred actions of every record, to continue clips from.
+        :param beliefs: latent features and inferred actions of every record: where clips continue from, and the prior.
         """
         config = self.config
         sampler = self._sampler(dataset, config.demo_start_fraction)
