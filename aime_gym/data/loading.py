@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aime_gym.data.aime_folder import SUFFIXES, aime_files, read_aime_file
-from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari
+from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
 from aime_gym.types import Array, Observation, Trajectory
 
 _STACKED_KEYS = ("observations", "actions", "rewards", "terminated", "truncated")
@@ -47,8 +47,9 @@ def load_trajectories(
     :param actions: ``False`` loads observations and rewards only; stored actions are then not even read.
     :param argument: what the user calls this data; errors start with it.
     :raises FileNotFoundError: nothing is stored there. The message names the path.
-    :raises ValueError: a corrupted file (the message names it), another kind of source, lengths that do not fit
-        together, or sensors that are not there.
+    :raises ValueError: a corrupted file (the message names it), another kind of source, a string that looks like a
+        Minari id but is none, lengths that do not fit together, or sensors that are not there.
+    :raises ImportError: a Minari dataset in a format whose library is not installed.
     """
     wanted = [sensors] if isinstance(sensors, str) else sensors
     trajectories = _load(source, wanted, actions, argument)
@@ -66,9 +67,10 @@ def _load(source: Any, wanted: Sequence[str] | None, actions: bool, argument: st
     if isinstance(source, Trajectory):
         return [source]
     if isinstance(source, str | os.PathLike):
+        refuse_malformed_id(source, argument)
         return _from_path(Path(source), wanted, actions, argument)
     if hasattr(source, "iterate_episodes") and hasattr(source, "storage"):
-        return read_minari(source, actions=actions)
+        return read_minari(source, actions=actions, wanted=wanted)
     if isinstance(source, Mapping):
         return _from_stacked(source, argument)
     if isinstance(source, np.ndarray):
@@ -96,7 +98,7 @@ def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument
         return [read_aime_file(path, actions=actions, sensors=wanted)]
     if path.is_dir():
         if is_minari_folder(path):
-            return read_minari(path, actions=actions)
+            return read_minari(path, actions=actions, wanted=wanted)
         files = aime_files(path)
         if not files:
             raise FileNotFoundError(
@@ -111,7 +113,7 @@ def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument
             f"{argument}: nothing is stored at {path}, and no local Minari dataset has that id "
             f"(`minari list local` shows them, `minari download {path}` gets one)"
         )
-    return read_minari(folder, actions=actions)
+    return read_minari(folder, actions=actions, wanted=wanted)
 
 
 def _from_stacked(source: Mapping[str, Any], argument: str) -> list[Trajectory]:

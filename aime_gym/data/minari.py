@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,8 @@ import numpy as np
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.dataset._storages.hdf5_storage import HDF5Storage
-from minari.dataset.minari_dataset import DATASET_ID_RE
-from minari.dataset.minari_storage import MinariStorage
+from minari.dataset.minari_dataset import parse_dataset_id
+from minari.dataset.minari_storage import MinariStorage, is_image_space
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 
@@ -46,7 +47,7 @@ def save_minari(
 
     :param target: a Minari id such as ``"reach/play-v0"`` (a string that ends in ``-v`` and a number: stored where
         Minari keeps its datasets), otherwise the path of a folder that does not exist yet. A ``Path`` is always a
-        folder.
+        folder, and so is a string that starts with ``./``, ``../`` or ``/``.
     :param trajectories: their observations fit the observation space. Stored bit by bit, images without compression.
     :param env: where they come from; or its spaces, as ``(observation_space, action_space)``.
     :param actions: ``False`` leaves the actions out: demonstrations for imitation from observation. ``None`` keeps
@@ -55,8 +56,10 @@ def save_minari(
         anyway.
     :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
     :raises FileExistsError: the target exists.
-    :raises ValueError: trajectories that do not fit the spaces, or some with actions and some without.
+    :raises ValueError: a target that looks like an id, but is none to Minari; trajectories that do not fit the spaces,
+        or some with actions and some without.
     """
+    refuse_malformed_id(target, "target")
     if isinstance(env, gym.Env):
         observation_space, action_space, spec = env.observation_space, env.action_space, env.spec
     else:
@@ -119,16 +122,20 @@ def save_minari(
     return folder
 
 
-def read_minari(source: Any, *, actions: bool) -> list[Trajectory]:
+def read_minari(source: Any, *, actions: bool, wanted: Sequence[str] | None = None) -> list[Trajectory]:
     """Read a Minari dataset.
+
+    Warns of images that Minari stored as JPEG.
 
     :param source: a ``minari.MinariDataset`` (or a part of one, as ``filter_episodes`` makes), or the path of a folder.
     :param actions: ``False`` leaves the actions unread, and so does a dataset that was saved without.
+    :param wanted: sensors that will be used; ``None`` for all.
     :raises ValueError: the dataset is corrupted. The message names its folder.
+    :raises ImportError: its format needs a library that is not installed.
     """
     if isinstance(source, Path):
-        return _read_folder(source, actions)
-    return list(_read_episodes(source, actions))
+        return _read_folder(source, actions, wanted)
+    return list(_read_episodes(source, actions, wanted))
 
 
 def is_minari_folder(folder: Path) -> bool:
@@ -144,7 +151,25 @@ def local_minari_folder(dataset_id: str) -> Path | None:
     return folder if is_minari_folder(folder) else None
 
 
-def _read_folder(folder: Path, actions: bool) -> list[Trajectory]:
+def refuse_malformed_id(name: Any, argument: str) -> None:
+    """Refuse a string that looks like a Minari id, but is none to Minari, and is no path of a folder either.
+
+    Nobody means the folder ``./w/vec-v0`` by ``"w/vec-v0"``: it looks like ``"walker/vec-v0"``, which is an id.
+
+    :raises ValueError: such a string.
+    """
+    if not isinstance(name, str) or not re.search(r"-v\d+$", name) or _is_dataset_id(name):
+        return
+    path = Path(name)
+    if not path.is_absolute() and not name.startswith(("./", "../")) and not path.exists():
+        raise ValueError(
+            f"{argument}: expected a Minari id or the path of a folder, got {name!r}, which is no id to Minari "
+            f"(namespace/name-v0, of letters, digits, '-' and '_', a namespace of at least two of them); for a folder "
+            f"write './{name}'"
+        )
+
+
+def _read_folder(folder: Path, actions: bool, wanted: Sequence[str] | None) -> list[Trajectory]:
     data = _data_folder(folder)
     assert data is not None
     try:
@@ -152,12 +177,18 @@ def _read_folder(folder: Path, actions: bool) -> list[Trajectory]:
         if not {"observation_space", "action_space"} <= set(described):
             # Minari would then make the environment that the file names, and so run code that the file chooses.
             raise ValueError("its metadata.json names no spaces")
-        return list(_read_episodes(minari.MinariDataset(data), actions))
+        return list(_read_episodes(minari.MinariDataset(data), actions, wanted))
+    except ImportError as error:  # of the libraries that Minari reads with, h5py is the only one that comes with us
+        raise ImportError(
+            f"{folder}: a Minari dataset in the format {described.get('data_format')!r}, which needs pyarrow: "
+            f"pip install pyarrow"
+        ) from error
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise ValueError(f"{folder}: expected a readable Minari dataset, but it is corrupted: {error}") from error
 
 
-def _read_episodes(dataset: Any, actions: bool) -> Iterator[Trajectory]:
+def _read_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) -> Iterator[Trajectory]:
+    _warn_of_jpeg(dataset.storage, wanted)
     ours = dataset.storage.metadata.get(_METADATA_KEY, {})
     actions = actions and ours.get("actions", True)
     with_rewards = ours.get("rewards", True)
@@ -174,6 +205,19 @@ def _read_episodes(dataset: Any, actions: bool) -> Iterator[Trajectory]:
             rewards=np.asarray(episode["rewards"]) if with_rewards else None,
             terminated=bool(episode["terminations"][-1]),
             truncated=bool(episode["truncations"][-1]),
+        )
+
+
+def _warn_of_jpeg(storage: MinariStorage, wanted: Sequence[str] | None) -> None:
+    space = storage.observation_space
+    parts = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
+    images = [name for name, part in parts if is_image_space(part) and (not name or wanted is None or name in wanted)]
+    if storage.jpeg_encoding and images:
+        warnings.warn(
+            f"Minari dataset {storage.metadata.get('dataset_id', storage.data_path)}: its images were stored as JPEG, "
+            f"so they are not the frames that the environment showed; a discriminator tells the two apart by that "
+            f"alone. Record it with jpeg_encoding=False to keep them as they are",
+            stacklevel=2,
         )
 
 
@@ -211,8 +255,11 @@ def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
 
 
 def _is_dataset_id(name: str) -> bool:
-    match = DATASET_ID_RE.fullmatch(name)
-    return match is not None and match["version"] is not None
+    try:
+        parse_dataset_id(name)
+    except (ValueError, TypeError):  # the latter where there is no version
+        return False
+    return True
 
 
 def _word(name: str) -> str:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -165,7 +167,8 @@ def test_dataset_made_by_minari():
         observation_space=SPACES["sensors"][0],
         action_space=SPACES["sensors"][1],
     )
-    loaded = load_trajectories("their/play-v3")
+    with pytest.warns(UserWarning, match="their/play-v3.*JPEG"):
+        loaded = load_trajectories("their/play-v3")
     for ours, theirs in zip(trajectories, loaded, strict=True):
         assert_same_array(ours.observations["state"], theirs.observations["state"])
         assert_same_array(ours.actions, theirs.actions)
@@ -280,3 +283,56 @@ def test_name_without_version(tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.move(folder, moved)
     assert len(load_trajectories(str(moved))) == 3
+
+
+@pytest.mark.parametrize("name", ["w/vec-v0", "my.lab/reach-v0", "lab/my reach-v0", "lab/-v0", "lab//reach-v1"])
+def test_what_looks_like_an_id_but_is_none_to_minari_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    trajectories = make_trajectories(*SPACES["state"])
+    with pytest.raises(ValueError, match=f"^target: expected a Minari id .* got '{name}'.*'./{name}'$"):
+        save_minari(name, trajectories, SPACES["state"])
+    with pytest.raises(ValueError, match=f"^play: expected a Minari id .* got '{name}'"):
+        load_trajectories(name, argument="play")
+    assert list(tmp_path.iterdir()) == []  # and nothing lands elsewhere
+    for explicit in (f"./{name}", tmp_path / "elsewhere" / name):
+        folder = save_minari(explicit, trajectories, SPACES["state"])
+        assert_same(trajectories, load_trajectories(folder))
+        assert_same(trajectories, load_trajectories(explicit))
+    assert_same(trajectories, load_trajectories(name))  # now that it exists
+
+
+def test_a_format_whose_library_is_missing(tmp_path, monkeypatch):
+    folder = save_minari(tmp_path / "play", make_trajectories(*SPACES["state"]), SPACES["state"])
+    metadata = folder / "data" / "metadata.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"data_format": "arrow"}))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "minari.dataset._storages.arrow_storage", raising=False)
+    with pytest.raises(ImportError, match=rf"^{re.escape(str(folder))}: .*'arrow'.* pip install pyarrow$"):
+        load_trajectories(folder)
+
+
+@pytest.mark.parametrize("jpeg", [True, False])
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
+def test_images_that_lost_detail_are_named_once(jpeg):
+    name = f"their/jpeg{int(jpeg)}-v0"
+    space, actions = SPACES["sensors"]
+    buffers = [
+        EpisodeBuffer(
+            observations=trajectory.observations,
+            actions=list(trajectory.actions),
+            rewards=trajectory.rewards.tolist(),
+            terminations=[False] * len(trajectory),
+            truncations=[False] * (len(trajectory) - 1) + [True],
+            infos={},
+        )
+        for trajectory in make_trajectories(space, actions)
+    ]
+    minari.create_dataset_from_buffers(name, buffers, observation_space=space, action_space=actions, jpeg_encoding=jpeg)
+    for source in (name, minari.load_dataset(name)):
+        for wanted, lossy in ((None, jpeg), ("image", jpeg), (["state"], False)):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                load_trajectories(source, sensors=wanted)
+            messages = [str(entry.message) for entry in caught if "JPEG" in str(entry.message)]
+            assert len(messages) == lossy
+            assert all(name in message and "jpeg_encoding=False" in message for message in messages)
