@@ -15,6 +15,7 @@ _LAZY = {
     "load_agent": "aime_gym.agents",
     "load_trajectories": "aime_gym.data",
     "make_agent": "aime_gym.agents",
+    "register_agent": "aime_gym.agents",
 }
 
 __all__ = ["make_env", "register_envs", *_LAZY]

@@ -50,6 +50,7 @@ _TRAIN_EXAMPLES = """\
 examples:
   aime-gym train aime reach-v3 --out reach.zip
   aime-gym train bco walker-walk --play data/walker-play --demos data/walker-expert -o stack=3 --out walker.zip
+  aime-gym train aime reach-v3 --checkpoint runs/reach --out reach.zip
 """
 
 _EVALUATE_EXAMPLES = """\
@@ -71,7 +72,7 @@ _EXPERT_HELP = (
 )
 
 #: What errors of the library call an argument, and what it is called here.
-_OPTIONS = {"id": "ENV_ID"} | {
+_OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
@@ -167,13 +168,19 @@ def _train(options: argparse.Namespace) -> int:
         (spec,), sources = comparison.agents, prepare(comparison).sources
     if sources.expert is not None and sources.loaded_demos is None:
         sources.expert.train()
-    play = sources.play() if spec.kind.needs_play else None
+    play = sources.play()
     demos = sources.demos()
     if not spec.kind.needs_demonstration_actions:
         demos = [demo.without_actions() for demo in demos]
-    with comparison.task.make() as env:
-        agent = spec.build(comparison.task, env, comparison.seed)
-        seconds = train(agent, play, demos)
+    with comparison.task.make() as env, _BadInputEnds("train"):
+        agent = spec.build(comparison.task, env, comparison.seed, checkpoint_dir=options.checkpoint)
+        try:
+            seconds = train(agent, play, demos)
+        except KeyboardInterrupt:
+            if options.checkpoint is None:
+                raise
+            print(f"aime-gym train: interrupted; the same command goes on from {options.checkpoint}", file=sys.stderr)
+            return 130
         agent.save(options.out)
     print(f"{options.out}: {spec.label}, trained in {seconds:.0f} seconds")
     return 0
@@ -338,6 +345,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="OPTION=VALUE",
         help="a hyper-parameter, or preset=NAME; again for further ones",
+    )
+    train.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FOLDER",
+        help="keep how far the training came: the same command, after Ctrl-C or a crash, goes on from there",
     )
     _add_seed(train)
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="the agent's file, a .zip")

@@ -98,6 +98,29 @@ def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     assert "reach-v3 (position), 2 episodes each" in printed
 
 
+def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reach = ["reach-v3", "--max-episode-steps", "20"]
+    main(["collect", *reach, "--policy", "play", "--episodes", "3", "--out", "play"])
+    options = [part for option in TINY.split(",") for part in ("-o", option)]
+    data = ["--play", "play", "--demos", "play", *options]
+    train = ["train", "bco", *reach, *data, "--checkpoint", "runs"]
+    with monkeypatch.context() as patch:
+        patch.setattr("aime_gym.training.supervised._Regression.finish", interrupt)
+        assert main([*train, "--out", "whole.zip"]) == 130
+    assert "the same command goes on from runs" in capsys.readouterr().err
+    assert main([*train, "--out", "end.zip"]) == 0
+    assert (tmp_path / "end.zip").is_file()
+    with pytest.raises(SystemExit) as end:
+        main([*train, "--seed", "1", "--out", "other.zip"])
+    assert end.value.code == 2
+    assert "error: --checkpoint: runs/00-pretrain.zip was left by another run" in capsys.readouterr().err
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]

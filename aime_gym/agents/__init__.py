@@ -4,6 +4,15 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
-from aime_gym.agents.registry import list_agents, load_agent, make_agent
+from aime_gym.agents.registry import list_agents, load_agent, make_agent, register_agent
 
-__all__ = ["AIMEAgent", "BCAgent", "BCOAgent", "ImitationAgent", "list_agents", "load_agent", "make_agent"]
+__all__ = [
+    "AIMEAgent",
+    "BCAgent",
+    "BCOAgent",
+    "ImitationAgent",
+    "list_agents",
+    "load_agent",
+    "make_agent",
+    "register_agent",
+]

@@ -17,40 +17,37 @@ Acting with ``deterministic=True`` filters with the posterior's mean, in all pre
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any, ClassVar, Self
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.data import ClipSampler, TrajectoryDataset
+from aime_gym.data import TrajectoryDataset
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
 from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.pretrained import SUFFIX, imported_world_model, write_world_model
 from aime_gym.models.rssm import ActionSource, State
 from aime_gym.models.sources import InverseActions, PolicyActions, RecordedActions
 from aime_gym.models.world_model import WorldModel, per_sequence
+from aime_gym.training.clips import train_on_clips
+from aime_gym.training.filtering import Filtered, RowSource, filter_trajectories
 from aime_gym.training.fit import Fit
-from aime_gym.training.optimizer import Optimizer
+from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
 from aime_gym.training.ranges import check_ranges
-from aime_gym.types import Metrics, Trajectories
-
-#: Trajectories that are filtered side by side in passes over a whole dataset.
-_EPISODES_AT_ONCE = 128
-#: Records of a minibatch for networks that see single steps.
-_STEP_BATCH = 512
-#: Records on which the inverse model's error is measured, and the least variance that is believed.
-_ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
+from aime_gym.types import Clip, Metrics, Trajectories
 
 
 @dataclass(frozen=True)
 class AIMEConfig:
     """Hyper-parameters of :class:`AIMEAgent`.
 
-    :param world_model: a preset's name ("default", "aime", "dreamer") or a configuration.
+    :param world_model: a preset's name ("default", "aime", "dreamer") or a configuration; the agent's constructor takes
+        the file of a pretrained model too.
     :param batch_size: clips per update.
     :param horizon: records per clip.
     :param model_updates: updates of the world model in ``pretrain``.
@@ -90,10 +87,18 @@ class AIMEConfig:
         model = self.world_model
         if isinstance(model, str):
             if model not in PRESETS:
-                raise ValueError(f"world_model: expected one of {sorted(PRESETS)} or a WorldModelConfig, got {model!r}")
+                raise ValueError(
+                    f"world_model: expected one of {sorted(PRESETS)}, a WorldModelConfig, or the path of a "
+                    f"{SUFFIX} file in an agent's constructor, got {model!r}"
+                )
             object.__setattr__(self, "world_model", PRESETS[model])
         elif isinstance(model, dict):  # as JSON brings it back
-            object.__setattr__(self, "world_model", WorldModelConfig(**model))
+            try:
+                object.__setattr__(self, "world_model", WorldModelConfig(**model))
+            except TypeError as error:
+                raise ValueError(f"world_model: expected the fields of WorldModelConfig ({error})") from error
+        elif not isinstance(model, WorldModelConfig):
+            raise ValueError(f"world_model: expected a name or a WorldModelConfig, got {type(model).__name__}")
         for name in ("continue_latents", "action_prior"):
             if getattr(self, name) and not self.warm_start:
                 raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
@@ -133,6 +138,17 @@ class AIMEAgent(ImitationAgent):
 
     Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
     model of AIME-v2. Hyper-parameters: :class:`AIMEConfig`.
+
+    A world model knows a body, not a task. Pretrained once and written by :meth:`save_world_model`, it serves all tasks
+    of that body: ``AIMEAgent(env, world_model="walker.safetensors")`` needs no play and goes straight to ``imitate``.
+
+    Another ``pretrain``, of such an agent or of any, goes on from the weights, but observes in units of the new play's
+    spread: what it reaches beyond the old play could hardly be learnt in the old units. The first hundreds of updates
+    adapt the weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the
+    new play holds it too.
+
+    :param world_model: as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of the
+        preset. Its sensors and actions have to be those of the environment.
     """
 
     config: AIMEConfig
@@ -143,6 +159,13 @@ class AIMEAgent(ImitationAgent):
         "dreamer": _paper("dreamer", 200_000),
     }
     needs_play = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        #: Where the world model comes from, unless it is to be learnt.
+        self.imported = imported_world_model(options.get("world_model"))
+        if self.imported is not None:
+            options["world_model"] = self.imported.config
+        super().__init__(*args, **options)
 
     def _setup_networks(self) -> None:
         if not isinstance(self.action_space, spaces.Box):
@@ -156,6 +179,13 @@ class AIMEAgent(ImitationAgent):
         features = self.world_model.feature_size
         self.inverse_model = LatentInverseModel(features, sum(self.sensor_sizes.values()), actions)
         self.policy = self._fresh_policy()
+        if self.imported is not None:
+            self.imported.restore(self.world_model, self.inverse_model)
+            if self.config.warm_start:
+                self._require_inverse_model()
+            self.pretrained, self.imitated = True, False
+            if self.seed is None:  # the file is all that two processes have in common, which a checkpoint asks for
+                self.unfinished_start = self.imported.digest
 
     def _fresh_policy(self) -> TanhGaussianPolicy:
         return TanhGaussianPolicy(self.world_model.feature_size, self.encoding.size, **self.policy_kwargs)
@@ -166,201 +196,151 @@ class AIMEAgent(ImitationAgent):
     # Phase 1
 
     def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        dataset = TrajectoryDataset(play, self.encoding, self.device)
+        dataset, config = TrajectoryDataset(play, self.encoding, self.device), self.config
+        self.inverse_model.variance.zero_()  # it does not fit what the model becomes now
         self.world_model.requires_grad_(True)
         self.world_model.fit_standardizers(dataset.observations)
-        fit.run("model", self.config.model_updates, self.model_update(dataset))
-        # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
-        self._fit_inverse_model(dataset, fit)
-
-    def model_update(self, dataset: TrajectoryDataset) -> Callable[[], Metrics]:
-        """One maximisation of the evidence of play under its recorded actions (Eq. 4)."""
-        config = self.config
-        sampler = self._sampler(dataset, config.play_start_fraction)
-        optimizer = Optimizer(
-            [self.world_model],
-            config.model_learning_rate,
-            clip=config.clip,
-            decay_updates=config.model_updates if config.decay else None,
+        train_on_clips(
+            "model",
+            self.world_model,
+            self._evidence_of_play,
+            dataset,
+            fit,
+            config,
+            updates=config.model_updates,
+            learning_rate=config.model_learning_rate,
+            start_fraction=config.play_start_fraction,
         )
-
-        def update() -> Metrics:
-            clip = sampler.sample()
-            assert clip.pre_actions is not None
-            evidence = self.world_model.evidence(
-                clip.observations,
-                RecordedActions(clip.pre_actions),
-                self._noise(*clip.valid.shape, self.stoch),
-                valid=clip.valid,
-            )
-            return evidence.metrics | {"gradient_norm": optimizer.step(evidence.loss)}
-
-        return update
-
-    def _fit_inverse_model(self, play: TrajectoryDataset, fit: Fit) -> None:
-        """Regress a_{t-1} on [h, s]_{t-1} and o_t - o_{t-1}, along the play data filtered with its true actions."""
-        pre_actions = play.pre_actions
-        assert pre_actions is not None
         self.world_model.requires_grad_(False)
-        features, _ = self._filter(play, lambda rows: RecordedActions(pre_actions[rows]))
-        changes = play.changes()
-        self.inverse_model.standardizer.fit(changes)
-        targets = (~play.first_rows()).nonzero().squeeze(-1)  # something led to every record but the first
-        optimizer = Optimizer([self.inverse_model], 1e-3, decay_updates=self.config.inverse_updates)
+        # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
+        fit_inverse_model(self.inverse_model, self.world_model, dataset, fit, updates=config.inverse_updates)
 
-        def update() -> Metrics:
-            rows = targets[self._integers(len(targets), _STEP_BATCH)]
-            loss = (self.inverse_model(features[rows - 1], changes[rows]) - pre_actions[rows]).square().mean()
-            return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
-
-        before = fit.updates
-        fit.run("inverse", self.config.inverse_updates, update)
-        self.inverse_model.variance.zero_()
-        if fit.updates > before:
-            rows = targets[self._integers(len(targets), _ERROR_SAMPLE)]
-            with torch.no_grad():
-                errors = self.inverse_model(features[rows - 1], changes[rows]) - pre_actions[rows]
-            self.inverse_model.variance.copy_(errors.square().mean(0).clamp_min(_MIN_VARIANCE))
+    def _evidence_of_play(self, clip: Clip) -> tuple[Tensor, Metrics]:
+        """The loss of the model: play under its recorded actions (Eq. 4)."""
+        assert clip.pre_actions is not None
+        source, noise = RecordedActions(clip.pre_actions), self._noise(*clip.valid.shape, self.stoch)
+        evidence = self.world_model.evidence(clip.observations, source, noise, valid=clip.valid)
+        return evidence.loss, evidence.metrics
 
     # Phase 2
 
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
-        dataset = TrajectoryDataset(demos, None, self.device)
+        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
         beliefs = None
-        if self.config.warm_start:
-            features, actions = self._filter(dataset, self._inverse_source(dataset))
-            beliefs = (features, actions)
-            if not self._clone(dataset, features, actions, fit):
-                return
-        fit.run("policy", self.config.policy_updates, self.policy_update(dataset, beliefs))
-
-    def _clone(self, demos: TrajectoryDataset, features: Tensor, actions: Tensor, fit: Fit) -> bool:
-        """Warm start: behavioural cloning of the inferred actions in the latent space.
-
-        By the squared error of the mode: under a likelihood, saturated actions would outweigh all others.
-        """
-        targets = (~demos.first_rows()).nonzero().squeeze(-1)
-        early = targets[demos.steps()[targets] < self.config.horizon]
-        early_count = round(self.config.demo_start_fraction * _STEP_BATCH)
-        optimizer = Optimizer([self.policy], 1e-3, decay_updates=self.config.clone_updates)
-
-        def update() -> Metrics:
-            rows = torch.cat(
-                [
-                    early[self._integers(len(early), early_count)],
-                    targets[self._integers(len(targets), _STEP_BATCH - early_count)],
-                ]
+        if config.warm_start:
+            beliefs = filter_trajectories(self.world_model, dataset, self._inverse_source(dataset))
+            completed = clone_actions(
+                self.policy,
+                dataset,
+                beliefs,
+                fit,
+                updates=config.clone_updates,
+                start_fraction=config.demo_start_fraction,
+                start_steps=config.horizon,
             )
-            loss = (self.policy(features[rows - 1]).mode - actions[rows]).square().mean()
-            return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+            if not completed:
+                return
+        train_on_clips(
+            "policy",
+            self.policy,
+            lambda clip: self._evidence_of_demonstrations(clip, beliefs),
+            dataset,
+            fit,
+            config,
+            updates=config.policy_updates,
+            learning_rate=config.policy_learning_rate,
+            start_fraction=config.demo_start_fraction,
+        )
 
-        return fit.run("clone", self.config.clone_updates, update)
-
-    def policy_update(self, dataset: TrajectoryDataset, beliefs: tuple[Tensor, Tensor] | None) -> Callable[[], Metrics]:
-        """One maximisation of the evidence of demonstrations under the policy's actions (Eq. 8).
+    def _evidence_of_demonstrations(self, clip: Clip, beliefs: Filtered | None) -> tuple[Tensor, Metrics]:
+        """The loss of the policy: demonstrations under its actions, through the frozen model (Eq. 8).
 
         :param beliefs: latent features and inferred actions of every record: where clips continue from, and the prior.
         """
-        config = self.config
-        sampler = self._sampler(dataset, config.demo_start_fraction)
-        optimizer = Optimizer(
-            [self.policy],
-            config.policy_learning_rate,
-            clip=config.clip,
-            decay_updates=config.policy_updates if config.decay else None,
-        )
-
-        def update() -> Metrics:
-            clip = sampler.sample()
-            initial, first = None, None
-            if beliefs is not None:
-                features, actions = beliefs
-                first = actions[clip.rows[0]]
-                if config.continue_latents:
-                    before = features[(clip.rows[0] - 1).clamp_min(0)] * ~clip.is_first[:, None]
-                    initial = State(*before.split([self.world_model.config.deter, self.stoch], dim=-1))
-            source = PolicyActions(self.policy, self._noise(*clip.valid.shape, self.encoding.size), first)
-            noise = self._noise(*clip.valid.shape, self.stoch)
-            evidence = self.world_model.evidence(
-                clip.observations, source, noise, initial=initial, valid=clip.valid, regularize=False
-            )
-            loss = evidence.loss
-            if beliefs is not None and config.action_prior:
-                surprise = (evidence.latents.pre_actions - beliefs[1][clip.rows]).square() / self.inverse_model.variance
-                loss = loss + per_sequence(0.5 * surprise.sum(-1), clip.valid)
-            return evidence.metrics | {"gradient_norm": optimizer.step(loss)}
-
-        return update
+        model, initial, first = self.world_model, None, None
+        if beliefs is not None:
+            first = beliefs.pre_actions[clip.rows[0]]
+            if self.config.continue_latents:
+                before = beliefs.features[(clip.rows[0] - 1).clamp_min(0)] * ~clip.is_first[:, None]
+                initial = State(*before.split([model.config.deter, self.stoch], dim=-1))
+        source = PolicyActions(self.policy, self._noise(*clip.valid.shape, self.encoding.size), first)
+        noise = self._noise(*clip.valid.shape, self.stoch)
+        evidence = model.evidence(clip.observations, source, noise, initial=initial, valid=clip.valid, regularize=False)
+        loss = evidence.loss
+        if beliefs is not None and self.config.action_prior:
+            distance = (evidence.latents.pre_actions - beliefs.pre_actions[clip.rows]).square()
+            loss = loss + per_sequence(0.5 * (distance / self.inverse_model.variance).sum(-1), clip.valid)
+        return loss, evidence.metrics
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """By the policy once it has imitated, by the inverse model before."""
-        return self._filter(demos, self._policy_source if self.imitated else self._inverse_source(demos))[1]
+        source = self._policy_source if self.imitated else self._inverse_source(demos)
+        return filter_trajectories(self.world_model, demos, source).pre_actions
 
     # Acting
 
     def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], deterministic: bool
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         deter, stoch, pre_action = state
-        rssm = self.world_model.rssm
-        embedding = self.world_model.embed(self.world_model.standardize(observation))
-        h = rssm.transition(State(deter, stoch), pre_action)
-        posterior = rssm.posterior(h, rssm.prepare(embedding))
-        s = posterior.mean if deterministic else posterior.rsample(self._noise(*posterior.mean.shape))
-        actions = self.policy(State(h, s).feature)
-        action = actions.mode if deterministic else actions.rsample(self._noise(*actions.mean.shape))
-        return action, (h, s, action)
+        noise = None if generator is None else self._noise(*stoch.shape, of=generator)
+        latent = self.world_model.observe(observation, State(deter, stoch), pre_action, noise)
+        actions = self.policy(latent.feature)
+        action = actions.mode if generator is None else actions.rsample(self._noise(*actions.mean.shape, of=generator))
+        return action, (*latent, action)
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
         batch = len(next(iter(observation.values())))
         h, s = self.world_model.rssm.initial_state(batch)
         return h, s, h.new_zeros(batch, self.encoding.size)
 
-    # Shared by the phases
-
     @property
     def stoch(self) -> int:
         return self.world_model.config.stoch
 
-    def _sampler(self, dataset: TrajectoryDataset, start_fraction: float) -> ClipSampler:
-        return ClipSampler(
-            dataset,
-            horizon=self.config.horizon,
-            batch_size=self.config.batch_size,
-            generator=self.generator,
-            start_fraction=start_fraction,
-        )
-
-    def _inverse_source(self, dataset: TrajectoryDataset) -> Callable[[Tensor], ActionSource]:
-        if not self.inverse_model.variance.all():
-            raise ValueError(
-                "inverse model: not fitted, since pretrain was interrupted before; call pretrain again, or go without: "
-                "warm_start=False, action_prior=False, continue_latents=False"
-            )
+    def _inverse_source(self, dataset: TrajectoryDataset) -> RowSource:
+        self._require_inverse_model()
         changes = dataset.changes()
         return lambda rows: InverseActions(self.inverse_model, changes[rows])
+
+    def _require_inverse_model(self) -> None:
+        if not self.inverse_model.fitted:
+            raise ValueError(
+                "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "
+                "pretrain it again, or go without: warm_start=False, action_prior=False, continue_latents=False"
+            )
 
     def _policy_source(self, rows: Tensor) -> ActionSource:
         mode = torch.zeros(*rows.shape, self.encoding.size, device=self.device)
         return PolicyActions(self.policy, mode, first=mode[0])
 
-    @torch.no_grad()
-    def _filter(self, dataset: TrajectoryDataset, source: Callable[[Tensor], ActionSource]) -> tuple[Tensor, Tensor]:
-        """Filter whole trajectories with the posterior's mean.
+    # Files
 
-        :param source: makes the source of actions for rows (T, B).
-        :return: features (N, H + S) and pre-actions (N, A), one row for each record.
+    def save_world_model(self, path: str | PathLike[str]) -> None:
+        """Write the world model, and the inverse model that belongs to it, to a file of their own.
+
+        :param path: gets the suffix ``.safetensors`` if it has none.
+        :raises ValueError: an agent that has not pretrained, or another suffix.
         """
-        model = self.world_model
-        embeddings = model.embed(model.standardize(dataset.observations))
-        features = torch.zeros(len(dataset), model.feature_size, device=self.device)
-        actions = torch.zeros(len(dataset), self.encoding.size, device=self.device)
-        for rows, valid in dataset.episodes(_EPISODES_AT_ONCE):
-            noise = features.new_zeros(*rows.shape, self.stoch)
-            latents = model.rssm(embeddings[rows], source(rows), noise)
-            features[rows[valid]] = latents.states.feature[valid]
-            actions[rows[valid]] = latents.pre_actions[valid]
-        return features, actions
+        if not self.pretrained:
+            raise ValueError("world_model: expected one that was pretrained, got a new one; call pretrain first")
+        write_world_model(path, self.world_model, self.inverse_model)
+
+    @classmethod
+    def load(cls, *args: Any, **kwargs: Any) -> Self:
+        """As every agent's.
+
+        :param world_model: the file of a world model, to start from it in place of the agent's own, with the agent's
+            hyper-parameters and seed. The policy, which does not fit it, is left behind.
+        """
+        imported = imported_world_model(kwargs.get("world_model"))
+        if imported is not None:
+            del kwargs["world_model"]
+        agent = super().load(*args, **kwargs)
+        if imported is not None:
+            agent.imported, agent.config = imported, replace(agent.config, world_model=imported.config)
+            agent._setup_model()
+        return agent

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
-from minari.serialization import deserialize_space, serialize_space
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces, configure_logger, is_vectorized_observation
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.storage import read_agent_file, write_agent_file
-from aime_gym.data import ActionEncoding, TrajectoryDataset, check_trajectories, collect, load_trajectories
-from aime_gym.naming import suggestion
-from aime_gym.training.fit import Fit, PhaseCallback
-from aime_gym.types import Array, Observation, Trajectories, Trajectory, sensors
-
-#: Plain values of an agent that its file keeps.
-_SAVED_ATTRIBUTES = (
-    "seed",
-    "policy_kwargs",
-    "play_timesteps",
-    "pretrained",
-    "imitated",
-    "num_updates",
-    "num_timesteps",
+from aime_gym.agents.environments import accept_env, record_play
+from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
+from aime_gym.agents.phases import run_phase
+from aime_gym.archive import Source, write_archive
+from aime_gym.data import (
+    ActionEncoding,
+    ObservationEncoding,
+    TrajectoryDataset,
+    check_trajectories,
+    load_trajectories,
 )
-#: Key of the random generator's state among the tensors.
-_GENERATOR = "generator"
+from aime_gym.naming import suggestion
+from aime_gym.training.fit import Fit
+from aime_gym.types import Array, Observation, Trajectories, Trajectory
+
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
 _POLICY_KWARGS = {"hidden", "layers"}
 
 
 class ImitationAgent(BaseAlgorithm):
-    """Base of all agents, with SB3's constructor, ``predict``, ``save`` and ``load``.
+    """Base of all agents, with SB3's constructor, ``predict``, ``learn``, ``save`` and ``load``.
+
+    Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
 
     :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
     :param preset: named set of hyper-parameters; see ``presets``.
@@ -56,8 +50,12 @@ class ImitationAgent(BaseAlgorithm):
         when it needs play and got none.
     :param policy: ``"MlpPolicy"`` or ``"MultiInputPolicy"``; the networks follow the observation space either way.
     :param policy_kwargs: ``hidden`` (width) and ``layers`` of the policy network.
+    :param checkpoint_dir: folder that keeps how far each phase came. The same script, run again, goes on from there,
+        and ends with the same agent, to the last bit, as one that was never stopped. Ctrl-C and SIGTERM write a last
+        checkpoint and then do what they do elsewhere; without the folder, Ctrl-C ends a phase and keeps what it learnt.
+    :param checkpoint_interval: updates between two checkpoints.
     :param hyper_parameters: fields of the agent's configuration, over the preset's values.
-    :raises ValueError: an unknown preset, policy or hyper-parameter.
+    :raises ValueError: an unknown preset, policy or hyper-parameter; an environment that normalises observations.
     """
 
     #: Named configurations, frozen dataclasses of JSON values.
@@ -72,49 +70,74 @@ class ImitationAgent(BaseAlgorithm):
 
     def __init__(
         self,
-        env: GymEnv | str | None = None,
+        env_or_policy: GymEnv | str | None = None,
+        env_after_policy: GymEnv | str | None = None,
+        /,
         *,
+        env: GymEnv | str | None = None,
         preset: str = "default",
         demonstrations: Any = None,
         play: Any = None,
         play_timesteps: int = 20_000,
         policy: str = "MlpPolicy",
         policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
         tensorboard_log: str | None = None,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_interval: int = 500,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         **hyper_parameters: Any,
     ) -> None:
+        if env_after_policy is not None or (isinstance(env_or_policy, str) and env_or_policy.endswith("Policy")):
+            policy, env_or_policy = env_or_policy, env_after_policy  # type: ignore[assignment]  # checked below
+        if env is not None and env_or_policy is not None:
+            raise ValueError("env: expected one environment, got one by position and one by name")
+        env = env if env is not None else env_or_policy
         self.config = self._configure(preset, hyper_parameters)
         if policy not in _POLICIES:
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
         for name in set(policy_kwargs or ()) - _POLICY_KWARGS:
             raise ValueError(f"policy_kwargs: expected some of {sorted(_POLICY_KWARGS)}, got {name!r}")
+        if checkpoint_interval < 1:
+            raise ValueError(f"checkpoint_interval: expected at least 1, got {checkpoint_interval}")
         super().__init__(
             policy=nn.Module,  # type: ignore[arg-type]  # what acts is made in _setup_networks
             env=None,
             learning_rate=0.0,  # each phase has its own
             policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
             seed=seed,
         )
         self.demonstrations, self.play, self.play_timesteps = demonstrations, play, play_timesteps
-        #: Which of the offline phases have run.
+        self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
+        self.checkpoint_interval = checkpoint_interval
+        #: Which of the offline phases have run, and how many in all.
         self.pretrained = self.imitated = False
+        self.num_phases = 0
         #: Whether the last of them was cut short, by Ctrl-C or by a callback.
         self.interrupted = False
         #: Gradient steps of the offline phases; ``num_timesteps`` counts environment steps only.
         self.num_updates = 0
+        #: What the phase that was stopped with a checkpoint started from.
+        self.unfinished_start: str | None = None
+        self.n_envs = 1
         if env is not None:
-            self.env = self._wrap_env(gym.make(env) if isinstance(env, str) else env, self.verbose)
-            self.n_envs = self.env.num_envs
-            self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+            wrapped = accept_env(env, self.verbose)
+            self._take(wrapped)
+            self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
             if _init_setup_model:
                 self._setup_model()
+
+    @property
+    def lacks_play(self) -> bool:
+        """Whether ``imitate`` would first have to learn from play."""
+        return self.needs_play and not self.pretrained
 
     @classmethod
     def _configure(cls, preset: str, hyper_parameters: dict[str, Any]) -> Any:
@@ -129,20 +152,7 @@ class ImitationAgent(BaseAlgorithm):
     # Networks and randomness
 
     def _setup_model(self) -> None:
-        space = self.observation_space
-        parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
-        for name, part in parts.items():
-            if is_image_space(part):
-                raise NotImplementedError(
-                    f"observation_space: agents learn from vectors in this version, {name!r} is an image "
-                    f"{part.shape}; make the environment with modality='state' or 'position'"
-                )
-            if not isinstance(part, spaces.Box) or len(part.shape) != 1:
-                raise ValueError(
-                    f"observation_space: expected a Box of one dimension, or a Dict of those, got {name!r} as {part}"
-                )
-        #: Features of each sensor, sorted by name as in every dataset: spaces and files differ in their order.
-        self.sensor_sizes = {name: int(parts[name].shape[0]) for name in sorted(parts)}
+        self.observations = ObservationEncoding(self.observation_space)
         self.encoding = ActionEncoding(self.action_space)
         self.set_random_seed(self.seed)
         with self._initial_weights():
@@ -150,12 +160,20 @@ class ImitationAgent(BaseAlgorithm):
         for name in self._get_torch_save_params()[0]:
             getattr(self, name).to(self.device)
 
+    @property
+    def sensor_sizes(self) -> dict[str, int]:
+        """Features of each sensor."""
+        return self.observations.sizes
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed this agent and its environment."""
         super().set_random_seed(seed)
-        entropy = np.random.SeedSequence(seed).generate_state(1)[0]
-        #: The source of all randomness in training and acting, on the CPU whatever the device.
-        self.generator = torch.Generator().manual_seed(int(entropy))
+        self.seed = seed
+        training, acting = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
+        #: The sources of all randomness, on the CPU whatever the device. Acting has its own, so that an evaluation in
+        #: the middle of training changes nothing.
+        self.generator = torch.Generator().manual_seed(training)
+        self.acting_generator = torch.Generator().manual_seed(acting)
 
     @contextmanager
     def _initial_weights(self) -> Iterator[None]:
@@ -165,8 +183,8 @@ class ImitationAgent(BaseAlgorithm):
             torch.default_generator.manual_seed(int(seed))
             yield
 
-    def _noise(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator).to(self.device)
+    def _noise(self, *shape: int, of: torch.Generator | None = None) -> Tensor:
+        return torch.randn(*shape, generator=of if of is not None else self.generator).to(self.device)
 
     def _integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.generator).to(self.device)
@@ -177,52 +195,77 @@ class ImitationAgent(BaseAlgorithm):
         self,
         play: Any = None,
         *,
-        callback: PhaseCallback | None = None,
+        callback: MaybeCallback = None,
         tb_log_name: str = "pretrain",
         progress_bar: bool = True,
     ) -> Self:
         """Learn what the body can do, from trajectories with actions of any quality.
 
-        Ctrl-C ends the phase that runs, and keeps what was learnt.
-
         :param play: whatever :func:`~aime_gym.data.load_trajectories` accepts; the constructor's unless given.
-        :param callback: called with a :class:`~aime_gym.training.fit.PhaseProgress` at each log entry.
-        :raises ValueError: data that is missing or does not fit the environment, before any training.
+        :param callback: of SB3. Its steps are updates here: ``EvalCallback(env, eval_freq=500)`` evaluates every 500
+            updates, and its ``num_timesteps`` is the agent's ``num_updates``. If it returns ``False``, the run of
+            updates ends. See :class:`~aime_gym.training.watching.Watch`.
+        :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
+            any training.
         """
         trajectories = self._trajectories(play, self.play, "play", need_actions=True)
-        with self._offline_phase(callback, tb_log_name, progress_bar) as fit:
+        self._run_pretrain(trajectories, callback, tb_log_name, progress_bar)
+        return self
+
+    def _run_pretrain(
+        self,
+        play: Trajectories | Callable[[], Trajectories],
+        callback: MaybeCallback,
+        tb_log_name: str,
+        progress_bar: bool,
+    ) -> None:
+        def phase(trajectories: Trajectories, fit: Fit) -> None:
             self.pretrained = True
             if self.needs_play:  # a policy of before does not fit what is learnt now
                 self.imitated = False
             self._pretrain(trajectories, fit)
-        return self
+
+        run_phase(self, "pretrain", phase, play, callback=callback, tb_log_name=tb_log_name, progress_bar=progress_bar)
 
     def imitate(
         self,
         demos: Any = None,
         *,
-        callback: PhaseCallback | None = None,
+        callback: MaybeCallback = None,
         tb_log_name: str = "imitate",
         progress_bar: bool = True,
     ) -> Self:
         """Turn demonstrations into a policy, a new one at each call; their actions are dropped at the door.
 
         (Oracles excepted.) Without ``pretrain``, an agent that needs play first learns from the constructor's, or from
-        ``play_timesteps`` of random play in its own environment. Ctrl-C ends the phase that runs, and keeps what was
-        learnt.
+        ``play_timesteps`` of random play in its own environment.
 
         :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts; the constructor's unless given.
-        :param callback: called with a :class:`~aime_gym.training.fit.PhaseProgress` at each log entry.
-        :raises ValueError: data that is missing or does not fit the environment, before any training.
+        :param callback: of SB3, as in :meth:`pretrain`.
+        :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
+            any training.
         """
         need_actions = self.needs_demonstration_actions
         trajectories = self._trajectories(demos, self.demonstrations, "demos", need_actions=need_actions)
-        if self.needs_play and not self.pretrained:
-            play = self.play if self.play is not None else self._collect_play(progress_bar)
-            self.pretrain(play, callback=callback, progress_bar=progress_bar)
-        with self._offline_phase(callback, tb_log_name, progress_bar) as fit:
-            self._imitate(trajectories, fit)
+        if self.lacks_play:
+            if self.play is not None:
+                self.pretrain(callback=callback, progress_bar=progress_bar)
+            else:
+                self._run_pretrain(lambda: self._record_play(progress_bar), callback, "pretrain", progress_bar)
+
+        def phase(trajectories: Trajectories, fit: Fit) -> None:
             self.imitated = True
+            self._imitate(trajectories, fit)
+
+        run_phase(
+            self,
+            "imitate",
+            phase,
+            trajectories,
+            callback=callback,
+            tb_log_name=tb_log_name,
+            progress_bar=progress_bar,
+        )
         return self
 
     def infer_actions(self, demos: Any) -> list[Trajectory]:
@@ -230,6 +273,7 @@ class ImitationAgent(BaseAlgorithm):
 
         :raises ValueError: an agent that has learnt nothing yet.
         """
+        self._need_setup()
         if not (self.pretrained if self.needs_play else self.imitated):
             verb = "pretrain" if self.needs_play else "imitate"
             raise ValueError(f"infer_actions: {type(self).__name__} has learnt nothing yet; call {verb} first")
@@ -241,15 +285,40 @@ class ImitationAgent(BaseAlgorithm):
             for trajectory, pre_actions in zip(dataset.trajectories, inferred, strict=True)
         ]
 
-    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
-        """Learn online. No agent of this version does.
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "run",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Run whichever offline phase has data but has not run, then interact for some environment steps.
 
-        :raises NotImplementedError: always, naming the verb to use.
+        No agent of this version has an online phase, so ``learn(0)`` is what they can do: it trains on the data that
+        the constructor was given.
+
+        :param total_timesteps: environment steps.
+        :param callback: of SB3, as in :meth:`pretrain`.
+        :param log_interval: of the online phase.
+        :raises NotImplementedError: a positive ``total_timesteps``, before any training.
+        :raises ValueError: no data, and nothing learnt before.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which "
-            f"needs no environment step"
-        )
+        if total_timesteps < 0:
+            raise ValueError(f"total_timesteps: expected at least 0, got {total_timesteps}")
+        if total_timesteps > 0:
+            raise NotImplementedError(
+                f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which "
+                f"needs no environment step, or learn(0) with demonstrations= in the constructor"
+            )
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        if self.play is not None and not self.pretrained:
+            self.pretrain(callback=callback, tb_log_name=f"{tb_log_name}_pretrain", progress_bar=progress_bar)
+        if not self.imitated:
+            self.imitate(callback=callback, tb_log_name=f"{tb_log_name}_imitate", progress_bar=progress_bar)
+        return self
 
     @abstractmethod
     def _setup_networks(self) -> None:
@@ -266,6 +335,7 @@ class ImitationAgent(BaseAlgorithm):
         """Encoded pre-actions (N, A) of every record; those of first records are not read."""
 
     def _trajectories(self, given: Any, default: Any, argument: str, *, need_actions: bool) -> list[Trajectory]:
+        self._need_setup()
         source = given if given is not None else default
         if source is None:
             raise ValueError(f"{argument}: expected trajectories, got None")
@@ -277,38 +347,16 @@ class ImitationAgent(BaseAlgorithm):
             need_actions=need_actions,
         )
 
-    def _collect_play(self, progress_bar: bool) -> list[Trajectory]:
-        vec_env = self.env
-        while isinstance(vec_env, VecEnvWrapper):
-            vec_env = vec_env.venv
-        if not isinstance(vec_env, DummyVecEnv):
-            raise ValueError("play: expected trajectories, since this environment cannot collect any in this process")
+    def _record_play(self, progress_bar: bool) -> list[Trajectory]:
+        """The same trajectories for the same seed."""
         message = f"{type(self).__name__}: no play data given, collecting {self.play_timesteps} steps of random play"
-        warnings.warn(message, stacklevel=3)
-        env, seed = vec_env.envs[0], self.generator.initial_seed() % 2**31
-        play = collect(env, "play", 1, seed=seed, progress=False)  # says how long an episode is
-        while play and (steps := sum(map(len, play))) < self.play_timesteps:
-            episodes = math.ceil((self.play_timesteps - steps) * len(play) / steps)
-            more = collect(env, "play", episodes, seed=seed + len(play), progress=progress_bar)
-            play += more
-            if len(more) < episodes:  # interrupted
-                break
+        warnings.warn(message, stacklevel=5)
+        seed = self.generator.initial_seed() % 2**31
+        play, interrupted = record_play(self.env, self.play_timesteps, seed=seed, progress=progress_bar)
+        if interrupted and self.checkpoint_dir is not None:  # the next attempt records all of it
+            raise KeyboardInterrupt
         self.num_timesteps += sum(map(len, play))
         return play
-
-    @contextmanager
-    def _offline_phase(self, callback: PhaseCallback | None, tb_log_name: str, progress_bar: bool) -> Iterator[Fit]:
-        if not self._custom_logger:
-            self._logger = configure_logger(self.verbose, self.tensorboard_log, tb_log_name)
-        fit = Fit(self.logger, callback, progress_bar)
-        try:
-            yield fit
-        except KeyboardInterrupt:  # between the updates, which catch it themselves
-            warnings.warn(f"{tb_log_name}: interrupted; what was learnt is kept", stacklevel=4)
-            fit.interrupted = True
-        finally:
-            self.num_updates += fit.updates
-            self.interrupted = fit.interrupted
 
     # Acting
 
@@ -327,51 +375,35 @@ class ImitationAgent(BaseAlgorithm):
         :return: action(s), and the state: arrays with leading dimension ``n_envs``.
         :raises ValueError: an observation, state or ``episode_start`` of another shape.
         """
-        inputs, batched = self._as_batch(observation)
+        self._need_setup()
+        inputs, batched = self.observations.encode(observation, self.device)
+        rows = len(next(iter(inputs.values())))
         with torch.no_grad():
             before = fresh = self._initial_state(inputs)
             if state is not None:
-                before = tuple(torch.as_tensor(part, device=self.device) for part in state)
-                if [part.shape for part in before] != [part.shape for part in fresh]:
-                    raise ValueError(
-                        f"state: expected arrays of shapes {[tuple(part.shape) for part in fresh]}, "
-                        f"got {[tuple(part.shape) for part in before]}"
-                    )
+                before = self._as_state(state, fresh)
             if state is not None and episode_start is not None:
-                start = torch.as_tensor(np.asarray(episode_start, bool), device=self.device)
-                if start.shape != fresh[0].shape[:1]:
-                    raise ValueError(
-                        f"episode_start: expected shape {tuple(fresh[0].shape[:1])}, got {tuple(start.shape)}"
-                    )
+                start = torch.tensor(np.asarray(episode_start, bool), device=self.device)
+                if start.shape != (rows,):
+                    raise ValueError(f"episode_start: expected shape {(rows,)}, got {tuple(start.shape)}")
                 before = tuple(
                     torch.where(start.view(-1, *[1] * (old.ndim - 1)), new, old)
                     for old, new in zip(before, fresh, strict=True)
                 )
-            encoded, after = self._act(inputs, before, deterministic)
+            encoded, after = self._act(inputs, before, None if deterministic else self.acting_generator)
         actions = self.encoding.decode(encoded.cpu().numpy())
-        return (actions if batched else actions[0]), tuple(part.cpu().numpy() for part in after)
+        # Not actions[0], which would be a number instead of an array for a Discrete space.
+        return (actions if batched else actions.squeeze(0)), tuple(part.cpu().numpy() for part in after)
 
-    def _as_batch(self, observation: Observation) -> tuple[dict[str, Tensor], bool]:
-        """Every sensor (n_envs, D), in our order; and whether the observation came as a batch."""
-        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
-            raise ValueError("observation: expected what env.reset() returns first, got the tuple (observation, info)")
-        space = self.observation_space
-        is_dict = isinstance(space, spaces.Dict)
-        if is_dict != isinstance(observation, dict) or set(sensors(observation)) != set(self.sensor_sizes):
-            came = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
-            expected = f"the sensors {list(self.sensor_sizes)}" if is_dict else "an array"
-            raise ValueError(f"observation: expected {expected}, got {came}")
-        arrays = {name: np.asarray(values, np.float32) for name, values in sensors(observation).items()}
-        batched = {
-            is_vectorized_observation(values, space[name] if is_dict else space) for name, values in arrays.items()
-        }
-        if len(batched) > 1:
-            raise ValueError("observation: expected all sensors as a batch or none, got both")
-        is_batch = batched.pop()
-        return {
-            name: torch.as_tensor(arrays[name] if is_batch else arrays[name][None], device=self.device)
-            for name in self.sensor_sizes
-        }, is_batch
+    def _as_state(self, state: tuple[Array, ...], fresh: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        expected = f"state: expected a tuple of arrays of shapes {[tuple(part.shape) for part in fresh]}"
+        try:
+            parts = [np.array(part, np.float32) for part in state]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{expected}, got {type(state).__name__} ({error})") from error
+        if [part.shape for part in parts] != [tuple(part.shape) for part in fresh]:
+            raise ValueError(f"{expected}, got {[part.shape for part in parts]}")
+        return tuple(torch.from_numpy(part).to(self.device, new.dtype) for part, new in zip(parts, fresh, strict=True))
 
     @abstractmethod
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -379,18 +411,30 @@ class ImitationAgent(BaseAlgorithm):
 
     @abstractmethod
     def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], deterministic: bool
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Encoded actions (n_envs, A) and the next state."""
+        """Encoded actions (n_envs, A) and the next state; sampled from the generator, or the most likely ones."""
 
     # Environment and files
+
+    def _take(self, env: VecEnv) -> None:
+        self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
+
+    def _need_setup(self) -> None:
+        if not hasattr(self, "encoding"):
+            raise ValueError(f"env: expected {type(self).__name__} to have one, got None; call set_env first")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on with another environment of the same spaces, with any number of copies.
 
-        :raises ValueError: other spaces.
+        :raises ValueError: other spaces, or an environment that normalises observations.
         """
-        wrapped = self._wrap_env(env, self.verbose)
+        wrapped = accept_env(env, self.verbose)
+        if not hasattr(self, "encoding"):  # made without an environment
+            self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+            self._take(wrapped)
+            self._setup_model()
+            return
         try:
             check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
         except ValueError as error:
@@ -400,14 +444,55 @@ class ImitationAgent(BaseAlgorithm):
             ) from error
         if force_reset:
             self._last_obs = None
-        self.env, self.n_envs = wrapped, wrapped.num_envs
+        self._take(wrapped)
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Weights of each module by name."""
+        self._need_setup()
+        parameters: dict[str, dict[str, Any]] = super().get_parameters()
+        return parameters
+
+    def set_parameters(
+        self,
+        load_path_or_dict: Source | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take the weights of another agent of the same class: of its file, or of its ``get_parameters()``.
+
+        :param exact_match: whether every module has to be there.
+        :raises ValueError: other modules or tensors, or a file of another agent.
+        """
+        self._need_setup()
+        given = load_path_or_dict
+        parameters = given if isinstance(given, dict) else read_agent_document(type(self), given)["parameters"]
+        own = self.get_parameters()
+        # All of it is checked before any of it is taken: None stands for what is not there.
+        if not parameters.keys() <= own.keys() or (exact_match and parameters.keys() != own.keys()):
+            raise ValueError(f"parameters: expected the modules {sorted(own)}, got {sorted(parameters)}")
+        for module, state in parameters.items():
+            expected, came = (
+                {name: tuple(getattr(value, "shape", ())) for name, value in part.items()}
+                for part in (own[module], state)
+            )
+            compared = expected.keys() | came.keys() if exact_match else expected.keys() & came.keys()
+            for name in sorted(compared):
+                if expected.get(name) != came.get(name):
+                    raise ValueError(
+                        f"parameters: expected {name} of {module} with shape {expected.get(name)}, got {came.get(name)}"
+                    )
+        super().set_parameters(parameters, exact_match=exact_match, device=device)
+
+    def dump_logs(self) -> None:
+        """Write the log entry so far, at the present number of updates; for SB3's ``LogEveryNTimesteps``."""
+        self.logger.dump(step=self.num_updates)
 
     @abstractmethod
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
 
     def save(  # type: ignore[override]
         self,
-        path: str | Path | IO[bytes],
+        path: Source,
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
@@ -417,56 +502,32 @@ class ImitationAgent(BaseAlgorithm):
         """
         if exclude or include:
             raise ValueError("exclude, include: expected None; an agent's file has a fixed content")
-        document = {
-            "class": type(self).__name__,
-            "config": asdict(self.config),
-            "observation_space": serialize_space(self.observation_space),
-            "action_space": serialize_space(self.action_space),
-            "attributes": {name: getattr(self, name) for name in _SAVED_ATTRIBUTES},
-        }
-        tensors = {
-            f"{module}/{name}": tensor
-            for module, state in self.get_parameters().items()
-            for name, tensor in state.items()
-        }
-        write_agent_file(path, document, tensors | {_GENERATOR: self.generator.get_state()})
+        self._need_setup()
+        write_archive(path, agent_document(self))
 
     @classmethod
     def load(  # type: ignore[override]
         cls,
-        path: str | Path | IO[bytes],
+        path: Source,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Make an agent from a file.
+        """Make an agent from a file; no code of the file is run.
 
         :param env: environment to go on with; acting needs none.
+        :param custom_objects: accepted for SB3's scripts, which replace pickled objects by it: here are none.
+        :param print_system_info: of this process, and of the one that wrote the file.
         :param kwargs: of the constructor: ``verbose``, ``seed`` or hyper-parameters of the phases to come, for example.
+        :raises FileNotFoundError: no such file.
         :raises ValueError: a damaged file, another agent's file, or an environment with other spaces.
         """
-        document, tensors = read_agent_file(path)
-        if document["class"] != cls.__name__:
-            raise ValueError(f"path: expected a file of {cls.__name__}, got one of {document['class']} in {path}")
-        fixed = {"preset", "policy_kwargs"} & set(kwargs)
-        if fixed:
-            raise ValueError(f"{fixed.pop()}: expected none in load, since the file says what the agent is")
-        agent = cls(None, device=device, **(document["config"] | kwargs))
-        try:
-            for name in _SAVED_ATTRIBUTES:
-                setattr(agent, name, kwargs.get(name, document["attributes"][name]))
-            agent.observation_space = deserialize_space(document["observation_space"])
-            agent.action_space = deserialize_space(document["action_space"])
-            agent._setup_model()
-            if "seed" not in kwargs:
-                agent.generator.set_state(tensors[_GENERATOR])
-            parameters: dict[str, Any] = {name: {} for name in agent._get_torch_save_params()[0]}
-            for key in tensors.keys() - {_GENERATOR}:
-                module, _, name = key.partition("/")
-                parameters[module][name] = tensors[key]
-            agent.set_parameters(parameters, exact_match=True, device=agent.device)
-        except (KeyError, TypeError, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"path: expected an agent's file, got {path} ({type(error).__name__}: {error})") from error
+        agent = load_agent_file(cls, path, device, print_system_info, kwargs)
         if env is not None:
-            agent.set_env(env)
+            agent.set_env(env, force_reset=force_reset)
+            if "seed" in kwargs:
+                agent.set_random_seed(kwargs["seed"])
         return agent

@@ -57,7 +57,6 @@ class BCAgent(ImitationAgent):
             dataset.pre_actions,
             lag=1,
             config=self.config,
-            generator=self.generator,
             phase="policy",
             fit=fit,
         )
@@ -72,6 +71,6 @@ class BCAgent(ImitationAgent):
         return self.policy.start(observation)
 
     def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], deterministic: bool
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.policy.step(observation, state, None if deterministic else self.generator)
+        return self.policy.step(observation, state, generator)

@@ -64,9 +64,7 @@ class BCOAgent(ImitationAgent):
     def _regress(
         self, network: StackedNetwork, dataset: TrajectoryDataset, actions: Tensor, *, lag: int, phase: str, fit: Fit
     ) -> None:
-        regress_actions(
-            network, dataset, actions, lag=lag, config=self.config, generator=self.generator, phase=phase, fit=fit
-        )
+        regress_actions(network, dataset, actions, lag=lag, config=self.config, phase=phase, fit=fit)
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
@@ -80,6 +78,6 @@ class BCOAgent(ImitationAgent):
         return self.policy.start(observation)
 
     def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], deterministic: bool
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.policy.step(observation, state, None if deterministic else self.generator)
+        return self.policy.step(observation, state, generator)

@@ -6,6 +6,7 @@ from aime_gym.data.collecting import collect
 from aime_gym.data.dataset import ClipSampler, TrajectoryDataset
 from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
+from aime_gym.data.observations import ObservationEncoding
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ClipSampler",
     "EpisodicPolicy",
     "HeldRandomPolicy",
+    "ObservationEncoding",
     "ScriptedExpert",
     "TrajectoryDataset",
     "check_trajectories",

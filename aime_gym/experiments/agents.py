@@ -60,11 +60,12 @@ class AgentSpec:
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
 
-    def build(self, task: TaskConfig, env: gym.Env, seed: int) -> ImitationAgent:
+    def build(self, task: TaskConfig, env: gym.Env, seed: int, **arguments: Any) -> ImitationAgent:
         """Make the agent, untrained.
 
         Where one observation holds the velocities, agents that stack observations take one, as in the AIME paper.
 
+        :param arguments: of the constructor, beside the options.
         :raises ValueError: options or spaces that the agent refuses.
         :raises NotImplementedError: spaces that it does not take yet.
         """
@@ -72,7 +73,7 @@ class AgentSpec:
         if task.modality == "state" and hasattr(self.kind.presets["default"], "stack"):
             options.setdefault("stack", 1)
         try:
-            return self.kind(env, seed=seed, **options)
+            return self.kind(env, seed=seed, **arguments, **options)
         except (ValueError, NotImplementedError) as error:
             raise type(error)(f"agent {self.label}: {error}") from error
 
@@ -80,7 +81,7 @@ class AgentSpec:
 def train(agent: ImitationAgent, play: Trajectories | None, demos: Trajectories, *, progress: bool = True) -> float:
     """Run the offline phases of an agent, and return the seconds that they took."""
     start = time.perf_counter()
-    if agent.needs_play:
+    if agent.lacks_play:
         agent.pretrain(play, progress_bar=progress)
     agent.imitate(demos, progress_bar=progress)
     return time.perf_counter() - start

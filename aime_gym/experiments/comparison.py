@@ -83,15 +83,13 @@ def prepare(comparison: Comparison) -> PreparedComparison:
     """
     task = comparison.task
     with task.make() as env:
-        for spec in comparison.agents:
-            spec.build(task, env, comparison.seed)
-    kinds = [spec.kind for spec in comparison.agents]
+        agents = [spec.build(task, env, comparison.seed) for spec in comparison.agents]
     sources = prepare_sources(
         task,
         comparison.data,
         seeds=comparison.seeds,
-        play=any(kind.needs_play for kind in kinds),
-        demo_actions=any(kind.needs_demonstration_actions for kind in kinds),
+        play=any(agent.lacks_play for agent in agents),
+        demo_actions=any(agent.needs_demonstration_actions for agent in agents),
     )
     return PreparedComparison(comparison, sources)
 
@@ -159,9 +157,9 @@ class _Job:
             self.files.append("expert.zip")
 
     def record(self, sources: Sources) -> None:
-        self.play: list[Trajectory] | None = None
-        if any(spec.kind.needs_play for spec in self.comparison.agents):
-            self.play = self._noted("play", self.comparison.data.play, sources.play(progress=self.progress))
+        self.play = sources.play(progress=self.progress)
+        if self.play is not None:
+            self._noted("play", self.comparison.data.play, self.play)
         self.demos = self._noted("demos", self.comparison.data.demos, sources.demos(progress=self.progress))
 
     def _noted(self, name: str, source: Any, trajectories: list[Trajectory]) -> list[Trajectory]:

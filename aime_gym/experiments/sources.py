@@ -58,12 +58,13 @@ class Sources:
     seeds: Mapping[str, int]
     data: Data
     expert: Expert | None
+    needs_play: bool
     loaded_play: list[Trajectory] | None
     loaded_demos: list[Trajectory] | None
 
-    def play(self, *, progress: bool = True) -> list[Trajectory]:
-        """Return the play data, with actions."""
-        if self.loaded_play is not None:
+    def play(self, *, progress: bool = True) -> list[Trajectory] | None:
+        """Return the play data, with actions; ``None`` where nobody needs it."""
+        if self.loaded_play is not None or not self.needs_play:
             return self.loaded_play
         return record_play(
             self.task,
@@ -100,7 +101,7 @@ def prepare_sources(
     with task.make() as env:
         HeldRandomPolicy(env.action_space)  # says which action spaces nobody can play in
     expert = prepare_expert(data.expert, task, seeds["agents"]) if data.needs_expert else None
-    return Sources(task, seeds, data, expert, loaded_play, loaded_demos)
+    return Sources(task, seeds, data, expert, play, loaded_play, loaded_demos)
 
 
 def record_play(task: TaskConfig, policy: str, episodes: int, *, seed: int, progress: bool = True) -> list[Trajectory]:

@@ -30,6 +30,11 @@ class LatentInverseModel(nn.Module):
         self.standardizer = Standardizer(observation)
         self.net = mlp(features + observation, actions, hidden, layers, layer_norm=True)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether anything has been learnt."""
+        return bool(self.variance.all())
+
     def forward(self, features: Tensor, changes: Tensor) -> Tensor:
         out: Tensor = self.net(torch.cat([features, self.standardizer(changes)], dim=-1)).tanh()
         return out

@@ -68,7 +68,7 @@ class WorldModel(nn.Module):
             else nn.Identity()
         )
         self.embedding_size = config.hidden if config.encoder_layers else observed
-        self.feature_size = config.deter + config.stoch
+        self.feature_size, self.action_size = config.deter + config.stoch, actions
         self.rssm = RSSM(config, self.embedding_size, actions)
         self.decoders = nn.ModuleDict(
             {name: Decoder(self.feature_size, size, config) for name, size in self.sensors.items()}
@@ -92,6 +92,19 @@ class WorldModel(nn.Module):
     def decode(self, features: Tensor) -> dict[str, Normal]:
         """p(o | h, s) of every sensor, in standardised units."""
         return {name: self.decoders[name](features) for name in self.sensors}
+
+    def observe(
+        self, observation: Mapping[str, Tensor], state: State, pre_action: Tensor, noise: Tensor | None = None
+    ) -> State:
+        """One step of the filter: the state at an observation to which ``pre_action`` (B, A) led from ``state``.
+
+        :param observation: (B, D) for each sensor, raw.
+        :param noise: (B, S) standard normal, for a sample of the posterior; ``None`` takes its mean.
+        """
+        embedding = self.embed(self.standardize(observation))
+        h = self.rssm.transition(state, pre_action)
+        posterior = self.rssm.posterior(h, self.rssm.prepare(embedding))
+        return State(h, posterior.mean if noise is None else posterior.rsample(noise))
 
     def evidence(
         self,

@@ -1,17 +1,20 @@
-"""The one loop that every offline phase runs in: progress, metrics, interruption."""
+"""The one loop that every offline phase runs in: progress, metrics, callbacks, interruption, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from stable_baselines3.common.logger import Logger
 
 from aime_gym.progress import progress_bar
+from aime_gym.training.checkpoint import PhaseCheckpoint, RunState, Stateful, snapshot
+from aime_gym.training.interruption import Interruption
+from aime_gym.training.watching import Watch
 from aime_gym.types import Metrics
 
 #: Updates between two entries in the log.
@@ -19,83 +22,125 @@ LOG_INTERVAL = 100
 
 
 class Finished(Exception):
-    """Raised by an update that has nothing left to do, before its phase's last update."""
+    """Raised by an update that has nothing left to do, before its run's last update."""
 
 
-class PhaseProgress(NamedTuple):
-    """What a callback of an offline phase is told at each log entry."""
+class Counter(Protocol):
+    """Who counts updates over all phases: an agent."""
 
-    phase: str
-    updates: int
-    total: int
-    metrics: dict[str, float]
-
-
-#: Called at each log entry; returning ``False`` ends the phase early.
-PhaseCallback: TypeAlias = Callable[[PhaseProgress], bool | None]
+    num_updates: int
 
 
 @dataclass
 class Fit:
-    """How a phase reports: its logger, callback and progress bar.
+    """How a phase reports, stops and goes on.
 
-    :param updates: counted over all that ran in it.
+    :param counter: counts along.
+    :param logger: of SB3.
+    :param generator: all randomness of the updates.
+    :param progress_bar: whether to show one.
+    :param watch: the user's callback.
+    :param checkpoint: where the phase is kept; ``None`` keeps nothing.
+    :param interruption: holds Ctrl-C back until an update is complete.
+    :param updates: counted over all that ran in the phase.
     :param interrupted: whether Ctrl-C or the callback cut something short.
     """
 
+    counter: Counter
     logger: Logger
-    callback: PhaseCallback | None
+    generator: torch.Generator
     progress_bar: bool
+    watch: Watch | None = None
+    checkpoint: PhaseCheckpoint | None = None
+    interruption: Interruption = field(default_factory=lambda: Interruption(terminations=False))
     updates: int = 0
     interrupted: bool = False
 
-    def run(self, phase: str, total: int, update: Callable[[], Metrics]) -> bool:
-        """Call ``update`` ``total`` times.
+    def run(self, phase: str, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
+        """Call ``update`` ``total`` times, or as often as a checkpoint left to do.
 
         Metrics are averaged between log entries and appear in the logger as ``phase/name``.
 
         :param update: one update; may raise :class:`Finished`.
-        :return: whether the phase ran to its end, rather than being stopped by Ctrl-C or by the callback. What was
+        :param state: all that ``update`` changes, the generator aside.
+        :return: whether the run came to its end, rather than being stopped by Ctrl-C or by the callback. What was
             learnt until then is kept either way.
+        :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept: it is written, and the rest is for another time.
         """
-        window: list[Metrics] = []
-        done = 0
+        run = self.checkpoint.enter(phase) if self.checkpoint is not None else RunState(phase)
+        if run.state is not None and run.generator is not None:
+            state.load_state_dict(run.state)
+            self.generator.set_state(run.generator)
+            self._count(run.updates)
+        if run.ended:
+            return run.completed
+        if self.watch is not None:
+            self.watch.start(phase, total, run.updates)
         try:
-            with progress_bar(phase, total, enabled=self.progress_bar) as advance:
-                while done < total:
-                    try:
-                        window.append(update())
-                    except Finished:
-                        total = done
-                    else:
-                        done += 1
-                        self.updates += 1
-                        advance(1, "")
-                    if window and (done % LOG_INTERVAL == 0 or done == total):
-                        metrics, window = averaged(window), []
-                        advance(0, f"loss {metrics['loss']:.4g}" if "loss" in metrics else "")
-                        if not self._report(PhaseProgress(phase, done, total, metrics)):
-                            self.interrupted = True
-                            return False
+            run.completed = self._loop(run, total, update, state)
         except KeyboardInterrupt:
-            message = f"{phase}: interrupted after {done} of {total} updates; what was learnt is kept"
+            if self.checkpoint is not None:
+                raise
+            message = f"{phase}: interrupted after {run.updates} of {total} updates; what was learnt is kept"
             warnings.warn(message, stacklevel=2)
-            self.interrupted = True
-            return False
+            run.completed = False
+        finally:
+            if self.watch is not None:
+                self.watch.end()
+        run.ended = True
+        self.interrupted |= not run.completed
+        self._keep(run, snapshot(state.state_dict()))
+        return run.completed
+
+    def _loop(self, run: RunState, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
+        with progress_bar(run.name, total, enabled=self.progress_bar) as advance:
+            advance(run.updates, "")
+            while run.updates < total:
+                try:
+                    run.window.append(update())
+                except Finished:
+                    self._log(run, advance)
+                    break
+                run.updates += 1
+                self._count(1)
+                advance(1, "")
+                if run.updates % LOG_INTERVAL == 0 or run.updates == total:
+                    self._log(run, advance)
+                if self.interruption.pending:
+                    self._keep(run, state.state_dict())
+                    self.interruption.obey()
+                elif self.checkpoint is not None and run.updates % self.checkpoint.interval == 0:
+                    self._keep(run, state.state_dict())
+                if self.watch is not None and not self.watch.update(run.updates):
+                    return False
         return True
 
-    def _report(self, progress: PhaseProgress) -> bool:
-        """Log, and ask the callback whether to go on."""
-        for name, value in progress.metrics.items():
-            self.logger.record(f"{progress.phase}/{name}", value)
-        self.logger.record(f"{progress.phase}/updates", progress.updates)
-        self.logger.dump(step=progress.updates)
-        return self.callback is None or self.callback(progress) is not False
+    def _count(self, updates: int) -> None:
+        self.updates += updates
+        self.counter.num_updates += updates
+
+    def _keep(self, run: RunState, state: Mapping[str, Any]) -> None:
+        if self.checkpoint is not None:
+            run.state, run.generator = state, self.generator.get_state()
+            self.checkpoint.write()
+
+    def _log(self, run: RunState, advance: Callable[[int, str], None]) -> None:
+        """An entry for the updates since the last one."""
+        if not run.window:
+            return
+        metrics, run.window = averaged(run.window), []
+        advance(0, f"loss {metrics['loss']:.4g}" if "loss" in metrics else "")
+        for name, value in metrics.items():
+            self.logger.record(f"{run.name}/{name}", value)
+        self.logger.record(f"{run.name}/updates", run.updates)
+        self.logger.dump(step=self.counter.num_updates)
+        if self.watch is not None:
+            self.watch.log(metrics)
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:
     """Mean of each metric over some updates; a non-finite loss ends training here, rather than in a useless agent."""
-    metrics = {name: float(torch.stack([torch.as_tensor(m[name]) for m in window]).mean()) for name in window[0]}
+    metrics = {name: float(torch.stack([torch.as_tensor(m[name]).cpu() for m in window]).mean()) for name in window[0]}
     if not math.isfinite(metrics.get("loss", 0.0)):
         raise FloatingPointError(f"training diverged: the loss became {metrics['loss']}; lower the learning rate")
     return metrics

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ class Optimizer:
         clip: float | None = 100.0,
         decay_updates: int | None = None,
     ) -> None:
-        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        self.modules = list(modules)
+        self.parameters = [parameter for module in self.modules for parameter in module.parameters()]
         self.adam = torch.optim.Adam(self.parameters, lr=learning_rate)
         self.clip = clip
         self.schedule = (
@@ -40,3 +42,23 @@ class Optimizer:
         if self.schedule is not None:
             self.schedule.step()
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights too: with the moments and the learning rate, all that :meth:`step` changes."""
+        moments = self.adam.state_dict()["state"]
+        return {
+            "modules": [module.state_dict() for module in self.modules],
+            "moments": [moments[index] for index in sorted(moments)],
+            "learning_rate": [group["lr"] for group in self.adam.param_groups],
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for module, weights in zip(self.modules, state["modules"], strict=True):
+            module.load_state_dict(weights)
+        self.adam.load_state_dict(self.adam.state_dict() | {"state": dict(enumerate(state["moments"]))})
+        for group, learning_rate in zip(self.adam.param_groups, state["learning_rate"], strict=True):
+            group["lr"] = learning_rate
+        if self.schedule is not None:
+            self.schedule.load_state_dict(dict(state["schedule"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from dataclasses import fields
 from typing import Any
 
 
@@ -11,8 +13,12 @@ def check_ranges(config: Any, **ranges: tuple[float, float | None]) -> None:
     :param ranges: least and greatest value for each name; ``None`` for no greatest.
     :raises ValueError: a value outside, by name.
     """
+    whole = {field.name for field in fields(config) if field.type in (int, "int")}
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
+        kind: Any = numbers.Integral if name in whole else numbers.Real
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected a {'whole ' * (name in whole)}number, got {value!r}")
         if value < least or (most is not None and value > most):
             expected = f"at least {least}" if most is None else f"{least} to {most}"
             raise ValueError(f"{name}: expected {expected}, got {value}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from aime_gym.types import Metrics
 
 #: Rows of one piece of the validation pass.
 _VALIDATION_BATCH = 8192
+#: Plain numbers of a regression that is under way.
+_COUNTERS = ("best_error", "validation_error", "updates", "stale")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,6 @@ def regress_actions(
     *,
     lag: int,
     config: StackedConfig,
-    generator: torch.Generator,
     phase: str,
     fit: Fit,
 ) -> bool:
@@ -75,42 +78,85 @@ def regress_actions(
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
     :return: whether training ran to its end; the weights are the best ones either way.
     """
-    observations = joined(dataset.observations)
-    train, held_out = dataset.split_rows(config.train_fraction, generator)
-
-    def error(rows: Tensor) -> Tensor:
-        return network.error(dataset.stacked(observations, rows - lag, network.frames), actions[rows])
-
-    optimizer = Optimizer([network], config.learning_rate, clip=None)
-    steps = math.ceil(len(train) / config.batch_size)
-    may_stop = max(config.min_epochs * steps, config.min_updates)
-    best_error, best_weights = math.inf, copy.deepcopy(network.state_dict())
-    validation_error = float("nan")
-    updates = stale = 0
-    batches: list[Tensor] = []
-
-    def validate() -> None:
-        nonlocal best_error, best_weights, stale, validation_error
-        with torch.no_grad():
-            errors = [float(error(part)) * len(part) for part in held_out.split(_VALIDATION_BATCH)]
-        validation_error = sum(errors) / len(held_out)
-        stale += 1
-        if validation_error < best_error:
-            best_error, best_weights, stale = validation_error, copy.deepcopy(network.state_dict()), 0
-
-    def update() -> Metrics:
-        nonlocal updates, batches
-        if not batches:
-            validate()
-            if stale >= config.patience and updates >= may_stop:
-                raise Finished
-            batches = list(train[torch.randperm(len(train), generator=generator)].split(config.batch_size))
-        updates += 1
-        loss = error(batches.pop())
-        return {"loss": loss.detach(), "validation_error": validation_error, "gradient_norm": optimizer.step(loss)}
-
-    completed = fit.run(phase, max(config.max_epochs * steps, config.min_updates), update)
-    if batches:  # stopped inside an epoch
-        validate()
-    network.load_state_dict(best_weights)
+    regression = _Regression(network, dataset, actions, lag, config, fit.generator)
+    steps = regression.steps_per_epoch
+    completed = fit.run(phase, max(config.max_epochs * steps, config.min_updates), regression.update, regression)
+    regression.finish()
     return completed
+
+
+class _Regression:
+    """Epochs over the training rows, and the best weights so far on the held-out ones."""
+
+    def __init__(
+        self,
+        network: StackedNetwork,
+        dataset: TrajectoryDataset,
+        actions: Tensor,
+        lag: int,
+        config: StackedConfig,
+        generator: torch.Generator,
+    ) -> None:
+        self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
+        self.generator = generator
+        self.observations = joined(dataset.observations)
+        self.train, self.held_out = dataset.split_rows(config.train_fraction, generator)
+        self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
+        self.optimizer = Optimizer([network], config.learning_rate, clip=None)
+        self.best_error, self.best_weights = math.inf, copy.deepcopy(network.state_dict())
+        self.validation_error = math.nan
+        self.updates = self.stale = 0
+        #: What is left of the epoch.
+        self.rows = self.train[:0]
+
+    def update(self) -> Metrics:
+        config = self.config
+        if not len(self.rows):
+            self._validate()
+            may_stop = max(config.min_epochs * self.steps_per_epoch, config.min_updates)
+            if self.stale >= config.patience and self.updates >= may_stop:
+                raise Finished
+            order = torch.randperm(len(self.train), generator=self.generator)
+            self.rows = self.train[order.to(self.train.device)]
+        self.updates += 1
+        batch, self.rows = self.rows[: config.batch_size], self.rows[config.batch_size :]
+        loss = self._error(batch)
+        return {
+            "loss": loss.detach(),
+            "validation_error": self.validation_error,
+            "gradient_norm": self.optimizer.step(loss),
+        }
+
+    def finish(self) -> None:
+        """Leave the network with its best weights."""
+        if len(self.rows):  # stopped inside an epoch
+            self._validate()
+        self.network.load_state_dict(self.best_weights)
+
+    def _error(self, rows: Tensor) -> Tensor:
+        stack = self.dataset.stacked(self.observations, rows - self.lag, self.network.frames)
+        return self.network.error(stack, self.actions[rows])
+
+    def _validate(self) -> None:
+        with torch.no_grad():
+            errors = [float(self._error(part)) * len(part) for part in self.held_out.split(_VALIDATION_BATCH)]
+        self.validation_error = sum(errors) / len(self.held_out)
+        self.stale += 1
+        if self.validation_error < self.best_error:
+            self.best_error, self.best_weights = self.validation_error, copy.deepcopy(self.network.state_dict())
+            self.stale = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "best_weights": self.best_weights,
+            "rows": self.rows,
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_weights = state["best_weights"]
+        self.rows = state["rows"].to(self.train.device)
+        for name in _COUNTERS:
+            setattr(self, name, state[name])

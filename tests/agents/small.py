@@ -15,8 +15,8 @@ TINY = {
         "horizon": 8,
         "batch_size": 4,
     },
-    "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 1, "batch_size": 256},
-    "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 1, "batch_size": 256},
+    "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
+    "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
 }
 
 #: Enough to be better than chance on the toy task.

@@ -262,3 +262,17 @@ def test_the_figure_is_drawn(tmp_path, successes):
     rows = [row("random", "random", 1), row("aime", "agent", 2, successes), row("expert", "expert", 3)]
     plot_returns(rows, "task", tmp_path / "returns.png")
     assert (tmp_path / "returns.png").stat().st_size > 5000
+
+
+def test_an_imported_world_model_needs_no_play(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pendulum = TaskConfig("Pendulum-v1", "state")
+    spec = AgentSpec.parse(TINY_AIME)
+    with pendulum.make() as env:
+        agent = spec.build(pendulum, env, 0).pretrain(collect(env, "play", 2, seed=0, progress=False))
+    agent.save_world_model("model.safetensors")
+    data = Data(demos=collect(gym.make("Pendulum-v1"), "play", 2, seed=1, progress=False))
+    imported = Comparison(pendulum, agents(f"{TINY_AIME},world_model=model.safetensors"), data, eval_episodes=1)
+    results = run(prepare(replace(imported, video_episodes=0)), tmp_path / "out", progress=False)
+    assert set(results["data"]) == {"demos"}
+    assert prepare(replace(imported, agents=(*imported.agents, spec))).sources.needs_play

@@ -142,3 +142,16 @@ def test_standardisation_tames_dimensions_that_hardly_move():
     model.fit_standardizers({"observation": play})
     seen = model.standardize({"observation": torch.tensor([[0.0, 0.5]])})["observation"]
     assert seen.abs().max() < 10
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("sampled", [True, False])
+def test_observing_step_by_step_is_one_pass(preset, sampled):
+    model, observations, pre_actions, noise = make(preset)
+    noise = noise if sampled else torch.zeros_like(noise)
+    states = model.evidence(observations, RecordedActions(pre_actions), noise).latents.states
+    state = model.rssm.initial_state(B)
+    for t in range(T):
+        observation = {name: values[t] for name, values in observations.items()}
+        state = model.observe(observation, state, pre_actions[t], noise[t] if sampled else None)
+        torch.testing.assert_close(state.feature, states.feature[t])

@@ -1,0 +1,126 @@
+"""What surrounds an offline phase of any agent: logger, callback, signals, checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import configure_logger
+from torch import Tensor
+
+from aime_gym.agents.files import agent_document, description, restore
+from aime_gym.training.checkpoint import PhaseCheckpoint
+from aime_gym.training.fit import Fit
+from aime_gym.training.interruption import Interruption
+from aime_gym.training.watching import Watch
+from aime_gym.types import Array, Trajectories, Trajectory, sensors
+
+if TYPE_CHECKING:
+    from aime_gym.agents.base import ImitationAgent
+
+
+def run_phase(
+    agent: ImitationAgent,
+    verb: str,
+    phase: Callable[[Trajectories, Fit], None],
+    data: Trajectories | Callable[[], Trajectories],
+    *,
+    callback: MaybeCallback,
+    tb_log_name: str,
+    progress_bar: bool,
+) -> None:
+    """Run a phase, or what a checkpoint left of it.
+
+    :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in ``Fit.run``.
+    :param data: the trajectories, or how the agent, which makes the same ones each time, records them.
+    :raises ValueError: a checkpoint that is damaged, or of another run.
+    :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
+    """
+    checkpoint, goes_on = None, False
+    if agent.checkpoint_dir is not None:
+        checkpoint = _open_checkpoint(agent, agent.checkpoint_dir, verb, data)
+        goes_on = checkpoint.agent is not None
+        if checkpoint.agent is not None:
+            restore(agent, checkpoint.agent)
+        else:
+            checkpoint.begin(agent_document(agent))
+        if checkpoint.finished:
+            agent.unfinished_start = None
+            return
+    trajectories = data() if callable(data) else data
+    if not agent._custom_logger:
+        agent._logger = configure_logger(
+            agent.verbose, agent.tensorboard_log, tb_log_name, reset_num_timesteps=not goes_on
+        )
+    fit = Fit(agent, agent.logger, agent.generator, progress_bar, checkpoint=checkpoint)
+    try:
+        with (
+            Interruption(terminations=checkpoint is not None) as fit.interruption,
+            Watch(callback, agent) as fit.watch,
+        ):
+            phase(trajectories, fit)
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
+            # Half a phase is none: the next call of the verb, or of learn, has to run it.
+            agent.pretrained, agent.imitated = agent.pretrained and verb != "pretrain", False
+            raise
+        # between the runs of updates, which catch it themselves
+        warnings.warn(f"{verb}: interrupted; what was learnt is kept", stacklevel=3)
+        fit.interrupted = True
+    finally:
+        agent.interrupted = fit.interrupted
+    agent.num_phases += 1
+    agent.unfinished_start = None
+    if checkpoint is not None:
+        checkpoint.finish(agent_document(agent))
+
+
+def _open_checkpoint(
+    agent: ImitationAgent, folder: Path, verb: str, data: Trajectories | Callable[[], Trajectories]
+) -> PhaseCheckpoint:
+    """The checkpoint of a phase that is about to start, or to go on."""
+    if agent.unfinished_start is None:
+        # The first weights of an agent without a seed differ from process to process, and decide nothing else.
+        known = agent.seed is not None or agent.pretrained or agent.imitated
+        agent.unfinished_start = _digest(_tensors(agent)) if known else "fresh"
+    described = description(agent)
+    identity = {
+        "agent": described["class"],
+        "hyper-parameters": [described["config"], agent.policy_kwargs],
+        "spaces": [described["observation_space"], described["action_space"]],
+        "seed": agent.seed,
+        "data": f"{agent.play_timesteps} steps of its own"
+        if callable(data)
+        else _digest(part for trajectory in data for part in _arrays(trajectory)),
+        "start": agent.unfinished_start,
+    }
+    path = folder / f"{agent.num_phases:02d}-{verb}.zip"
+    return PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
+
+
+def _tensors(agent: ImitationAgent) -> Iterator[Tensor]:
+    """All that training starts from."""
+    yield agent.generator.get_state()
+    for state in agent.get_parameters().values():
+        yield from state.values()
+
+
+def _arrays(trajectory: Trajectory) -> Iterator[Array]:
+    yield from sensors(trajectory.observations).values()
+    if trajectory.actions is not None:
+        yield trajectory.actions
+
+
+def _digest(arrays: Iterable[Tensor | Array]) -> str:
+    """Equal for equal contents in equal shapes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in arrays:
+        array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

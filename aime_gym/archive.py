@@ -1,0 +1,123 @@
+"""A file of JSON and tensors: a zip archive with one document and one safetensors file. Reading it runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+FORMAT = 2
+_DOCUMENT, _TENSORS = "document.json", "tensors.safetensors"
+#: Stands in the JSON document where a tensor was, with its name in the safetensors file.
+_REFERENCE = "$tensor"
+
+Source: TypeAlias = str | os.PathLike[str] | IO[bytes]
+
+
+def write_archive(target: Source, document: Mapping[str, Any]) -> None:
+    """Write a nested document of JSON values and tensors, in one piece or not at all.
+
+    :param target: a path, which gets the suffix ``.zip`` if it has none, or a binary file.
+    """
+    if not isinstance(target, str | os.PathLike):
+        _write(target, document)
+        return
+    with atomically(_with_suffix(target)) as file:
+        _write(file, document)
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file in one piece or not at all: it takes its name once it is complete, and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(file: IO[bytes], document: Mapping[str, Any]) -> None:
+    tensors: dict[str, Tensor] = {}
+    # NumPy's numbers are welcome as hyper-parameters.
+    text = json.dumps(
+        {"format": FORMAT, **_without_tensors(document, "", tensors)}, indent=1, default=lambda number: number.item()
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_DOCUMENT, text)
+        archive.writestr(_TENSORS, safetensors.torch.save(tensors))
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a nested value; its tensors go to ``tensors``, named by where they were."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {_REFERENCE: name}
+    prefix = f"{name}/" if name else ""
+    if isinstance(value, Mapping):
+        if bad := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"document: expected str keys in {name!r}, got {bad[0]!r}")
+        return {key: _without_tensors(part, f"{prefix}{key}", tensors) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(part, f"{prefix}{index}", tensors) for index, part in enumerate(value)]
+    return value
+
+
+def read_archive(source: Source, *, what: str = "an agent's file") -> dict[str, Any]:
+    """Read what :func:`write_archive` wrote; lists stand for tuples.
+
+    :param what: what is expected there, for the errors.
+    :raises FileNotFoundError: no such file.
+    :raises ValueError: the file is damaged, of another format, or something else.
+    """
+    path = _with_suffix(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(path, Path) and not path.is_file():
+        raise FileNotFoundError(f"path: expected {what}, found none at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            document = json.loads(archive.read(_DOCUMENT))
+            tensors = safetensors.torch.load(archive.read(_TENSORS))
+            found = document.get("format") if isinstance(document, dict) else None
+            if found == FORMAT:
+                document = _with_tensors(document, tensors)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        KeyError,
+        ValueError,
+        SafetensorError,
+        EOFError,
+    ) as error:
+        raise ValueError(f"path: expected {what}, got {path} ({type(error).__name__}: {error})") from error
+    if found != FORMAT:
+        raise ValueError(f"path: expected {what} of format {FORMAT}, got format {found} in {path}")
+    return document
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_REFERENCE}:
+            return tensors[value[_REFERENCE]]
+        return {key: _with_tensors(part, tensors) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_tensors(part, tensors) for part in value]
+    return value
+
+
+def _with_suffix(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(".zip")

@@ -1,0 +1,142 @@
+"""A pretrained world model as a file of its own: learnt once from play, it serves every task of the same body.
+
+One ``.safetensors`` file holds the weights of a world model and of its inverse model. Its metadata, which any reader of
+the format shows, says what they are: configuration, sensors with their sizes, size of an action. Reading it runs no
+code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from aime_gym.archive import atomically
+from aime_gym.models.config import WorldModelConfig
+from aime_gym.models.inverse import LatentInverseModel
+from aime_gym.models.world_model import WorldModel
+
+SUFFIX = ".safetensors"
+_FORMAT = "aime_gym world model 1"
+_DESCRIPTION = ("configuration", "sensors", "action_size")
+_MODULES = ("world_model", "inverse_model")
+
+
+@dataclass(frozen=True)
+class PretrainedWorldModel:
+    """What a world model's file holds.
+
+    :param sensors: features of each sensor.
+    :param weights: of both modules, by ``world_model.`` or ``inverse_model.`` and the name in the module.
+    :param digest: equal for equal contents.
+    """
+
+    path: Path
+    config: WorldModelConfig
+    sensors: dict[str, int]
+    action_size: int
+    weights: Mapping[str, Tensor]
+    digest: str
+
+    def restore(self, world_model: WorldModel, inverse_model: LatentInverseModel) -> None:
+        """Give models for an environment's body the file's weights.
+
+        :raises ValueError: a file for other sensors or actions, or one whose weights are not what its configuration
+            says.
+        """
+        sensors, action_size = world_model.sensors, world_model.action_size
+        if (self.sensors, self.action_size) != (sensors, action_size):
+            raise ValueError(
+                f"world_model: expected the environment's sensors {sensors} and {action_size} actions, got "
+                f"{self.sensors} and {self.action_size} actions in {self.path}"
+            )
+        for name, module in zip(_MODULES, (world_model, inverse_model), strict=True):
+            prefix = f"{name}."
+            weights = {key.removeprefix(prefix): part for key, part in self.weights.items() if key.startswith(prefix)}
+            try:
+                module.load_state_dict(weights)
+            except RuntimeError as error:
+                raise _unreadable(self.path, error) from error
+
+
+def imported_world_model(value: Any) -> PretrainedWorldModel | None:
+    """Read the file that a hyper-parameter names by its path; ``None`` for a configuration, or the name of a preset.
+
+    :raises FileNotFoundError: no such file.
+    :raises ValueError: a damaged file, or one of something else.
+    """
+    is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(SUFFIX))
+    return read_world_model(value) if is_path else None
+
+
+def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inverse_model: LatentInverseModel) -> None:
+    """Write both models to a file, in one piece or not at all.
+
+    :param path: gets the suffix ``.safetensors`` if it has none.
+    :raises ValueError: another suffix.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_suffix(SUFFIX)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"world_model: expected a path ending in {SUFFIX}, got {path}")
+    weights = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, module in zip(_MODULES, (world_model, inverse_model), strict=True)
+        for key, tensor in module.state_dict().items()
+    }
+    values = asdict(world_model.config), world_model.sensors, world_model.action_size
+    description = dict(zip(_DESCRIPTION, map(json.dumps, values), strict=True))
+    metadata = {"format": _FORMAT, **description, "digest": _digest(description, weights)}
+    with atomically(path) as file:
+        file.write(safetensors.torch.save(weights, metadata))
+
+
+def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
+    """Read what :func:`write_world_model` wrote.
+
+    :raises FileNotFoundError: no such file.
+    :raises ValueError: a damaged file, of another format, or of something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"world_model: expected a world model's file, found none at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    found = metadata.get("format")
+    if found != _FORMAT:
+        raise ValueError(f"world_model: expected a file of the format {_FORMAT!r}, got {found!r} in {path}")
+    try:
+        description = {name: metadata[name] for name in _DESCRIPTION}
+        if _digest(description, weights) != metadata["digest"]:
+            raise ValueError("its contents do not match their digest")
+        config, sensors, action_size = map(json.loads, description.values())
+        return PretrainedWorldModel(path, WorldModelConfig(**config), sensors, action_size, weights, metadata["digest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(f"world_model: expected a world model's file, got {path} ({type(error).__name__}: {reason})")
+
+
+def _digest(description: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
+    """Equal for equal contents, in whatever order a file has them."""
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(weights):
+        array = weights[name].numpy()
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The environments an agent is made with, goes on with and is evaluated in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecMonitor,
+    VecNormalize,
+)
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.registry import make_agent
+from aime_gym.testing import toy
+from aime_gym.testing.subject import Subject, assert_identical, parameters
+
+#: What SB3's users wrap the toy task in, and how many copies there are.
+ENVIRONMENTS: dict[str, tuple[Callable[[], GymEnv], int]] = {
+    "plain": (toy.PointMass, 1),
+    "Monitor": (lambda: Monitor(toy.PointMass()), 1),
+    "DummyVecEnv": (lambda: DummyVecEnv([toy.PointMass] * 3), 3),
+    "VecMonitor": (lambda: VecMonitor(DummyVecEnv([toy.PointMass] * 2)), 2),
+    "VecCheckNan": (lambda: VecCheckNan(DummyVecEnv([toy.PointMass])), 1),
+    "make_vec_env": (lambda: make_vec_env(toy.PointMass, n_envs=2, seed=0), 2),
+    "VecNormalize of rewards": (lambda: _normalized(toy.PointMass, norm_obs=False), 1),
+    # Not the default, which starts Python anew for each copy.
+    "SubprocVecEnv": (lambda: SubprocVecEnv([toy.PointMass] * 2, start_method="fork"), 2),
+}
+
+
+def _normalized(make: Callable[[], gym.Env], **options: Any) -> VecNormalize:
+    return VecNormalize(DummyVecEnv([make]), **options)
+
+
+class EnvironmentContract(Subject):
+    """The constructor, ``set_env``, ``get_env``, ``evaluate_policy``."""
+
+    @pytest.mark.parametrize("case", ENVIRONMENTS)
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_environments_of_sb3(self, case: str, learnt: ImitationAgent) -> None:
+        make, copies = ENVIRONMENTS[case]
+        env = make()
+        try:
+            # What the agent is made with decides nothing about what it learns from data.
+            agent = self.make(env)
+            assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
+            _, play, demos = toy.task()
+            agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+            assert_identical(parameters(agent), parameters(learnt))
+            mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
+            assert np.isfinite(mean)
+            other = self.make()
+            other.set_env(env)
+            assert other.n_envs == other.get_env().num_envs == copies  # type: ignore[union-attr]
+            assert agent.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
+            assert other.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
+        finally:
+            env.close()
+
+    def test_normalised_observations_are_refused(self) -> None:
+        agent = self.make()
+        for refuse in (self.make, agent.set_env):
+            with pytest.raises(ValueError, match=r"^env: .*norm_obs=False"):
+                refuse(_normalized(toy.PointMass))
+        assert agent.get_vec_normalize_env() is None
+
+    def test_forms_of_the_constructor(self) -> None:
+        env, arguments = toy.PointMass(), {**self.tiny, "seed": 0}
+        expected = parameters(make_agent(self.agent, env, **arguments))
+        for agent in (
+            make_agent(self.agent, env=env, **arguments),
+            make_agent(self.agent, "MlpPolicy", env, **arguments),
+            make_agent(self.agent, env=env, policy="MlpPolicy", **arguments),
+            make_agent(self.agent, "MultiInputPolicy", env=env, **arguments),
+            self.kind("MlpPolicy", env, **arguments),
+        ):
+            assert type(agent) is self.kind
+            assert_identical(parameters(agent), expected)
+        with pytest.raises(ValueError, match=r"^env: expected one environment"):
+            make_agent(self.agent, env, env=env)
+
+    def test_an_environment_by_its_id(self) -> None:
+        for agent in (self.make("Pendulum-v1"), make_agent(self.agent, "MlpPolicy", "Pendulum-v1", **self.tiny)):
+            env = agent.get_env()
+            assert isinstance(env, VecEnv)
+            action, _ = agent.predict(env.reset())  # type: ignore[arg-type]
+            assert action.shape == (1, 1)
+
+    def test_a_refused_environment_changes_nothing(self) -> None:
+        agent = self.make()
+        env, before = agent.get_env(), parameters(agent)
+        for wrong in (gym.make("Pendulum-v1"), _normalized(lambda: gym.make("Pendulum-v1"), norm_obs=False)):
+            with pytest.raises(ValueError, match=r"env: expected the spaces"):
+                agent.set_env(wrong)
+            assert agent.get_env() is env
+            assert agent.get_vec_normalize_env() is None
+        assert_identical(parameters(agent), before)
+
+    def test_set_env_takes_any_number_of_copies(self, learnt: ImitationAgent) -> None:
+        agent = self.make()
+        agent.set_parameters(learnt.get_parameters())
+        for copies in (3, 1):
+            agent.set_env(DummyVecEnv([toy.PointMass] * copies))
+            env = agent.get_env()
+            assert env is not None
+            actions, _ = agent.predict(env.reset())  # type: ignore[arg-type]
+            assert len(actions) == agent.n_envs == copies
+        agent.set_env(env, force_reset=False)
+        assert agent.get_env() is env
+
+    def test_an_agent_seeds_its_environment(self) -> None:
+        first, second = self.make(toy.PointMass(), seed=4), self.make(toy.PointMass(), seed=4)
+        np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
+
+    def test_data_of_other_spaces_is_refused(self) -> None:
+        agent = self.make(DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2))
+        with pytest.raises(ValueError, match=r"^play.*shape"):
+            agent.pretrain(toy.task().play, progress_bar=False)
+        with pytest.raises(ValueError, match=r"^demos.*shape"):
+            agent.imitate(toy.task().demos, progress_bar=False)
+        assert agent.num_updates == 0

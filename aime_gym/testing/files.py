@@ -1,0 +1,288 @@
+"""``save``, ``load``, ``get_parameters``, ``set_parameters``; and files that nobody should have opened."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.registry import agent_class, load_agent
+from aime_gym.archive import read_archive, write_archive
+from aime_gym.testing import toy
+from aime_gym.testing.acting import observations
+from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.types import Array
+
+_LOAD_AND_ACT = """
+import sys, numpy as np
+from aime_gym.agents.registry import load_agent
+{prepare}
+from aime_gym.testing.files import rollout
+for path in sys.argv[2:]:
+    agent = load_agent(path)
+    assert agent.seed == 0
+    np.save(path + ".npy", rollout(agent, np.load(sys.argv[1])))
+"""
+
+
+def rollout(agent: ImitationAgent, batches: Array) -> Array:
+    """Most likely and sampled actions, in turns."""
+    state, actions = None, []
+    for batch in batches:
+        for deterministic in (True, False):
+            action, state = agent.predict(batch, state, deterministic=deterministic)
+            actions.append(action)
+    return np.stack(actions)
+
+
+def of_another_format(source: Path, target: Path) -> None:
+    """The same file as a later version may write it."""
+    with zipfile.ZipFile(source) as whole, zipfile.ZipFile(target, "w") as archive:
+        for name in whole.namelist():
+            document = json.loads(whole.read(name)) | {"format": 99} if name.endswith(".json") else None
+            archive.writestr(name, json.dumps(document) if document else whole.read(name))
+
+
+def payload(witness: Path) -> bytes:
+    """A pickle that makes a file when it is loaded; written by hand, since nothing here may read or write pickles."""
+    return f"cbuiltins\nopen\n(V{witness}\nVw\ntR.".encode()
+
+
+def _planted_beside(agent: Path, pickle: bytes, target: Path) -> None:
+    with zipfile.ZipFile(agent) as whole, zipfile.ZipFile(target, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name))
+        for name in ("data.pkl", "archive/data.pkl", "policy.pth", "data"):
+            archive.writestr(name, pickle)
+
+
+def _planted_as(member: str) -> Callable[[Path, bytes, Path], None]:
+    def plant(agent: Path, pickle: bytes, target: Path) -> None:
+        with zipfile.ZipFile(agent) as whole, zipfile.ZipFile(target, "w") as archive:
+            for name in whole.namelist():
+                archive.writestr(name, pickle if name == member else whole.read(name))
+
+    return plant
+
+
+def _planted_in_sb3(agent: Path, pickle: bytes, target: Path) -> None:
+    buffer = io.BytesIO()
+    PPO("MlpPolicy", toy.PointMass(), n_steps=8, batch_size=8, device="cpu").save(buffer)
+    with zipfile.ZipFile(buffer) as whole, zipfile.ZipFile(target, "w") as archive:
+        for name in whole.namelist():
+            if name != "data":
+                archive.writestr(name, pickle if name.endswith(".pth") else whole.read(name))
+        data = json.loads(whole.read("data"))
+        for value in data.values():  # where SB3 keeps its pickles
+            if isinstance(value, dict) and ":serialized:" in value:
+                value[":serialized:"] = base64.b64encode(pickle).decode()
+        archive.writestr("data", json.dumps(data))
+
+
+def _planted_alone(agent: Path, pickle: bytes, target: Path) -> None:
+    target.write_bytes(pickle)
+
+
+#: Ways to smuggle a pickle in, and whether the rest is an agent's file, which may be read around it.
+PLANTS: dict[str, tuple[Callable[[Path, bytes, Path], None], bool]] = {
+    "beside an agent": (_planted_beside, True),
+    "as the document": (_planted_as("document.json"), False),
+    "as the tensors": (_planted_as("tensors.safetensors"), False),
+    "in a file of SB3": (_planted_in_sb3, False),
+    "alone": (_planted_alone, False),
+}
+
+
+class FileContract(Subject):
+    """What was saved is what is loaded, and nothing else is."""
+
+    def test_a_new_process_acts_the_same(self, tmp_path: Path) -> None:
+        agent = self.make(toy.task().env)
+        phases: dict[str, Callable[[], object]] = {
+            "new": lambda: None,
+            "pretrained": lambda: agent.pretrain(toy.task().play, progress_bar=False),
+            "imitated": lambda: agent.imitate(toy.task().demos, progress_bar=False),
+        }
+        expected = {}
+        for phase, run in phases.items():
+            run()
+            agent.save(tmp_path / phase)
+            expected[phase] = rollout(agent, observations())
+        np.save(tmp_path / "observations.npy", observations())
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _LOAD_AND_ACT.format(prepare=self._prepare()),
+                str(tmp_path / "observations.npy"),
+                *(str(tmp_path / f"{phase}.zip") for phase in phases),
+            ],
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""},
+        )
+        for phase, actions in expected.items():
+            np.testing.assert_array_equal(np.load(tmp_path / f"{phase}.zip.npy"), actions, err_msg=phase)
+
+    def _prepare(self) -> str:
+        """Import whatever defines the agent: that registers it, or is registered here."""
+        kind = self.kind
+        return (
+            f"from {kind.__module__} import {kind.__name__}\n"
+            f"from aime_gym.agents.registry import register_agent\n"
+            f"register_agent({self.agent!r}, {kind.__name__})"
+        )
+
+    @pytest.mark.filterwarnings("error")
+    def test_targets_of_save(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        made: dict[str | Path, Path] = {
+            str(tmp_path / "text"): tmp_path / "text.zip",
+            tmp_path / "path": tmp_path / "path.zip",
+            tmp_path / "suffix.zip": tmp_path / "suffix.zip",
+            tmp_path / "missing" / "folders" / "agent": tmp_path / "missing" / "folders" / "agent.zip",
+            tmp_path / "run.0": tmp_path / "run.0",
+        }
+        for target, path in made.items():
+            learnt.save(target)
+            assert path.is_file()
+            assert_identical(parameters(self.kind.load(target)), parameters(learnt))
+        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(made.values())
+        buffer = io.BytesIO()
+        learnt.save(buffer)
+        for _ in range(2):
+            assert_identical(parameters(self.kind.load(buffer)), parameters(learnt))
+        with tempfile.TemporaryFile() as file:
+            learnt.save(file)
+            file.seek(0)
+            assert_identical(parameters(load_agent(file)), parameters(learnt))
+
+    def test_a_loaded_agent_goes_on_as_the_saved_one(self, tmp_path: Path) -> None:
+        env, _, demos = toy.task()
+        agent = self.trained()
+        agent.save(tmp_path / "agent")
+        loaded = self.kind.load(tmp_path / "agent", env=env)
+        for attribute in ("config", "seed", "pretrained", "imitated", "num_updates", "num_timesteps", "play_timesteps"):
+            assert getattr(loaded, attribute) == getattr(agent, attribute), attribute
+        assert loaded.observation_space == agent.observation_space
+        assert loaded.action_space == agent.action_space
+        for one in (agent, loaded):
+            one.imitate(demos, progress_bar=False)
+        assert_identical(parameters(loaded), parameters(agent))
+
+    def test_load_takes_an_environment_and_a_seed(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        learnt.save(tmp_path / "agent")
+        first, second = (self.kind.load(tmp_path / "agent", env=toy.PointMass(), seed=3) for _ in range(2))
+        np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
+        assert first.seed == 3
+        np.testing.assert_array_equal(rollout(first, observations()), rollout(second, observations()))
+        with pytest.raises(ValueError, match=r"env: expected the spaces"):
+            self.kind.load(tmp_path / "agent", env=gym.make("Pendulum-v1"))
+        with pytest.raises(ValueError, match=r"^policy_kwargs: "):
+            self.kind.load(tmp_path / "agent", policy_kwargs={"hidden": 3})
+        with pytest.raises(ValueError, match=r"learning_rat_: unknown hyper-parameter"):
+            self.kind.load(tmp_path / "agent", learning_rat_=3)
+
+    # get_parameters, set_parameters
+
+    def test_parameters_are_all_that_acts(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        learnt.save(tmp_path / "agent")
+        for given in (learnt.get_parameters(), tmp_path / "agent", str(tmp_path / "agent.zip")):
+            other = self.make(seed=9)
+            other.set_parameters(given)
+            assert_identical(parameters(other), parameters(learnt))
+            other.acting_generator.set_state(learnt.acting_generator.get_state())
+            np.testing.assert_array_equal(rollout(other, observations()), rollout(learnt, observations()))
+
+    def test_wrong_parameters_are_named(self, learnt: ImitationAgent) -> None:
+        whole = learnt.get_parameters()
+        with pytest.raises(ValueError, match=r"module_of_others"):
+            self.make().set_parameters(whole | {"module_of_others": {}})
+        with pytest.raises(ValueError, match=r"module_of_others"):
+            self.make().set_parameters({"module_of_others": {}}, exact_match=False)
+        agent = self.make()
+        before = parameters(agent)
+        with pytest.raises(FileNotFoundError):
+            agent.set_parameters("nowhere")
+        agent.set_parameters({}, exact_match=False)
+        assert_identical(parameters(agent), before)
+        for name, state in whole.items():
+            others = {other: tensors for other, tensors in whole.items() if other != name}
+            with pytest.raises(ValueError, match=name):
+                agent.set_parameters(others)
+            if state:
+                first = next(iter(state))
+                with pytest.raises((ValueError, RuntimeError), match=first):
+                    agent.set_parameters(others | {name: {key: state[key] for key in state if key != first}})
+
+    # Files of others
+
+    def test_files_of_others_are_refused(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        learnt.save(tmp_path / "agent")
+        other = agent_class("bc" if self.agent != "bc" else "bco")
+        for refuse in (other.load, other("MlpPolicy", toy.PointMass()).set_parameters):
+            with pytest.raises(ValueError, match=rf"expected a file of {other.__name__}"):
+                refuse(tmp_path / "agent")
+        document = read_archive(tmp_path / "agent")
+        write_archive(tmp_path / "stranger", document | {"class": "Stranger"})
+        for load in (self.kind.load, load_agent):
+            with pytest.raises(ValueError, match=r"path: expected a file of .*got one of Stranger"):
+                load(tmp_path / "stranger")
+            with pytest.raises(FileNotFoundError, match=r"nothing"):
+                load(tmp_path / "nothing")
+
+    def test_damaged_files_are_refused(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        learnt.save(tmp_path / "agent")
+        content = (tmp_path / "agent.zip").read_bytes()
+        damages = {
+            "torn": content[: len(content) // 2],
+            "text": b"not an archive",
+            "empty": b"",
+            "flipped": content.replace(b'"pretrained"', b'"otherwise.."'),
+        }
+        for name, damaged in damages.items():
+            (tmp_path / name).with_suffix(".zip").write_bytes(damaged)
+        document = read_archive(tmp_path / "agent")
+        for part in ("attributes", "parameters", "generators", "config", "observation_space"):
+            write_archive(tmp_path / f"without-{part}", {k: v for k, v in document.items() if k != part})
+            damages[f"without-{part}"] = b""
+        for module, state in document["parameters"].items():
+            write_archive(
+                tmp_path / f"half-{module}", document | {"parameters": {module: dict(list(state.items())[1:])}}
+            )
+            damages[f"half-{module}"] = b""
+        for name in damages:
+            with pytest.raises(ValueError, match=r"^path: expected"):
+                self.kind.load(tmp_path / name)
+
+    def test_another_format_is_named(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+        learnt.save(tmp_path / "agent")
+        of_another_format(tmp_path / "agent.zip", tmp_path / "new.zip")
+        with pytest.raises(ValueError, match=r"path: expected an agent's file of format .*, got format 99"):
+            self.kind.load(tmp_path / "new")
+
+    @pytest.mark.parametrize("place", PLANTS)
+    def test_a_planted_pickle_never_runs(self, place: str, learnt: ImitationAgent, tmp_path: Path) -> None:
+        plant, readable = PLANTS[place]
+        learnt.save(tmp_path / "agent")
+        plant(tmp_path / "agent.zip", payload(tmp_path / "witness"), tmp_path / "planted.zip")
+        loads: tuple[Callable[[Path], Any], ...] = (self.kind.load, load_agent, self.make().set_parameters)
+        for load in loads:
+            if readable:
+                load(tmp_path / "planted.zip")
+            else:
+                with pytest.raises(ValueError, match=r"path: expected an agent's file"):
+                    load(tmp_path / "planted.zip")
+        assert not (tmp_path / "witness").exists()

@@ -1,0 +1,74 @@
+"""The agent under test, and what the tests of the contract share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.registry import agent_class, make_agent
+from aime_gym.testing import toy
+
+#: Phases, in their order.
+PHASES = ("pretrain", "imitate")
+
+
+class Subject:
+    """Which agent is tested, and with what hyper-parameters."""
+
+    #: The registered name.
+    agent: ClassVar[str] = ""
+    #: With these, everything runs in a moment: a few updates, and more than one in ``imitate``.
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    #: With these, the agent comes closer to the toy task's expert than to chance; ``None`` leaves that test out.
+    learning: ClassVar[Mapping[str, Any] | None] = None
+
+    @property
+    def kind(self) -> type[ImitationAgent]:
+        return agent_class(self.agent)
+
+    def make(self, env: GymEnv | str | None = None, *, seed: int | None = 0, **changes: Any) -> ImitationAgent:
+        """A tiny agent that has learnt nothing, on the toy task unless told otherwise."""
+        env = env if env is not None else toy.PointMass()
+        return make_agent(self.agent, env, seed=seed, **{**self.tiny, **changes})
+
+    def trained(self, task: toy.Task | None = None, *, callback: MaybeCallback = None, **changes: Any) -> Any:
+        """A tiny agent after both phases."""
+        task = task if task is not None else toy.task()
+        agent = self.make(task.env, **changes)
+        agent.pretrain(task.play, callback=callback, progress_bar=False)
+        return agent.imitate(task.demos, callback=callback, progress_bar=False)
+
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the machine has: the tests compare bits."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    @pytest.fixture
+    def learnt(self) -> ImitationAgent:
+        """A tiny agent after both phases, seed 0, for tests that leave it as it is."""
+        make: Callable[[], Subject] = type(self)
+        return _trained_once(make)
+
+
+@functools.cache
+def _trained_once(make: Callable[[], Subject]) -> ImitationAgent:
+    agent: ImitationAgent = make().trained()
+    return agent
+
+
+def parameters(agent: ImitationAgent) -> dict[str, torch.Tensor]:
+    """A copy of all that the agent has learnt, by name."""
+    return {f"{m}/{n}": t.clone() for m, state in agent.get_parameters().items() for n, t in state.items()}
+
+
+def assert_identical(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> None:
+    """To the last bit."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name

@@ -1,0 +1,201 @@
+"""What the two phases learn, and what it depends on."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.logger import configure
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.testing import toy
+from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.types import Trajectory
+
+
+class TrainingContract(Subject):
+    """``pretrain``, ``imitate``, ``infer_actions``, ``learn``."""
+
+    @pytest.mark.parametrize(("task", "bound"), [(toy.PointMass, 0.6), (toy.DiscretePointMass, 0.5)])
+    def test_learns_the_toy_task(self, task: type[toy.PointMass], bound: float) -> None:
+        if self.learning is None:
+            pytest.skip("learning = None")
+        env, play, demos = toy.task(task, play=60, demos=10)
+        if not self._acts_in(env):
+            pytest.skip(f"{self.agent} refuses {env.action_space}")
+        agent = self.make(env, **self.learning)
+        agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+        assert toy.score(env, agent) > bound
+
+    def _acts_in(self, env: gym.Env) -> bool:
+        """Whether the agent knows such actions; the only way not to is to say so when it is made."""
+        try:
+            self.make(env)
+        except NotImplementedError as error:
+            assert str(error).startswith("action_space: ")  # noqa: PT017
+            return False
+        return True
+
+    def test_same_seed_same_agent_whatever_others_draw(self) -> None:
+        def draw(*_: object) -> None:
+            random.random()
+            torch.rand(1)
+            np.random.rand()  # noqa: NPY002
+
+        first = self.trained()
+        draw()
+        assert_identical(parameters(first), parameters(self.trained(callback=draw)))
+        other = self.trained(seed=1)
+        assert any(not torch.equal(t, parameters(other)[name]) for name, t in parameters(first).items())
+
+    def test_global_randomness_is_left_alone(self) -> None:
+        agent = self.make()
+        torch.rand(1)  # away from where any seed leaves it
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+        agent.pretrain(toy.task().play, progress_bar=False).imitate(toy.task().demos, progress_bar=False)
+        agent.predict(np.zeros(2, np.float32))
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
+
+    def test_another_seed_of_an_agent_without_one(self) -> None:
+        first, second = self.trained(seed=None), self.trained(seed=None)
+        assert any(not torch.equal(t, parameters(second)[name]) for name, t in parameters(first).items())
+
+    def test_a_second_imitate_is_a_new_policy(self) -> None:
+        _, play, demos = toy.task()
+        fresh, again = self.make(), self.make()
+        for agent in (fresh, again):
+            agent.pretrain(play, progress_bar=False)
+        again.imitate(demos[:2], progress_bar=False)
+        for agent in (fresh, again):
+            agent.set_random_seed(5)
+            agent.imitate(demos, progress_bar=False)
+        assert_identical(parameters(fresh), parameters(again))
+
+    def test_poisoned_demonstration_actions_change_nothing(self) -> None:
+        if self.kind.needs_demonstration_actions:
+            pytest.skip("an oracle")
+        env, play, demos = toy.task()
+        poisoned = [replace(demo, actions=np.full_like(demo.actions, np.nan)) for demo in demos]
+        assert_identical(parameters(self.trained()), parameters(self.trained(toy.Task(env, play, poisoned))))
+
+    def test_training_leaves_the_data_alone(self) -> None:
+        _, play, demos = toy.task()
+        before = [(t.observations.copy(), t.actions.copy()) for t in (*play, *demos)]  # type: ignore[union-attr]
+        self.trained()
+        for t, (observations, actions) in zip((*play, *demos), before, strict=True):
+            np.testing.assert_array_equal(t.observations, observations)
+            np.testing.assert_array_equal(t.actions, actions)
+
+    def test_phases_count_updates_and_no_environment_steps(self) -> None:
+        agent = self.make()
+        assert (agent.pretrained, agent.imitated, agent.num_updates) == (False, False, 0)
+        agent.pretrain(toy.task().play, progress_bar=False)
+        assert agent.pretrained
+        assert not agent.imitated
+        before = agent.num_updates
+        agent.imitate(toy.task().demos, progress_bar=False)
+        assert agent.imitated
+        assert not agent.interrupted
+        assert agent.num_updates > before, "imitate has to make its updates in fit.run"
+        assert agent.num_timesteps == 0
+
+    def test_metrics_reach_the_logger_of_sb3(self, tmp_path: Path) -> None:
+        agent = self.make()
+        agent.set_logger(configure(str(tmp_path), ["csv"]))
+        agent.pretrain(toy.task().play, progress_bar=False).imitate(toy.task().demos, progress_bar=False)
+        assert "policy/loss" in (tmp_path / "progress.csv").read_text()
+
+    def test_metrics_reach_tensorboard(self, tmp_path: Path) -> None:
+        _, play, demos = toy.task()
+        for _ in range(2):
+            self.trained(tensorboard_log=str(tmp_path))
+        self.make(play=play, demonstrations=demos, tensorboard_log=str(tmp_path)).learn(0, tb_log_name="sb3")
+        folders = {path.parent.name for path in tmp_path.rglob("events.out.tfevents*")}
+        assert folders == {"pretrain_1", "imitate_1", "pretrain_2", "imitate_2", "sb3_pretrain_1", "sb3_imitate_1"}
+
+    @pytest.mark.parametrize("task", [toy.PointMass, toy.DiscretePointMass])
+    def test_infer_actions_keeps_everything_else(self, task: type[toy.PointMass]) -> None:
+        if not self._acts_in(task()):
+            pytest.skip(f"{self.agent} refuses {task().action_space}")
+        env, play, demos = toy.task(task)
+        inferred = self.trained(toy.Task(env, play, demos)).infer_actions(demos)
+        assert len(inferred) == len(demos)
+        for before, after in zip(demos, inferred, strict=True):
+            np.testing.assert_array_equal(before.observations, after.observations)
+            assert after.actions is not None
+            assert len(after.actions) == len(before)
+            assert all(env.action_space.contains(action) for action in after.actions)
+
+    def test_trajectories_of_unequal_length(self) -> None:
+        env, play, demos = toy.task()
+        self.trained(toy.Task(env, [_short(play[0]), *play[1:5]], [_short(demos[0]), *demos[1:5]]))
+
+    def test_one_short_trajectory_is_enough(self) -> None:
+        env, play, demos = toy.task()
+        agent = self.trained(toy.Task(env, [_short(play[0])], [_short(demos[0])]))
+        assert np.isfinite(toy.mean_return(env, agent, 1))
+
+    def test_imitate_alone_collects_the_play_that_it_needs(self) -> None:
+        demos = toy.task().demos
+        agent = self.make(play_timesteps=2 * toy.STEPS)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            agent.imitate(demos, progress_bar=False)
+        said = any("collecting" in str(warning.message) for warning in caught)
+        assert said == agent.pretrained == self.kind.needs_play
+        assert agent.imitated
+        assert agent.num_timesteps == 2 * toy.STEPS * self.kind.needs_play
+
+    def test_an_accelerator_learns_what_the_cpu_can_use(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.undo()
+        if not torch.cuda.is_available():
+            pytest.skip("no accelerator")
+        agent = self.trained(device="cuda")
+        assert all(tensor.is_cuda for tensor in parameters(agent).values())
+        agent.save(tmp_path / "agent")
+        on_cpu = self.kind.load(tmp_path / "agent", device="cpu")
+        observation = np.zeros((3, 2), np.float32)
+        action, state = agent.predict(observation, deterministic=True)
+        np.testing.assert_allclose(on_cpu.predict(observation, deterministic=True)[0], action, atol=1e-3)
+        assert on_cpu.predict(observation, state)[0].shape == action.shape
+
+    # learn
+
+    def test_learn_zero_runs_the_phases_on_the_data_of_the_constructor(self, learnt: ImitationAgent) -> None:
+        _, play, demos = toy.task()
+        agent = self.make(play=play, demonstrations=demos)
+        assert agent.learn(0) is agent
+        assert agent.pretrained
+        assert agent.imitated
+        assert agent.num_timesteps == 0
+        # The same as by the verbs, and once only.
+        assert_identical(parameters(agent), parameters(learnt))
+        updates = agent.num_updates
+        agent.learn(0)
+        assert agent.num_updates == updates
+        assert_identical(parameters(agent), parameters(learnt))
+
+    def test_learn_refuses_before_any_training(self) -> None:
+        _, play, demos = toy.task()
+        agent = self.make(play=play, demonstrations=demos)
+        with pytest.raises(NotImplementedError, match=r"use imitate"):
+            agent.learn(5)
+        with pytest.raises(ValueError, match=r"total_timesteps: expected at least 0, got -1"):
+            agent.learn(-1)
+        assert (agent.pretrained, agent.imitated, agent.num_updates) == (False, False, 0)
+        with pytest.raises(ValueError, match=r"^(demos|demonstrations): "):
+            self.make(play=play).learn(0)
+
+
+def _short(trajectory: Trajectory) -> Trajectory:
+    """One step."""
+    assert trajectory.actions is not None
+    assert isinstance(trajectory.observations, np.ndarray)
+    return Trajectory(trajectory.observations[:2], trajectory.actions[:1])

@@ -1,0 +1,96 @@
+"""Regressions of actions on the latent features of filtered trajectories: inverse model and cloned policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aime_gym.data import TrajectoryDataset
+from aime_gym.models.inverse import LatentInverseModel
+from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.sources import RecordedActions
+from aime_gym.models.world_model import WorldModel
+from aime_gym.training.filtering import Filtered, filter_trajectories
+from aime_gym.training.fit import Fit
+from aime_gym.training.optimizer import Optimizer
+from aime_gym.types import Metrics
+
+#: Records of a minibatch.
+_BATCH = 512
+_LEARNING_RATE = 1e-3
+#: Records on which the inverse model's error is measured, and the least variance that is believed.
+_ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
+
+
+def fit_inverse_model(
+    model: LatentInverseModel, world_model: WorldModel, play: TrajectoryDataset, fit: Fit, *, updates: int
+) -> None:
+    """Regress a_{t-1} on [h, s]_{t-1} and o_t - o_{t-1}, and measure the error that is left.
+
+    The latent states are those of the play data, filtered with its recorded actions. Without a single update the model
+    counts as not fitted.
+    """
+    pre_actions = play.pre_actions
+    assert pre_actions is not None
+    features, _ = filter_trajectories(world_model, play, lambda rows: RecordedActions(pre_actions[rows]))
+    changes, targets = play.changes(), _reached(play)
+    model.standardizer.fit(changes)
+    optimizer = Optimizer([model], _LEARNING_RATE, decay_updates=updates)
+
+    def errors(count: int) -> Tensor:
+        rows = _draw(targets, count, fit.generator)
+        return model(features[rows - 1], changes[rows]) - pre_actions[rows]
+
+    def update() -> Metrics:
+        loss = errors(_BATCH).square().mean()
+        return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+
+    before = fit.updates
+    fit.run("inverse", updates, update, optimizer)
+    model.variance.zero_()
+    if fit.updates > before:
+        with torch.no_grad():
+            model.variance.copy_(errors(_ERROR_SAMPLE).square().mean(0).clamp_min(_MIN_VARIANCE))
+
+
+def clone_actions(
+    policy: TanhGaussianPolicy,
+    demos: TrajectoryDataset,
+    filtered: Filtered,
+    fit: Fit,
+    *,
+    updates: int,
+    start_fraction: float,
+    start_steps: int,
+) -> bool:
+    """Behavioural cloning in the latent space: a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
+
+    By the squared error of the mode: under a likelihood, saturated actions would outweigh all others.
+
+    :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
+    :return: whether the run came to its end.
+    """
+    features, actions = filtered
+    targets = _reached(demos)
+    early = targets[demos.steps()[targets] < start_steps]
+    early_count = round(start_fraction * _BATCH)
+    optimizer = Optimizer([policy], _LEARNING_RATE, decay_updates=updates)
+
+    def update() -> Metrics:
+        rows = torch.cat(
+            [_draw(early, early_count, fit.generator), _draw(targets, _BATCH - early_count, fit.generator)]
+        )
+        loss = (policy(features[rows - 1]).mode - actions[rows]).square().mean()
+        return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+
+    return fit.run("clone", updates, update, optimizer)
+
+
+def _reached(dataset: TrajectoryDataset) -> Tensor:
+    """Rows that an action led to: all but the first one of each trajectory."""
+    return (~dataset.first_rows()).nonzero().squeeze(-1)
+
+
+def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Some of the rows, with replacement."""
+    return rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)]

@@ -1,0 +1,34 @@
+"""The toy task can be told apart: chance, expert, and what lies between."""
+
+import numpy as np
+import pytest
+
+from aime_gym.testing import toy
+
+TASKS = [toy.PointMass, toy.ColumnPointMass, toy.DiscretePointMass, toy.DoublePointMass, toy.SensorsPointMass]
+
+
+@pytest.mark.parametrize("make", TASKS)
+def test_the_expert_is_far_better_than_chance(make):
+    env = make()
+    assert toy.mean_return(env, toy.expert(env)) > 0.5 * toy.mean_return(env, "random")
+    assert toy.mean_return(env, toy.expert(env)) > -15
+
+
+def test_all_variants_are_one_task():
+    """Same seed, same pushes, same positions, whatever they are written as."""
+    plain, column = toy.PointMass(), toy.ColumnPointMass()
+    left, right = toy.demonstrations(plain, 2), toy.demonstrations(column, 2)
+    for one, other in zip(left, right, strict=True):
+        np.testing.assert_allclose(one.observations, other.observations, atol=1e-5)
+        np.testing.assert_allclose(one.actions, 2 * other.actions[..., 0], atol=1e-5)
+
+
+def test_data_is_recorded_once():
+    assert toy.task() is toy.task(toy.PointMass)
+    assert toy.task() is not toy.task(play=2)
+    env, play, demos = toy.task()
+    assert len(play) == 12
+    assert len(demos) == 6
+    assert all(len(trajectory) == toy.STEPS for trajectory in play)
+    assert env.unwrapped is env
