@@ -314,10 +314,15 @@ class ImitationAgent(BaseAlgorithm):
             )
         if reset_num_timesteps:
             self.num_timesteps = 0
+        demos = None
+        if not self.imitated:  # before hours of pretrain
+            demos = self._trajectories(
+                None, self.demonstrations, "demonstrations", need_actions=self.needs_demonstration_actions
+            )
         if self.play is not None and not self.pretrained:
             self.pretrain(callback=callback, tb_log_name=f"{tb_log_name}_pretrain", progress_bar=progress_bar)
-        if not self.imitated:
-            self.imitate(callback=callback, tb_log_name=f"{tb_log_name}_imitate", progress_bar=progress_bar)
+        if demos is not None:
+            self.imitate(demos, callback=callback, tb_log_name=f"{tb_log_name}_imitate", progress_bar=progress_bar)
         return self
 
     @abstractmethod
