@@ -369,14 +369,14 @@ class ImitationAgent(BaseAlgorithm):
         self,
         observation: Observation,
         state: tuple[Array, ...] | None = None,
-        episode_start: Array | None = None,
+        episode_start: Array | bool | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
         """The action for an observation, as SB3's recurrent policies give it.
 
         :param observation: one observation, or a batch (n_envs, ...).
         :param state: what the last call returned; ``None`` starts an episode in every environment.
-        :param episode_start: (n_envs,) bool; rows to start anew.
+        :param episode_start: (n_envs,) bool; rows to start anew. One bool will do for one observation.
         :return: action(s), and the state: arrays with leading dimension ``n_envs``.
         :raises ValueError: an observation, state or ``episode_start`` of another shape.
         """
@@ -387,8 +387,8 @@ class ImitationAgent(BaseAlgorithm):
             before = fresh = self._initial_state(inputs)
             if state is not None:
                 before = self._as_state(state, fresh)
-            if state is not None and episode_start is not None:
-                start = torch.tensor(np.asarray(episode_start, bool), device=self.device)
+            if episode_start is not None:
+                start = torch.tensor(np.atleast_1d(np.asarray(episode_start, bool)), device=self.device)
                 if start.shape != (rows,):
                     raise ValueError(f"episode_start: expected shape {(rows,)}, got {tuple(start.shape)}")
                 before = tuple(

@@ -60,6 +60,12 @@ class ActingContract(Subject):
                 action, state = learnt.predict(observation, state, deterministic=True)
                 np.testing.assert_allclose(together[t][column], action, atol=TOLERANCE)
 
+    def test_one_bool_starts_one_observation(self, learnt: ImitationAgent) -> None:
+        first, second = observations()[0, 0], observations()[1, 0]
+        _, state = learnt.predict(first, deterministic=True)
+        fresh = learnt.predict(second, deterministic=True)[0]
+        np.testing.assert_array_equal(learnt.predict(second, state, True, deterministic=True)[0], fresh)
+
     def test_a_started_row_has_forgotten(self, learnt: ImitationAgent) -> None:
         batches = observations()
         fresh, state = learnt.predict(batches[0], deterministic=True)
