@@ -97,7 +97,7 @@ def _open_checkpoint(
         "data": f"{agent.play_timesteps} steps of its own"
         if callable(data)
         else _digest(part for trajectory in data for part in _arrays(trajectory)),
-        "start": agent.unfinished_start,
+        "starting weights": agent.unfinished_start,
     }
     path = folder / f"{agent.num_phases:02d}-{verb}.zip"
     return PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)

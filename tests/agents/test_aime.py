@@ -302,7 +302,7 @@ def test_a_checkpoint_knows_which_world_model_it_started_from(seed, exported, po
 
     with pytest.raises(KeyboardInterrupt):
         agent(exported[1]).imitate(demos, callback=stop, progress_bar=False)
-    with pytest.raises(ValueError, match="^checkpoint_dir: .*left by another run, of another start"):
+    with pytest.raises(ValueError, match="^checkpoint_dir: .*left by another run, of another starting weights"):
         agent(other).imitate(demos, progress_bar=False)
     seen = []
     resumed = agent(exported[1])

@@ -237,9 +237,9 @@ def test_the_middle_of_a_phase_is_none(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 1}, "seed, start"),
+        ({"seed": 1}, "seed, starting weights"),
         ({"batch_size": 31}, "hyper-parameters"),
-        ({"policy_kwargs": {"hidden": 16}}, "hyper-parameters, start"),
+        ({"policy_kwargs": {"hidden": 16}}, "hyper-parameters, starting weights"),
         ({"play": "less"}, "data"),
     ],
 )
