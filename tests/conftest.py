@@ -1,6 +1,7 @@
 """What all tests share: one thread for each worker, rendering without a screen, and no trace in the user's folders."""
 
 import os
+import signal
 
 # Before numpy and torch are imported: their libraries read it once. The networks of the tests are too small for more
 # threads, and the workers share the cores.
@@ -14,6 +15,8 @@ from aime_gym.wrappers.rendering import choose_gl
 
 torch.set_num_threads(1)
 choose_gl()  # before a test imports a simulator
+# A shell starts jobs in the background with Ctrl-C ignored, and the tests send it to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

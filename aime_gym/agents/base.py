@@ -64,6 +64,8 @@ class ImitationAgent(BaseAlgorithm):
     needs_play: ClassVar[bool]
     #: Whether ``imitate`` reads the demonstrations' actions: for oracles only.
     needs_demonstration_actions: ClassVar[bool] = False
+    #: Whether ``imitate`` takes environment steps, which callbacks then count, and ``learn`` goes on with more of them.
+    imitates_online: ClassVar[bool] = False
 
     config: Any
     policy: nn.Module  # type: ignore[assignment]
@@ -103,6 +105,12 @@ class ImitationAgent(BaseAlgorithm):
             raise ValueError(f"policy_kwargs: expected some of {sorted(_POLICY_KWARGS)}, got {name!r}")
         if checkpoint_interval < 1:
             raise ValueError(f"checkpoint_interval: expected at least 1, got {checkpoint_interval}")
+        if checkpoint_dir is not None and self.imitates_online:
+            raise NotImplementedError(
+                f"checkpoint_dir: {type(self).__name__} imitates in its environment, and a phase of environment "
+                f"steps cannot be resumed in this version; save the agent from a callback (CheckpointCallback) and "
+                f"go on from its file with learn"
+            )
         super().__init__(
             policy=nn.Module,  # type: ignore[arg-type]  # what acts is made in _setup_networks
             env=None,
@@ -122,8 +130,11 @@ class ImitationAgent(BaseAlgorithm):
         self.num_phases = 0
         #: Whether the last of them was cut short, by Ctrl-C or by a callback.
         self.interrupted = False
-        #: Gradient steps of the offline phases; ``num_timesteps`` counts environment steps only.
+        #: Gradient steps of the offline phases, of a discriminator in others; ``num_timesteps`` counts environment
+        #: steps only.
         self.num_updates = 0
+        #: What an agent that imitates in its environment goes on with in ``learn``; no file holds it.
+        self.imitated_demonstrations: list[Trajectory] | None = None
         #: What the phase that was stopped with a checkpoint started from.
         self.unfinished_start: str | None = None
         self.n_envs = 1
@@ -230,6 +241,7 @@ class ImitationAgent(BaseAlgorithm):
     def imitate(
         self,
         demos: Any = None,
+        total_timesteps: int | None = None,
         *,
         callback: MaybeCallback = None,
         tb_log_name: str = "imitate",
@@ -241,12 +253,33 @@ class ImitationAgent(BaseAlgorithm):
         ``play_timesteps`` of random play in its own environment.
 
         :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts; the constructor's unless given.
-        :param callback: of SB3, as in :meth:`pretrain`.
+        :param total_timesteps: environment steps, for agents that imitate in their environment; what their
+            configuration says unless given.
+        :param callback: of SB3, as in :meth:`pretrain`; where ``imitate`` takes environment steps it counts those.
         :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
-            any training.
+            any training; ``total_timesteps`` for an agent that takes no environment step.
         """
+        return self._run_imitate(demos, total_timesteps, callback, tb_log_name, progress_bar)
+
+    def _run_imitate(
+        self,
+        demos: Any,
+        total_timesteps: int | None,
+        callback: MaybeCallback,
+        tb_log_name: str,
+        progress_bar: bool,
+        log_interval: int = 1,
+    ) -> Self:
+        if total_timesteps is not None and not self.imitates_online:
+            raise ValueError(
+                f"total_timesteps: expected None, since {type(self).__name__}.imitate takes no environment step, got "
+                f"{total_timesteps}"
+            )
+        if total_timesteps is not None and total_timesteps < 1:
+            raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
         need_actions = self.needs_demonstration_actions
         trajectories = self._trajectories(demos, self.demonstrations, "demos", need_actions=need_actions)
+        self._need_env_online()
         if self.lacks_play:
             if self.play is not None:
                 self.pretrain(callback=callback, progress_bar=progress_bar)
@@ -265,7 +298,11 @@ class ImitationAgent(BaseAlgorithm):
             callback=callback,
             tb_log_name=tb_log_name,
             progress_bar=progress_bar,
+            online=self.imitates_online,
+            total_timesteps=total_timesteps,
+            log_interval=log_interval,
         )
+        self.imitated_demonstrations = trajectories if self.imitates_online else None
         return self
 
     def infer_actions(self, demos: Any) -> list[Trajectory]:
@@ -289,40 +326,61 @@ class ImitationAgent(BaseAlgorithm):
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 100,
+        log_interval: int = 1,
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Run whichever offline phase has data but has not run, then interact for some environment steps.
+        """Run whichever phase has data but has not run, then interact for some environment steps.
 
-        No agent of this version has an online phase, so ``learn(0)`` is what they can do: it trains on the data that
-        the constructor was given.
+        An agent that imitates in its environment spends ``total_timesteps`` on that: on a new policy first, in further
+        calls on the one that it has, with the demonstrations of before. An agent that imitates offline has no online
+        phase in this version, so ``learn(0)`` is what it can do: it trains on the data that the constructor was given.
+        ``learn(0)`` of either is what the verbs do.
 
-        :param total_timesteps: environment steps.
-        :param callback: of SB3, as in :meth:`pretrain`.
-        :param log_interval: of the online phase.
-        :raises NotImplementedError: a positive ``total_timesteps``, before any training.
+        :param total_timesteps: environment steps, in whole rounds of the algorithm that takes them.
+        :param callback: of SB3, as in :meth:`imitate`.
+        :param log_interval: rounds of interaction between two entries in the log.
+        :param reset_num_timesteps: whether ``num_timesteps`` starts again at zero.
+        :raises NotImplementedError: a positive ``total_timesteps`` without an online phase, before any training.
         :raises ValueError: no data, and nothing learnt before.
         """
         if total_timesteps < 0:
             raise ValueError(f"total_timesteps: expected at least 0, got {total_timesteps}")
-        if total_timesteps > 0:
+        if total_timesteps > 0 and not self.imitates_online:
             raise NotImplementedError(
                 f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which "
                 f"needs no environment step, or learn(0) with demonstrations= in the constructor"
             )
+        pending, demos = not self.imitated, None
+        if pending or total_timesteps > 0:  # before hours of pretrain
+            demos = self._trajectories(
+                None if pending else self.imitated_demonstrations,
+                self.demonstrations,
+                "demonstrations",
+                need_actions=self.needs_demonstration_actions,
+            )
+            self._need_env_online()
         if reset_num_timesteps:
             self.num_timesteps = 0
-        demos = None
-        if not self.imitated:  # before hours of pretrain
-            demos = self._trajectories(
-                None, self.demonstrations, "demonstrations", need_actions=self.needs_demonstration_actions
-            )
         if self.play is not None and not self.pretrained:
             self.pretrain(callback=callback, tb_log_name=f"{tb_log_name}_pretrain", progress_bar=progress_bar)
-        if demos is not None:
-            self.imitate(demos, callback=callback, tb_log_name=f"{tb_log_name}_imitate", progress_bar=progress_bar)
+        if pending:
+            steps = total_timesteps or None
+            self._run_imitate(demos, steps, callback, f"{tb_log_name}_imitate", progress_bar, log_interval)
+        elif demos is not None:
+            run_phase(
+                self,
+                "learn",
+                self._learn,
+                demos,
+                callback=callback,
+                tb_log_name=tb_log_name,
+                progress_bar=progress_bar,
+                online=True,
+                total_timesteps=total_timesteps,
+                log_interval=log_interval,
+            )
         return self
 
     @abstractmethod
@@ -333,7 +391,12 @@ class ImitationAgent(BaseAlgorithm):
     def _pretrain(self, play: Trajectories, fit: Fit) -> None: ...
 
     @abstractmethod
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None: ...
+    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+        """Make a policy: updates in ``fit.run``; or, with ``imitates_online``, environment steps, as ``fit`` says."""
+
+    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+        """Go on imitating for ``fit.total_timesteps``; of agents that imitate in their environment."""
+        raise NotImplementedError(f"{type(self).__name__}._learn: an agent with imitates_online has to define it")
 
     @abstractmethod
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
@@ -425,6 +488,10 @@ class ImitationAgent(BaseAlgorithm):
     def _take(self, env: VecEnv) -> None:
         self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
 
+    def _need_env_online(self) -> None:
+        if self.imitates_online and self.env is None:
+            raise ValueError(f"env: expected {type(self).__name__} to have one to imitate in, got None; call set_env")
+
     def _need_setup(self) -> None:
         if not hasattr(self, "encoding"):
             raise ValueError(f"env: expected {type(self).__name__} to have one, got None; call set_env first")
@@ -489,8 +556,15 @@ class ImitationAgent(BaseAlgorithm):
         super().set_parameters(parameters, exact_match=exact_match, device=device)
 
     def dump_logs(self) -> None:
-        """Write the log entry so far, at the present number of updates; for SB3's ``LogEveryNTimesteps``."""
-        self.logger.dump(step=self.num_updates)
+        """Write the log entry so far, at what a callback's clock shows; for SB3's ``LogEveryNTimesteps``."""
+        self.logger.dump(step=self.num_timesteps if self.imitates_online else self.num_updates)
+
+    def _training_state(self) -> dict[str, Any]:
+        """JSON values and tensors that ``learn`` goes on with, beside the parameters: moments of an optimizer."""
+        return {}
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
 
     @abstractmethod
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...

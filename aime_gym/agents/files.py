@@ -47,6 +47,7 @@ def agent_document(agent: ImitationAgent) -> dict[str, Any]:
         "system": get_system_info(print_info=False)[1],
         "attributes": {name: getattr(agent, name) for name in _ATTRIBUTES},
         "parameters": agent.get_parameters(),
+        "training": agent._training_state(),
         "generators": {"training": agent.generator.get_state(), "acting": agent.acting_generator.get_state()},
     }
 
@@ -58,6 +59,7 @@ def restore(agent: ImitationAgent, document: Mapping[str, Any]) -> None:
     agent.generator.set_state(document["generators"]["training"])
     agent.acting_generator.set_state(document["generators"]["acting"])
     agent.set_parameters(document["parameters"], exact_match=True, device=agent.device)
+    agent._load_training_state(document.get("training", {}))
 
 
 def read_agent_document(kind: type[ImitationAgent], path: Source) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What surrounds an offline phase of any agent: logger, callback, signals, checkpoint."""
+"""What surrounds a phase of any agent: logger, callback, signals, checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aime_gym.agents.files import agent_document, description, restore
 from aime_gym.training.checkpoint import PhaseCheckpoint
 from aime_gym.training.fit import Fit
 from aime_gym.training.interruption import Interruption
-from aime_gym.training.watching import Watch
+from aime_gym.training.watching import StepWatch, Watch
 from aime_gym.types import Array, Trajectories, Trajectory, sensors
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ def run_phase(
     callback: MaybeCallback,
     tb_log_name: str,
     progress_bar: bool,
+    online: bool = False,
+    total_timesteps: int | None = None,
+    log_interval: int = 1,
 ) -> None:
     """Run a phase, or what a checkpoint left of it.
 
-    :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in ``Fit.run``.
+    :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in ``Fit.run``; or,
+        with ``online``, one that interacts, watched by ``Fit.steps``.
     :param data: the trajectories, or how the agent, which makes the same ones each time, records them.
     :raises ValueError: a checkpoint that is damaged, or of another run.
     :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
@@ -57,7 +61,17 @@ def run_phase(
         agent._logger = configure_logger(
             agent.verbose, agent.tensorboard_log, tb_log_name, reset_num_timesteps=not goes_on
         )
-    fit = Fit(agent, agent.logger, agent.generator, progress_bar, checkpoint=checkpoint)
+    fit = Fit(
+        agent,
+        agent.logger,
+        agent.generator,
+        progress_bar,
+        checkpoint=checkpoint,
+        total_timesteps=total_timesteps,
+        log_interval=log_interval,
+    )
+    if online:
+        callback, fit.steps = None, StepWatch(callback, agent)
     try:
         with (
             Interruption(terminations=checkpoint is not None) as fit.interruption,
@@ -66,8 +80,8 @@ def run_phase(
             phase(trajectories, fit)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
-            # Half a phase is none: the next call of the verb, or of learn, has to run it.
-            agent.pretrained, agent.imitated = agent.pretrained and verb != "pretrain", False
+            # Half a phase is none: it has to run again. What learn went on from stays.
+            agent.pretrained, agent.imitated = agent.pretrained and verb != "pretrain", verb == "learn"
             raise
         # between the runs of updates, which catch it themselves
         warnings.warn(f"{verb}: interrupted; what was learnt is kept", stacklevel=3)

@@ -12,6 +12,8 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
+from aime_gym.agents.gaifo import GAIfOAgent
+from aime_gym.agents.gail import GAILAgent
 from aime_gym.archive import Source, read_archive
 from aime_gym.naming import suggestion
 
@@ -21,6 +23,8 @@ AGENTS: dict[str, type[ImitationAgent]] = {
     "aime": AIMEAgent,
     "bco": BCOAgent,
     "bc": BCAgent,
+    "gaifo": GAIfOAgent,
+    "gail": GAILAgent,
 }
 
 

@@ -53,12 +53,12 @@ class EnvironmentContract(Subject):
         make, copies = ENVIRONMENTS[case]
         env = make()
         try:
-            # What the agent is made with decides nothing about what it learns from data.
             agent = self.make(env)
             assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
             _, play, demos = toy.task()
             agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
-            assert_identical(parameters(agent), parameters(learnt))
+            if not self.kind.imitates_online:  # then the environment decides nothing about what is learnt
+                assert_identical(parameters(agent), parameters(learnt))
             mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
             assert np.isfinite(mean)
             other = self.make()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -23,10 +24,16 @@ class Subject:
 
     #: The registered name.
     agent: ClassVar[str] = ""
-    #: With these, everything runs in a moment: a few updates, and more than one in ``imitate``.
+    #: With these, everything runs in a moment: a few updates, and more than one in ``imitate``. An agent that imitates
+    #: in its environment takes a few dozen steps in it.
     tiny: ClassVar[Mapping[str, Any]] = {}
     #: With these, the agent comes closer to the toy task's expert than to chance; ``None`` leaves that test out.
     learning: ClassVar[Mapping[str, Any] | None] = None
+
+    @property
+    def clock(self) -> str:
+        """What callbacks count in ``imitate``: an attribute of the agent."""
+        return "num_timesteps" if self.kind.imitates_online else "num_updates"
 
     @property
     def kind(self) -> type[ImitationAgent]:
@@ -48,6 +55,13 @@ class Subject:
     def _on_the_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whatever the machine has: the tests compare bits."""
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    @pytest.fixture(autouse=True)
+    def _ctrl_c_interrupts(self) -> Iterator[None]:
+        """A shell starts jobs in the background with Ctrl-C ignored, and the tests send it to themselves."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
 
     @pytest.fixture
     def learnt(self) -> ImitationAgent:

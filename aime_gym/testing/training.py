@@ -6,6 +6,7 @@ import random
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -93,7 +94,7 @@ class TrainingContract(Subject):
             np.testing.assert_array_equal(t.observations, observations)
             np.testing.assert_array_equal(t.actions, actions)
 
-    def test_phases_count_updates_and_no_environment_steps(self) -> None:
+    def test_phases_count_updates_and_environment_steps(self) -> None:
         agent = self.make()
         assert (agent.pretrained, agent.imitated, agent.num_updates) == (False, False, 0)
         agent.pretrain(toy.task().play, progress_bar=False)
@@ -103,14 +104,15 @@ class TrainingContract(Subject):
         agent.imitate(toy.task().demos, progress_bar=False)
         assert agent.imitated
         assert not agent.interrupted
-        assert agent.num_updates > before, "imitate has to make its updates in fit.run"
-        assert agent.num_timesteps == 0
+        assert agent.num_updates > before, "imitate has to make its updates in fit.run, or to count them"
+        assert (agent.num_timesteps > 0) == self.kind.imitates_online
 
     def test_metrics_reach_the_logger_of_sb3(self, tmp_path: Path) -> None:
         agent = self.make()
         agent.set_logger(configure(str(tmp_path), ["csv"]))
         agent.pretrain(toy.task().play, progress_bar=False).imitate(toy.task().demos, progress_bar=False)
-        assert "policy/loss" in (tmp_path / "progress.csv").read_text()
+        expected = "time/total_timesteps" if self.kind.imitates_online else "policy/loss"
+        assert expected in (tmp_path / "progress.csv").read_text()
 
     def test_metrics_reach_tensorboard(self, tmp_path: Path) -> None:
         _, play, demos = toy.task()
@@ -151,7 +153,8 @@ class TrainingContract(Subject):
         said = any("collecting" in str(warning.message) for warning in caught)
         assert said == agent.pretrained == self.kind.needs_play
         assert agent.imitated
-        assert agent.num_timesteps == 2 * toy.STEPS * self.kind.needs_play
+        if not self.kind.imitates_online:
+            assert agent.num_timesteps == 2 * toy.STEPS * self.kind.needs_play
 
     def test_an_accelerator_learns_what_the_cpu_can_use(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.undo()
@@ -174,7 +177,7 @@ class TrainingContract(Subject):
         assert agent.learn(0) is agent
         assert agent.pretrained
         assert agent.imitated
-        assert agent.num_timesteps == 0
+        assert (agent.num_timesteps > 0) == self.kind.imitates_online
         # The same as by the verbs, and once only.
         assert_identical(parameters(agent), parameters(learnt))
         updates = agent.num_updates
@@ -185,8 +188,14 @@ class TrainingContract(Subject):
     def test_learn_refuses_before_any_training(self) -> None:
         _, play, demos = toy.task()
         agent = self.make(play=play, demonstrations=demos)
-        with pytest.raises(NotImplementedError, match=r"use imitate"):
-            agent.learn(5)
+        if not self.kind.imitates_online:
+            with pytest.raises(NotImplementedError, match=r"use imitate"):
+                agent.learn(5)
+            with pytest.raises(ValueError, match=r"^total_timesteps: expected None"):
+                agent.imitate(demos, 5)
+        else:
+            with pytest.raises(ValueError, match=r"^total_timesteps: expected at least 1, got 0"):
+                agent.imitate(demos, 0)
         with pytest.raises(ValueError, match=r"total_timesteps: expected at least 0, got -1"):
             agent.learn(-1)
         assert (agent.pretrained, agent.imitated, agent.num_updates) == (False, False, 0)
@@ -194,6 +203,61 @@ class TrainingContract(Subject):
         with pytest.raises(ValueError, match=r"^demonstrations: "):
             agent.learn(0)
         assert not agent.pretrained
+
+    # learn, of agents that imitate in their environment
+
+    def _online(self) -> None:
+        if not self.kind.imitates_online:
+            pytest.skip("imitates without environment steps")
+
+    def test_learn_counts_environment_steps(self) -> None:
+        self._online()
+        demos = toy.task().demos
+        agent = self.make(demonstrations=demos).learn(1)
+        assert agent.imitated
+        first = agent.num_timesteps  # a whole round
+        assert first >= 1
+        assert_identical(parameters(agent), parameters(self.make().imitate(demos, 1, progress_bar=False)))
+        agent.learn(first, reset_num_timesteps=False)
+        assert agent.num_timesteps == 2 * first
+        agent.learn(first)
+        assert agent.num_timesteps == first
+        agent.imitate(demos, first, progress_bar=False)
+        assert agent.num_timesteps == 2 * first
+
+    def test_a_loaded_agent_learns_on_as_the_saved_one(self, tmp_path: Path) -> None:
+        self._online()
+        env, _, demos = toy.task()
+        agent = self.trained()
+        agent.save(tmp_path / "agent")
+        loaded = self.kind.load(tmp_path / "agent", env=env, demonstrations=demos)
+        before = parameters(agent)
+        for one in (agent, loaded):
+            one.learn(2 * toy.STEPS, reset_num_timesteps=False)
+        assert any(not torch.equal(tensor, before[name]) for name, tensor in parameters(agent).items())
+        assert_identical(parameters(loaded), parameters(agent))
+        assert loaded.num_timesteps == agent.num_timesteps
+        without = self.kind.load(tmp_path / "agent", env=env)
+        with pytest.raises(ValueError, match=r"^demonstrations: expected trajectories, got None"):
+            without.learn(toy.STEPS)
+        with pytest.raises(ValueError, match=r"^env: "):
+            self.kind.load(tmp_path / "agent", demonstrations=demos).learn(toy.STEPS)
+
+    def test_learn_stops_and_goes_on(self) -> None:
+        self._online()
+        agent = self.make(demonstrations=toy.task().demos)
+        steps: list[int] = []
+
+        def stop(local_values: dict[str, Any], _: object) -> bool:
+            steps.append(local_values["self"].num_timesteps)
+            return len(steps) < 3
+
+        agent.learn(10 * toy.STEPS, callback=stop)
+        assert agent.interrupted
+        assert agent.num_timesteps == steps[-1] == 3 * agent.n_envs
+        agent.learn(1, reset_num_timesteps=False)
+        assert not agent.interrupted
+        assert agent.num_timesteps > steps[-1]
 
 
 def _short(trajectory: Trajectory) -> Trajectory:

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger
 from aime_gym.progress import progress_bar
 from aime_gym.training.checkpoint import PhaseCheckpoint, RunState, Stateful, snapshot
 from aime_gym.training.interruption import Interruption
-from aime_gym.training.watching import Watch
+from aime_gym.training.watching import StepWatch, Watch
 from aime_gym.types import Metrics
 
 #: Updates between two entries in the log.
@@ -39,7 +39,10 @@ class Fit:
     :param logger: of SB3.
     :param generator: all randomness of the updates.
     :param progress_bar: whether to show one.
-    :param watch: the user's callback.
+    :param watch: the user's callback, in a phase of updates.
+    :param steps: the user's callback, in a phase that interacts.
+    :param total_timesteps: environment steps that such a phase was given; ``None`` leaves them to the agent.
+    :param log_interval: rounds of such a phase between two entries in the log.
     :param checkpoint: where the phase is kept; ``None`` keeps nothing.
     :param interruption: holds Ctrl-C back until an update is complete.
     :param updates: counted over all that ran in the phase.
@@ -51,6 +54,9 @@ class Fit:
     generator: torch.Generator
     progress_bar: bool
     watch: Watch | None = None
+    steps: StepWatch | None = None
+    total_timesteps: int | None = None
+    log_interval: int = 1
     checkpoint: PhaseCheckpoint | None = None
     interruption: Interruption = field(default_factory=lambda: Interruption(terminations=False))
     updates: int = 0

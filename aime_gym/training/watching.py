@@ -1,4 +1,4 @@
-"""SB3's callbacks in phases that take no environment step."""
+"""SB3's callbacks in phases of updates, and in phases of environment steps."""
 
 from __future__ import annotations
 
@@ -107,6 +107,58 @@ class Watch:
 
     def end(self) -> None:
         """The run is over."""
+        if self._callback is not None and self._running:
+            self._callback.on_training_end()
+        self._running = False
+
+
+class StepWatch:
+    """Lets a callback watch an agent that interacts: one ``on_step`` for each step of all environments, as in SB3.
+
+    Its ``locals`` are those of SB3's algorithm inside, ``self`` excepted, which is the agent. Once it has returned
+    ``False`` the phase ends.
+
+    :param callback: what SB3's ``learn`` accepts: a callback, a list of them, a function of locals and globals.
+    """
+
+    def __init__(self, callback: MaybeCallback, agent: BaseAlgorithm) -> None:
+        self._callback = _as_callback(callback)
+        self._agent = agent
+        self._running = False
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is a callback."""
+        return self._callback is not None
+
+    def start(self, local_values: dict[str, Any]) -> None:
+        """The interaction starts."""
+        if self._callback is not None:
+            self._callback.init_callback(self._agent)
+            self._callback.on_training_start(local_values | {"self": self._agent}, {})
+            self._running = True
+
+    def rollout_start(self) -> None:
+        """Experience is about to be collected."""
+        if self._callback is not None:
+            self._callback.on_rollout_start()
+
+    def step(self, local_values: dict[str, Any]) -> bool:
+        """A step is complete; returns whether to go on."""
+        if self._callback is None:
+            return True
+        self._callback.update_locals(local_values | {"self": self._agent})
+        answer = self._callback.on_step()
+        return answer is None or bool(answer)
+
+    def rollout_end(self, local_values: dict[str, Any]) -> None:
+        """Experience has been collected, and will be learnt from."""
+        if self._callback is not None:
+            self._callback.update_locals(local_values | {"self": self._agent})
+            self._callback.on_rollout_end()
+
+    def end(self) -> None:
+        """The interaction is over, however it ended."""
         if self._callback is not None and self._running:
             self._callback.on_training_end()
         self._running = False

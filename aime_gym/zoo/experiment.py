@@ -60,7 +60,7 @@ class ImitationExperiment(ExperimentManager):
     ) -> tuple[dict[str, Any], Callable[..., Any] | None, list[BaseCallback], Callable[..., Any] | None]:
         hyperparams.setdefault("n_timesteps", 0)
         processed = super()._preprocess_hyperparams(hyperparams)
-        if self.n_timesteps > 0:
+        if self.n_timesteps > 0 and not self.kind.imitates_online:
             raise ValueError(
                 f"--n-timesteps: expected 0, since {self.algo} learns from data and takes no environment step, got "
                 f"{self.n_timesteps}"

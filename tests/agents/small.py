@@ -4,6 +4,15 @@ from aime_gym.models.config import WorldModelConfig
 
 MODEL = WorldModelConfig(deter=64, stoch=8, hidden=64, decoder_hidden=64)
 
+#: A few rounds of adversarial imitation.
+ADVERSARIAL = {
+    "timesteps": 64,
+    "generator_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
+    "discriminator_hidden": 16,
+    "discriminator_updates": 2,
+    "batch_size": 16,
+}
+
 #: A few updates of everything, by registered name.
 TINY = {
     "aime": {
@@ -17,6 +26,8 @@ TINY = {
     },
     "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
     "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
+    "gaifo": ADVERSARIAL,
+    "gail": ADVERSARIAL,
 }
 
 #: Enough to be better than chance on the toy task.
@@ -31,4 +42,7 @@ LEARNING = {
     },
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
+    # Tens of thousands of environment steps: test_adversarial_agents.py has a test of their own.
+    "gaifo": None,
+    "gail": None,
 }

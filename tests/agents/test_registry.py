@@ -25,7 +25,7 @@ def test_a_registered_agent_is_made_and_loaded_by_its_name(tmp_path):
     class MyAgent(BCAgent):
         pass
 
-    assert aime_gym.list_agents() == ["aime", "bco", "bc", "mine"]
+    assert aime_gym.list_agents() == ["aime", "bco", "bc", "gaifo", "gail", "mine"]
     agent = aime_gym.make_agent("mine", "MlpPolicy", toy.PointMass(), seed=0)
     assert type(agent) is MyAgent
     agent.save(tmp_path / "agent")
@@ -50,7 +50,7 @@ def test_a_taken_name_is_refused():
 
     with pytest.raises(ValueError, match="name: expected one that is free, got 'bc', which is .*BCAgent"):
         register_agent("bc", MyAgent)
-    assert aime_gym.list_agents() == ["aime", "bco", "bc"]
+    assert aime_gym.list_agents() == ["aime", "bco", "bc", "gaifo", "gail"]
     assert register_agent("bc", BCAgent) is BCAgent  # its own
 
 
@@ -95,7 +95,7 @@ def test_the_names_at_the_top_wait_for_pytorch():
 # What only some agents have
 
 
-@pytest.mark.parametrize("name", ["aime", "bco", "bc"])
+@pytest.mark.parametrize("name", ["aime", "bco", "bc", "gaifo", "gail"])
 def test_hyper_parameters_out_of_range_are_named(name):
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         aime_gym.make_agent(name, toy.PointMass(), batch_size=0)

@@ -13,11 +13,13 @@ import torch
 from small import TINY
 from stable_baselines3.common.callbacks import BaseCallback
 
-from aime_gym.agents.registry import agent_class, list_agents, make_agent
+from aime_gym.agents.registry import AGENTS, agent_class, make_agent
 from aime_gym.archive import read_archive, write_archive
 from aime_gym.testing import toy
 
-every_agent = pytest.mark.parametrize("name", list_agents())
+#: Those that keep checkpoints.
+NAMES = [name for name, kind in AGENTS.items() if not kind.imitates_online]
+every_agent = pytest.mark.parametrize("name", NAMES)
 PHASES = ("pretrain", "imitate")
 #: Updates between checkpoints: few, and no divisor of a run's.
 INTERVAL = 7
