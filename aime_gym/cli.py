@@ -1,4 +1,4 @@
-"""The command line: ``aime-gym collect | train | evaluate | compare``."""
+"""The command line: ``aime-gym collect | train | evaluate | compare | benchmark | report``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # Everything else is imported by the verb that needs it: --help answers at once.
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from aime_gym.experiments.sources import Data
     from aime_gym.experiments.task import TaskConfig
 
@@ -66,17 +68,50 @@ examples:
   aime-gym collect Reacher-v5 --policy sac:model.zip --episodes 50 --out data/reacher-expert
 """
 
+_BENCHMARK_HELP = """\
+Train and evaluate all agents of a suite on all of its tasks, with all of its seeds and numbers of demonstrations, in
+processes of one thread each. What cells of a task share (play, demonstrations, the expert) is made once.
+
+Each finished cell is a line of OUT/results.jsonl. Run the same command again after Ctrl-C, a crash or a change of the
+suite: what is done is not done again. A cell that fails is kept with its error, and the rest goes on.
+"""
+
+_BENCHMARK_EXAMPLES = """\
+examples:
+  aime-gym benchmark benchmarks/suites/classic.toml --out runs/classic
+  aime-gym benchmark benchmarks/suites/reach.toml --out runs/reach --workers 1
+  aime-gym report runs/classic
+
+a suite of one's own (`python -c "import aime_gym.experiments.suite as s; print(s.__doc__)"` has all keys):
+  seeds = [0, 1, 2]
+  demonstrations = [5, 20]
+  [tasks.CartPole-v1]
+  modality = "state"
+  demos = "classic/CartPole-v1"
+  [agents.bco]
+  [agents.bco-wide]
+  agent = "bco"
+  options = { batch_size = 500 }
+"""
+
+_REPORT_EXAMPLES = """\
+examples:
+  aime-gym report runs/classic
+  aime-gym report runs/classic --against bco
+  aime-gym report runs/one runs/other/results.jsonl --out runs/both
+"""
+
 _EXPERT_HELP = (
     "who demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or td3 on the task's "
     "state for so many steps), or 'sac:model.zip' (a trained SB3 model; such files run code, load only what you trust)"
 )
 
 #: What errors of the library call an argument, and what it is called here.
-_OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint"} | {
+_OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint", "suite": "SUITE", "results": "RESULTS"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
-        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out",
+        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out", "workers", "against",
     )
 }  # fmt: skip
 
@@ -214,6 +249,55 @@ def _evaluate(options: argparse.Namespace) -> int:
         record_video(options.video, [half], episodes=min(3, options.episodes), seed=options.seed)
         print(options.video)
     return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    with _BadInputEnds("benchmark"):
+        from rich.console import Console
+
+        from aime_gym.experiments.benchmark import check, run
+        from aime_gym.experiments.benchmark_report import load_results, summarise, task_tables
+        from aime_gym.experiments.provenance import available_cores
+        from aime_gym.experiments.suite import read_suite
+
+        if options.workers is not None and options.workers < 1:
+            raise ValueError(f"workers: expected at least 1, got {options.workers}")
+        suite = read_suite(options.suite)
+        check(suite)
+        out = options.out or Path("runs") / options.suite.stem
+        outcome = run(suite, out, workers=options.workers or available_cores(), retry_failed=options.retry_failed)
+    if outcome.done:
+        results = load_results([out])
+        _wide(Console()).print(task_tables(results, summarise(results)))
+    for title, error in outcome.failed.items():
+        print(f"failed: {title}: {error}")
+    print(f"{out}: {outcome.done} of {outcome.cells} cells are done; `aime-gym report {out}` has intervals and figures")
+    if outcome.interrupted:
+        print("aime-gym benchmark: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 1 if outcome.failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    with _BadInputEnds("report"):
+        from rich.console import Console
+
+        from aime_gym.experiments.benchmark_report import analyse, load_results, progress, report_tables, write_report
+
+        results = load_results(options.results)
+        report = analyse(results, options.against)
+    first = options.results[0]
+    files = write_report(report, options.out or (first if first.is_dir() else first.parent))
+    _wide(Console()).print(report_tables(report))
+    print(f"{progress(results)}; wrote {', '.join(map(str, files))}")
+    return 0
+
+
+def _wide(console: Console) -> Console:
+    """Leave room for tables where a file, and no terminal, decides the width."""
+    if not console.is_terminal:
+        console.width = 130
+    return console
 
 
 class _BadInputEnds:
@@ -369,6 +453,32 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", type=Path, metavar="FILE", help="write an .mp4 of the first 3 episodes")
     _add_seed(evaluate)
     evaluate.set_defaults(verb=_evaluate)
+
+    benchmark = verbs.add_parser(
+        "benchmark",
+        help="run a suite of agents, tasks and seeds on all cores",
+        description=_BENCHMARK_HELP,
+        epilog=_BENCHMARK_EXAMPLES,
+    )
+    benchmark.add_argument("suite", type=Path, metavar="SUITE", help="a TOML file, as those in benchmarks/suites/")
+    benchmark.add_argument("--out", type=Path, metavar="FOLDER", help="for all that is written (default: runs/SUITE)")
+    benchmark.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    benchmark.add_argument("--retry-failed", action="store_true", help="do again what failed before")
+    benchmark.set_defaults(verb=_benchmark)
+
+    report = verbs.add_parser(
+        "report",
+        help="tables with intervals, and figures, from a benchmark's results",
+        description="Normalised means and interquartile means with 95%% bootstrap intervals, performance profiles, "
+        "probability of improvement and learning curves, from a benchmark that is finished or not.",
+        epilog=_REPORT_EXAMPLES,
+    )
+    report.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders of `aime-gym benchmark`")
+    report.add_argument("--against", metavar="POLICY", help="which the others are to improve on (default: the first)")
+    report.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for report.md, report.json and the figures (default: the first one)"
+    )
+    report.set_defaults(verb=_report)
     return parser
 
 

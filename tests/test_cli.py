@@ -1,4 +1,4 @@
-"""The command line: help at once, one line for what is wrong, and the four verbs."""
+"""The command line: help at once, one line for what is wrong, and the verbs."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def test_the_help_of_compare_shows_how_to_change_everything(capsys):
         assert part in text
 
 
-@pytest.mark.parametrize("verb", [[], ["compare"], ["collect"], ["train"], ["evaluate"]])
+@pytest.mark.parametrize("verb", [[], ["compare"], ["collect"], ["train"], ["evaluate"], ["benchmark"], ["report"]])
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([*verb, "--help"])

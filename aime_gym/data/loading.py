@@ -11,6 +11,7 @@ import numpy as np
 
 from aime_gym.data.aime_folder import SUFFIXES, aime_files, read_aime_file
 from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
+from aime_gym.data.shipped import list_shipped, load_shipped
 from aime_gym.types import Array, Observation, Trajectory
 
 _STACKED_KEYS = ("observations", "actions", "rewards", "terminated", "truncated")
@@ -34,7 +35,9 @@ def load_trajectories(
       "truncated": (E,)}``, all but the first optional; ``observations`` may be a dict of sensors;
     - a Minari dataset: the object, its id, or the path of its folder;
     - the path of an AIME folder (one ``.npz`` or ``.hdf5`` file per trajectory), or of one such file;
-    - trajectories of the ``imitation`` library.
+    - trajectories of the ``imitation`` library;
+    - ``"classic/CartPole-v1"``, ``"classic/Acrobot-v1"`` or ``"classic/MountainCar-v0"``: 20 demonstrations of an
+      expert, which come with this package.
 
     Folders have one array per sensor. ``sensors`` makes of them what an environment shows. For
     ``make_env("walker-walk", modality="position")``, whose observation is flat:
@@ -109,9 +112,12 @@ def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument
         raise ValueError(f"{argument}: expected a folder, or a file ending in {' or '.join(SUFFIXES)}, got {path}")
     folder = local_minari_folder(str(path))
     if folder is None:
+        if path.as_posix() in list_shipped():
+            return load_shipped(path.as_posix(), actions=actions)
         raise FileNotFoundError(
             f"{argument}: nothing is stored at {path}, and no local Minari dataset has that id "
-            f"(`minari list local` shows them, `minari download {path}` gets one)"
+            f"(`minari list local` shows them, `minari download {path}` gets one; {', '.join(list_shipped())} come "
+            f"with this package)"
         )
     return read_minari(folder, actions=actions, wanted=wanted)
 

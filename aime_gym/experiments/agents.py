@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 import gymnasium as gym
+from stable_baselines3.common.type_aliases import MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import agent_class
@@ -38,16 +39,35 @@ class AgentSpec:
         :raises ValueError: an unknown agent or option (with the nearest names), or a value of another type.
         """
         name, _, rest = text.partition(":")
-        types = {"preset": str} | typing.get_type_hints(type(agent_class(name).presets["default"]))
+        agent_class(name)
         options = {}
         for entry in filter(None, rest.split(",")):
             key, equals, value = entry.partition("=")
             if not equals:
                 raise ValueError(f"agent {name}: expected option=value, got {entry!r}")
+            options[key] = value
+        return cls.of(name, options)
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> AgentSpec:
+        """Options of a file, as values or as text.
+
+        :raises ValueError: as :meth:`parse`.
+        """
+        types: dict[str, Any] = {"preset": str} | typing.get_type_hints(type(agent_class(name).presets["default"]))
+        for key in options:
             if key not in types:
                 raise ValueError(f"agent {name}: unknown option {key!r}; {suggestion(key, types)}")
-            options[key] = _value(value, types[key], f"agent {name}: {key}")
-        return cls(name, options)
+        return cls(
+            name,
+            {
+                key: value
+                # A table of a file, which no text can say.
+                if isinstance(value, dict) and typing.get_origin(types[key]) in (dict, Mapping)
+                else _value(str(value), types[key], f"agent {name}: {key}")
+                for key, value in options.items()
+            },
+        )
 
     @property
     def kind(self) -> type[ImitationAgent]:
@@ -78,12 +98,22 @@ class AgentSpec:
             raise type(error)(f"agent {self.label}: {error}") from error
 
 
-def train(agent: ImitationAgent, play: Trajectories | None, demos: Trajectories, *, progress: bool = True) -> float:
-    """Run the offline phases of an agent, and return the seconds that they took."""
+def train(
+    agent: ImitationAgent,
+    play: Trajectories | None,
+    demos: Trajectories,
+    *,
+    callback: MaybeCallback = None,
+    progress: bool = True,
+) -> float:
+    """Run the phases that an agent has data for, and return the seconds that they took.
+
+    :param callback: of SB3, in every phase.
+    """
     start = time.perf_counter()
     if agent.lacks_play:
-        agent.pretrain(play, progress_bar=progress)
-    agent.imitate(demos, progress_bar=progress)
+        agent.pretrain(play, callback=callback, progress_bar=progress)
+    agent.imitate(demos, callback=callback, progress_bar=progress)
     return time.perf_counter() - start
 
 

@@ -19,7 +19,7 @@ from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import Expert
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.report import Row, plot_returns, results_table, rows_as_json
-from aime_gym.experiments.sources import Data, Sources, prepare_sources
+from aime_gym.experiments.sources import Data, Sources, derived_seeds, prepare_sources
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.experiments.video import Half, record_video
 from aime_gym.types import Trajectory
@@ -63,8 +63,7 @@ class Comparison:
     @property
     def seeds(self) -> dict[str, int]:
         """Seeds of the parts: no two of them draw the same numbers."""
-        words = np.random.SeedSequence(self.seed).generate_state(3) >> 1  # room for the episodes that follow
-        return dict(zip(("play", "demos", "evaluation"), map(int, words), strict=True)) | {"agents": self.seed}
+        return derived_seeds(self.seed)
 
 
 @dataclass(frozen=True)

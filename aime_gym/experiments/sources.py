@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from aime_gym.data import HeldRandomPolicy, collect
 from aime_gym.experiments.experts import Expert, prepare_expert, record_demonstrations
 from aime_gym.experiments.task import TaskConfig, load_for
@@ -17,6 +19,12 @@ PLAY_POLICIES = ("play", "random")
 EXPERT = "expert"
 #: Episodes to record where the user does not say.
 PLAY_EPISODES, DEMONSTRATIONS = 600, 20
+
+
+def derived_seeds(seed: int) -> dict[str, int]:
+    """Seeds of recording and evaluation that follow from one: no two of them draw the same numbers."""
+    words = np.random.SeedSequence(seed).generate_state(3) >> 1  # room for the episodes that follow
+    return dict(zip(("play", "demos", "evaluation"), map(int, words), strict=True)) | {"agents": seed}
 
 
 @dataclass(frozen=True)

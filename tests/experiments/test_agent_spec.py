@@ -23,6 +23,21 @@ def test_values_take_the_type_of_their_field():
     assert isinstance(spec.options["clip"], float)
 
 
+def test_values_of_a_file_are_checked_as_text_is():
+    spec = AgentSpec.of("aime", {"model_updates": 20, "clip": 5, "warm_start": False, "preset": "dreamer"})
+    assert spec == AgentSpec.parse("aime:model_updates=20,clip=5,warm_start=false,preset=dreamer")
+    with pytest.raises(ValueError, match="agent bco: unknown option 'stick'; did you mean stack"):
+        AgentSpec.of("bco", {"stick": 3})
+    for value in (1.5, True, [1], {"one": 1}, "many"):
+        with pytest.raises(ValueError, match=r"agent bco: stack: expected int, got"):
+            AgentSpec.of("bco", {"stack": value})
+
+
+def test_a_table_of_a_file_stays_one():
+    options = {"generator_kwargs": {"n_steps": 32, "learning_rate": 1e-3}}
+    assert AgentSpec.of("gaifo", options).options == options
+
+
 @pytest.mark.parametrize("name", ["aime", "bco", "bc"])
 def test_every_field_can_be_given_its_default(name):
     kind = AgentSpec.parse(name).kind

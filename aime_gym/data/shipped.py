@@ -1,0 +1,70 @@
+"""Demonstrations that come with the package: ``load_trajectories("classic/CartPole-v1")``.
+
+A file holds all trajectories of a task, one after the other; the JSON file beside it says who made them, with what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aime_gym.types import Trajectory
+
+#: One folder for each collection in it.
+FOLDER = Path(__file__).resolve().parent / "demonstrations"
+
+
+def list_shipped() -> list[str]:
+    """Names that :func:`load_shipped` knows."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.npz"))
+
+
+def load_shipped(name: str, *, actions: bool) -> list[Trajectory]:
+    """The trajectories of a name in :func:`list_shipped`.
+
+    :param actions: ``False`` leaves the actions in the file, unread.
+    """
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as arrays:
+        ends = np.cumsum(arrays["lengths"])
+        # One observation more than transitions in each trajectory.
+        observations = np.split(arrays["observations"], (ends + np.arange(1, len(ends) + 1))[:-1])
+        rewards = np.split(arrays["rewards"], ends[:-1])
+        taken = np.split(arrays["actions"], ends[:-1]) if actions else [None] * len(ends)
+        return [
+            Trajectory(observations[index], taken[index], rewards[index], bool(terminated), bool(truncated))
+            for index, (terminated, truncated) in enumerate(zip(arrays["terminated"], arrays["truncated"], strict=True))
+        ]
+
+
+def about_shipped(name: str) -> dict[str, Any]:
+    """Who made the trajectories of a name, with what, and their returns."""
+    about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return about
+
+
+def save_shipped(folder: Path, name: str, trajectories: Sequence[Trajectory], about: Mapping[str, Any]) -> Path:
+    """Write trajectories with actions and rewards, and what is to be known of them; returns the file of arrays."""
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        allow_pickle=False,
+        observations=np.concatenate([np.asarray(trajectory.observations) for trajectory in trajectories]),
+        actions=np.concatenate([np.asarray(trajectory.actions) for trajectory in trajectories]),
+        rewards=np.concatenate([np.asarray(trajectory.rewards, np.float32) for trajectory in trajectories]),
+        lengths=np.array([len(trajectory) for trajectory in trajectories]),
+        terminated=np.array([trajectory.terminated for trajectory in trajectories]),
+        truncated=np.array([trajectory.truncated for trajectory in trajectories]),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.npz"
+    path.write_bytes(content.getvalue())
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    about = {**about, "sha256": digest}
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,75 @@
+"""The demonstrations that come with the package are what is said of them, and replay."""
+
+import hashlib
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from aime_gym.data import load_trajectories
+from aime_gym.data.shipped import FOLDER, about_shipped, list_shipped, load_shipped, save_shipped
+from aime_gym.experiments.task import TaskConfig, load_for
+
+NAMES = ["classic/Acrobot-v1", "classic/CartPole-v1", "classic/MountainCar-v0"]
+every_name = pytest.mark.parametrize("name", NAMES)
+
+
+def test_all_are_there_and_small():
+    assert list_shipped() == NAMES
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 1e6
+
+
+@every_name
+def test_they_are_what_is_said_of_them(name):
+    about, demos = about_shipped(name), load_trajectories(name)
+    assert hashlib.sha256((FOLDER / f"{name}.npz").read_bytes()).hexdigest() == about["sha256"]
+    assert [demo.episode_return for demo in demos] == about["returns"]
+    assert len(demos) == 20
+    assert {"made_by", "expert", "steps", "settings", "seed", "packages"} <= about.keys()
+    expected = {"CartPole-v1": 495, "Acrobot-v1": -90, "MountainCar-v0": -115}[about["task"]]
+    assert np.mean(about["returns"]) >= expected
+
+
+@every_name
+def test_they_replay_to_the_last_bit(name):
+    about, demos = about_shipped(name), load_trajectories(name)
+    with gym.make(about["task"]) as env:
+        for index, demo in enumerate(demos):
+            observation, _ = env.reset(seed=about["seed_of_recording"] if index == 0 else None)
+            np.testing.assert_array_equal(observation, demo.observations[0])
+            for step, action in enumerate(demo.actions):
+                observation, reward, terminated, truncated, _ = env.step(action)
+                assert reward == demo.rewards[step]
+                np.testing.assert_array_equal(observation, demo.observations[step + 1])
+            assert (terminated, truncated) == (demo.terminated, demo.truncated)
+
+
+@every_name
+def test_observations_alone(name):
+    demos = load_for(TaskConfig(name.split("/")[1], "state"), name, argument="demos", actions=False, limit=3)
+    assert len(demos) == 3
+    assert all(demo.actions is None for demo in demos)
+
+
+def test_a_folder_of_the_user_s_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classic" / "CartPole-v1").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="expected a Minari dataset or"):
+        load_trajectories("classic/CartPole-v1")
+
+
+def test_unknown_names_are_told_the_known_ones():
+    with pytest.raises(FileNotFoundError, match=r"nothing is stored at classic/CartPole-v9.*classic/CartPole-v1"):
+        load_trajectories("classic/CartPole-v9")
+
+
+def test_what_is_saved_is_loaded(tmp_path, monkeypatch):
+    demos = load_shipped(NAMES[2], actions=True)[:3]
+    save_shipped(tmp_path / "mine", "car", demos, {"task": "car"})
+    monkeypatch.setattr("aime_gym.data.shipped.FOLDER", tmp_path)
+    for one, other in zip(demos, load_shipped("mine/car", actions=True), strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+        assert (one.terminated, one.truncated) == (other.terminated, other.truncated)
+    assert load_shipped("mine/car", actions=False)[0].actions is None

@@ -1,0 +1,364 @@
+"""A suite runs whatever happens to it: kills, failures, changes. Nothing is done twice, and nothing bad is started."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aime_gym.agents.registry import AGENTS
+from aime_gym.cli import main
+from aime_gym.data import load_trajectories
+from aime_gym.experiments import benchmark
+from aime_gym.experiments.benchmark_report import load_results
+from aime_gym.experiments.jobs import LearningCurve
+from aime_gym.experiments.records import append_record, cut_torn_line, read_records
+from aime_gym.experiments.suite import read_suite
+from aime_gym.experiments.task import TaskConfig
+from aime_gym.experiments.workers import first_finished
+
+TINY = "options = { min_epochs = 1, max_epochs = 1, min_updates = 2 }"
+#: Cells of a fraction of a second; the second task records what its cells share.
+SUITE = f"""
+seeds = [0, 1]
+demonstrations = [2, 3]
+eval_episodes = 2
+[tasks.car]
+id = "MountainCar-v0"
+modality = "state"
+max_episode_steps = 20
+demos = "classic/MountainCar-v0"
+play_episodes = 3
+[tasks.pole]
+id = "CartPole-v1"
+modality = "state"
+play_episodes = 3
+expert = "ppo:1"
+demonstrations = 2
+[agents.bco]
+{TINY}
+[agents.bc]
+{TINY}
+"""
+CELLS = 12
+PARENT = str(Path(benchmark.__file__).parents[2])
+
+
+def write(path, text=SUITE):
+    path.write_text(text)
+    return path
+
+
+def cells(out):
+    return [record for record in read_records(out / benchmark.RESULTS) if record["what"] == "cell"]
+
+
+def run(suite, out, **options):
+    return benchmark.run(read_suite(suite), out, **{"workers": 2, "progress": False} | options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    outcome = run(write(folder / "suite.toml"), folder / "out")
+    assert (outcome.done, outcome.cells, outcome.failed, outcome.interrupted) == (CELLS, CELLS, {}, False)
+    return folder
+
+
+@pytest.fixture
+def failing():
+    yield
+    AGENTS.pop("failing", None)
+    sys.modules.pop("failing_agents", None)
+
+
+# ---- what a run leaves ----
+
+
+def test_every_cell_has_one_line(finished):
+    lines = cells(finished / "out")
+    assert len({line["key"] for line in lines}) == len(lines) == CELLS
+    assert {line["key"] for line in lines} == {cell.key for cell in read_suite(finished / "suite.toml").cells}
+    for line in lines:
+        assert line["status"] == "done"
+        assert len(line["returns"]) == len(line["lengths"]) == 2
+        assert line["updates"] > 0
+        assert line["wall_seconds"] >= line["train_seconds"] > 0
+        assert {"python", "torch", "aime-gym"} <= set(line["packages"])
+        assert line["machine"]["torch_threads"] == 1
+        assert line["env_steps"] == 0
+        assert line["oracle"] == (line["agent"] == "bc")
+        assert (line["play_transitions"] is None) == (line["agent"] == "bc")
+    assert not (finished / "out" / "logs").exists() or not list((finished / "out" / "logs").iterdir())
+
+
+def test_what_cells_share_is_made_once(finished):
+    shared = [line["what"] for line in read_records(finished / "out" / benchmark.RESULTS) if line["what"] != "cell"]
+    assert sorted(shared) == ["expert", "expert", "play", "play", "random", "random"]
+
+
+def test_only_oracles_find_actions(finished):
+    (folder,) = (finished / "out" / "data").glob("demos-*")
+    assert {path.name for path in folder.iterdir()} == {"observed", "with-actions", "expert.zip"}
+    assert all(demo.actions is None for demo in load_trajectories(folder / "observed"))
+    assert all(demo.actions is not None for demo in load_trajectories(folder / "with-actions"))
+    suite = read_suite(finished / "suite.toml")
+    (finished / "out" / "elsewhere").mkdir(exist_ok=True)
+    work = benchmark._Work(suite, finished / "elsewhere", False)
+    for job, _ in work.waiting.values():
+        if isinstance(job, benchmark.CellJob) and job.cell.task.label == "pole":
+            assert Path(job.demos).name == ("with-actions" if job.cell.agent == "bc" else "observed")
+
+
+def test_the_same_suite_gives_the_same_returns(finished, tmp_path):
+    """Shared data, training and evaluation follow from the seeds; how many processes there are changes nothing."""
+    run(finished / "suite.toml", tmp_path, workers=1)
+    one, other = ({line["key"]: line["returns"] for line in cells(out)} for out in (finished / "out", tmp_path))
+    assert one == other
+
+
+# ---- going on ----
+
+
+def test_a_finished_suite_does_nothing_again(finished):
+    before = (finished / "out" / benchmark.RESULTS).read_bytes()
+    assert run(finished / "suite.toml", finished / "out").done == CELLS
+    assert (finished / "out" / benchmark.RESULTS).read_bytes() == before
+
+
+def test_a_changed_suite_does_what_is_new(finished, tmp_path):
+    shutil.copytree(finished / "out", tmp_path / "out")
+    text = SUITE.replace(
+        "[agents.bc]", "[agents.wide]\nagent = 'bc'\nseeds = [5]\ntasks = ['car']\n" + TINY + "\n[agents.bc]"
+    )
+    text += "[tasks.pole.options.bc]\nstack = 2\n"
+    outcome = run(write(tmp_path / "suite.toml", text), tmp_path / "out")
+    new = cells(tmp_path / "out")[CELLS:]
+    assert outcome.done == outcome.cells == CELLS + 2
+    assert [(line["agent"], line["task"], line["seed"], line["options"].get("stack")) for line in sorted(
+        new, key=lambda line: (line["agent"], line["seed"], line["demonstrations"])
+    )] == [("bc", "pole", 0, 2), ("bc", "pole", 1, 2), ("wide", "car", 5, None), ("wide", "car", 5, None)]  # fmt: skip
+    # The cells that the suite no longer has are not in its report.
+    assert len(load_results([tmp_path / "out"]).runs) == CELLS + 2
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    suite, out = write(tmp_path / "suite.toml"), tmp_path / "out"
+    command = [sys.executable, "-m", "aime_gym.cli", "benchmark", str(suite), "--out", str(out), "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([PARENT, os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while process.poll() is None and not (out.exists() and len(cells(out)) >= 2):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    before = read_records(out / benchmark.RESULTS)
+    assert 2 <= len([line for line in before if line["what"] == "cell"]) < CELLS
+    with (out / benchmark.RESULTS).open("ab") as file:
+        file.write(b'{"format": 1, "what": "cell", "key": "to')  # torn by the kill
+    assert run(suite, out).done == CELLS
+    after = read_records(out / benchmark.RESULTS)
+    assert after[: len(before)] == before
+    assert len({line["key"] for line in cells(out)}) == len(cells(out)) == CELLS
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    suite, out = write(tmp_path / "suite.toml"), tmp_path / "out"
+
+    def interrupted(workers):
+        if len(cells(out)) == 3:
+            raise KeyboardInterrupt
+        return first_finished(workers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "first_finished", interrupted)
+        assert main(["benchmark", str(suite), "--out", str(out), "--workers", "2"]) == 130
+    printed = capsys.readouterr()
+    assert "interrupted; the same command goes on" in printed.err
+    assert f"3 of {CELLS} cells are done" in printed.out
+    assert main(["benchmark", str(suite), "--out", str(out)]) == 0
+    assert len({line["key"] for line in cells(out)}) == len(cells(out)) == CELLS
+    printed = capsys.readouterr().out
+    assert "bc, 2 demos (oracle)" in printed
+    assert f"{CELLS} of {CELLS} cells are done" in printed
+
+
+def test_two_runs_do_not_share_a_folder(finished):
+    with benchmark._alone(finished / "out"), pytest.raises(ValueError, match="out: another benchmark is running in"):
+        run(finished / "suite.toml", finished / "out")
+
+
+def test_agents_that_interact_have_a_learning_curve(tmp_path):
+    text = """
+seeds = [0]
+demonstrations = 2
+eval_episodes = 1
+curve_steps = 40
+curve_episodes = 2
+[tasks.car]
+id = "MountainCar-v0"
+modality = "state"
+max_episode_steps = 20
+demos = "classic/MountainCar-v0"
+[agents.gaifo]
+options = { timesteps = 100, batch_size = 8, generator_kwargs = { n_steps = 50, batch_size = 50 } }
+"""
+    assert run(write(tmp_path / "suite.toml", text), tmp_path / "out").done == 1
+    (line,) = cells(tmp_path / "out")
+    assert line["env_steps"] == 100
+    assert [point["env_steps"] for point in line["curve"]] == [40, 80]
+    assert all(point["returns"] == [-20.0, -20.0] for point in line["curve"])
+
+
+# ---- failures ----
+
+FAILING = f"""
+imports = ["failing_agents"]
+demonstrations = 2
+eval_episodes = 1
+[tasks.car]
+id = "MountainCar-v0"
+modality = "state"
+max_episode_steps = 20
+demos = "classic/MountainCar-v0"
+[agents.failing]
+{TINY}
+"""
+
+
+def test_a_failing_cell_is_kept_and_the_rest_runs(tmp_path, failing, capsys):
+    suite, out = write(tmp_path / "suite.toml", FAILING), tmp_path / "out"
+    assert main(["benchmark", str(suite), "--out", str(out)]) == 1
+    assert {line["seed"]: line.get("error", "")[:38] for line in cells(out)} == {
+        0: "",
+        1: "RuntimeError: broken on purpose",
+        2: "the process ended with SIGKILL (out of",
+    }
+    assert "_imitate" in next(line for line in cells(out) if line["seed"] == 1)["traceback"]
+    printed = capsys.readouterr().out
+    assert "failed: car, failing, 2 demonstrations, seed 1: RuntimeError: broken on purpose" in printed
+    assert "1 of 3 cells are done" in printed
+    # Not again, unless it is asked for.
+    assert run(suite, out).failed_cells == 2
+    assert len(cells(out)) == 3
+    assert run(suite, out, retry_failed=True).failed_cells == 2
+    assert sorted(line["seed"] for line in cells(out)[3:]) == [1, 2]
+
+
+def test_what_needs_failed_data_fails_with_it(tmp_path):
+    suite, out = write(tmp_path / "suite.toml"), tmp_path / "out"
+    out.mkdir()
+    (out / "data").write_text("where a folder should be")
+    outcome = run(suite, out)
+    errors = {(line["task"], line["agent"]): line.get("error") for line in cells(out)}
+    assert errors["car", "bc"] is None  # needs nothing that was to be recorded
+    assert errors["car", "bco"] == "it needs car, play, which failed"
+    assert errors["pole", "bc"] == "it needs pole, expert, which failed"
+    assert outcome.done == CELLS - outcome.failed_cells == 4
+    assert {"car, play", "pole, play", "pole, expert"} <= outcome.failed.keys()
+    (out / "data").unlink()
+    assert run(suite, out).done == 4
+    assert run(suite, out, retry_failed=True).done == CELLS
+
+
+# ---- bad suites ----
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "nonsense", "suite.toml: Expected '=' after a key"),
+        ("seeds = [0, 1]", "sedes = [0]", "suite.toml: sedes: unknown key; did you mean seeds?"),
+        ("seeds = [0, 1]", "seeds = 3", "seeds: expected a list of whole numbers, got 3"),
+        ("seeds = [0, 1]", "seeds = []", "seeds: expected at least one number, got none"),
+        ("seeds = [0, 1]", "seeds = [-1]", "seeds: expected at least 0, got -1"),
+        ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: expected each number once, got [1, 1]"),
+        ("demonstrations = [2, 3]", "demonstrations = 0", "demonstrations: expected at least 1, got 0"),
+        ("eval_episodes = 2", "eval_episodes = true", "eval_episodes: expected a whole number, got True"),
+        ("eval_episodes = 2", "curve_episodes = 2", "curve_episodes: expected together with curve_steps"),
+        ("eval_episodes = 2", "imports = ['no_such_module']", "imports: expected modules that Python finds"),
+        ("eval_episodes = 2", "tasks = 1", "Cannot overwrite a value"),
+        ("[agents.bc]", "[agents.bcc]", "agents.bcc: agent: unknown agent 'bcc'; did you mean"),
+        ("min_updates = 2", "min_update = 2", "agents.bco: agent bco: unknown option 'min_update'; did you mean"),
+        ("min_updates = 2", "min_updates = 'two'", "agents.bco: agent bco: min_updates: expected int, got 'two'"),
+        ("min_updates = 2", "min_updates = 0", "tasks.car: agent bco"),
+        ("[agents.bco]", "[agents.bco]\ntasks = ['cart']", "agents.bco.tasks: unknown name 'cart'; did you mean car?"),
+        ("[agents.bco]", "[tasks.car.options.bcc]\n[agents.bco]", "tasks.car.options: unknown name 'bcc'"),
+        ("[agents.bco]", "[tasks.car.options.bc]\nstuck = 1\n[agents.bco]", "tasks.car.options.bc: agent bc: unknown"),
+        ('id = "MountainCar-v0"', 'id = "MountinCar-v0"', "tasks.car: id: expected"),
+        ('modality = "state"', 'modality = "stat"', "tasks.car: modality: expected one of"),
+        ('modality = "state"', "", "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown"),
+        ('modality = "state"', 'modality = "state"\naction_repeat = 0', "tasks.car: action_repeat: expected an"),
+        ('modality = "state"', "modality = 1", "tasks.car.modality: expected text, got 1"),
+        ("play_episodes = 3", "play_episodes = 0", "tasks.car.play_episodes: expected at least 1, got 0"),
+        ('"classic/MountainCar-v0"', '"classic/MountainCar"', "tasks.car: demos: nothing is stored at"),
+        ('"classic/MountainCar-v0"', '"classic/CartPole-v1"', "tasks.car: demos[0].observations: expected shape"),
+        ("demonstrations = [2, 3]", "demonstrations = 21", "tasks.car: demos: expected at least 21 trajectories in"),
+        ('expert = "ppo:1"', "", "tasks.pole: expert: there is no script for CartPole-v1"),
+        ('expert = "ppo:1"', 'expert = "sac:1"', "tasks.pole: expert: sac does not fit CartPole-v1"),
+        ("[agents.bco]", "[agents.aime]\n[agents.bco]", "tasks.car: agent aime: action_space: AIMEAgent expects a Box"),
+        (SUITE[SUITE.index("[agents.bco]") :], "", "agents: expected at least one [agents.NAME], got none"),
+    ],
+)  # fmt: skip
+def test_a_bad_suite_ends_in_one_line_before_any_work(old, new, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert old in SUITE
+    write(tmp_path / "suite.toml", SUITE.replace(old, new, 1) if old else new)
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "suite.toml", "--out", "out"])
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["classic", "reach"])
+def test_the_suites_of_this_repository_fit(name):
+    suite = read_suite(Path(PARENT) / "benchmarks" / "suites" / f"{name}.toml")
+    benchmark.check(suite)
+    assert suite.cells
+
+
+# ---- the parts ----
+
+
+def test_a_torn_line_is_cut_and_a_damaged_one_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert read_records(path) == []
+    append_record(path, {"what": "cell"})
+    whole = path.read_bytes()
+    for torn in (b"{", whole[:-1]):
+        path.write_bytes(whole + torn)
+        assert read_records(path) == [{"format": 1, "what": "cell"}]
+        cut_torn_line(path)
+        assert path.read_bytes() == whole
+    path.write_bytes(b"{\n" + whole)
+    with pytest.raises(ValueError, match=r"results.jsonl:1: expected a line of JSON"):
+        read_records(path)
+    path.write_bytes(whole + json.dumps({"format": 2}).encode() + b"\n")
+    with pytest.raises(ValueError, match=r"results.jsonl:2: expected a result of format 1"):
+        read_records(path)
+
+
+def test_a_learning_curve_follows_the_agent_s_environment_steps():
+    class Agent:
+        num_timesteps = 0
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            assert deterministic
+            return [self.num_timesteps // 10 % 2], None
+
+    agent = Agent()
+    with TaskConfig("CartPole-v1", "state").make() as env:
+        curve = LearningCurve(agent, env, 10, 2, 0)
+        for steps in (0, 4, 8, 12, 16, 20, 45, 48):
+            agent.num_timesteps = steps
+            assert curve._on_step()
+    assert [point["env_steps"] for point in curve.points] == [12, 20, 45]
+    assert all(len(point["returns"]) == 2 for point in curve.points)
