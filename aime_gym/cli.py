@@ -469,7 +469,7 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser(
         "report",
         help="tables with intervals, and figures, from a benchmark's results",
-        description="Normalised means and interquartile means with 95%% bootstrap intervals, performance profiles, "
+        description="Normalised means and interquartile means with 95% bootstrap intervals, performance profiles, "
         "probability of improvement and learning curves, from a benchmark that is finished or not.",
         epilog=_REPORT_EXAMPLES,
     )
