@@ -315,3 +315,13 @@ def test_without_the_extra_the_error_has_the_command():
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert 'pip install "aime-gym[zoo]"' in done.stderr
+
+
+def test_an_agent_that_imitates_in_its_environment_takes_steps(zoo, data, tmp_path):
+    options = ["--hyperparams", "generator_kwargs:dict(n_steps=32)", "batch_size:8", "discriminator_updates:1"]
+    arguments = ["train", "--algo", "gaifo", "--env", TASK, "--demos", str(data / "demos"), "-n", "64", "--seed", "1"]
+    assert zoo([*arguments, "--device", "cpu", "--eval-freq", "32", "--eval-episodes", "1", *options]) == 0
+    run = tmp_path / "logs" / "gaifo" / f"{FOLDER}_1"
+    assert load_agent(run / f"{FOLDER}.zip").num_timesteps == 64
+    assert list(np.load(run / "evaluations.npz")["timesteps"]) == [32, 64]
+    assert zoo(["enjoy", "--algo", "gaifo", "--env", TASK, *ENJOY]) == 0
