@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -51,21 +51,36 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _write(file: IO[bytes], document: Mapping[str, Any]) -> None:
-    tensors: dict[str, Tensor] = {}
+    tensors = _Tensors()
     # NumPy's numbers are welcome as hyper-parameters.
     text = json.dumps(
         {"format": FORMAT, **_without_tensors(document, "", tensors)}, indent=1, default=lambda number: number.item()
     )
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_DOCUMENT, text)
-        archive.writestr(_TENSORS, safetensors.torch.save(tensors))
+        archive.writestr(_TENSORS, safetensors.torch.save(tensors.by_name))
 
 
-def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a nested value; its tensors go to ``tensors``, named by where they were."""
+class _Tensors:
+    """The tensors of a document, named by where they were; one that was in several places is kept once."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+        self._names: dict[Hashable, str] = {}
+
+    def name(self, tensor: Tensor, place: str) -> str:
+        """Keep a tensor of the document, which outlives this object; returns the name that it has."""
+        memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if memory not in self._names:
+            self._names[memory] = place
+            self.by_name[place] = tensor.detach().cpu().contiguous()
+        return self._names[memory]
+
+
+def _without_tensors(value: Any, name: str, tensors: _Tensors) -> Any:
+    """JSON for a nested value; its tensors go to ``tensors``."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
-        return {_REFERENCE: name}
+        return {_REFERENCE: tensors.name(value, name)}
     prefix = f"{name}/" if name else ""
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:

@@ -40,6 +40,16 @@ def test_what_was_written_is_read(tmp_path, name):
     assert not list(tmp_path.glob("**/.*"))
 
 
+def test_a_tensor_in_two_places_is_written_once(tmp_path):
+    tensor = torch.arange(1000.0)
+    for name, second in (("one", tensor), ("other", tensor.clone())):
+        write_archive(tmp_path / name, {"first": tensor, "second": {"again": second}})
+    one, other = (read_archive(tmp_path / name) for name in ("one", "other"))
+    assert_equal(one, other)
+    sizes = [(tmp_path / name).stat().st_size for name in ("one.zip", "other.zip")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
 def test_a_binary_file_will_do():
     file = io.BytesIO()
     write_archive(file, DOCUMENT)

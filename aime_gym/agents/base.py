@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -14,11 +16,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.utils import check_for_correct_spaces, safe_mean
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.environments import accept_env, record_play
+from aime_gym.agents.environments import check_copies_agree, record_play
 from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
 from aime_gym.agents.phases import run_phase
 from aime_gym.archive import Source, write_archive
@@ -29,9 +31,11 @@ from aime_gym.data import (
     check_trajectories,
     load_trajectories,
 )
+from aime_gym.models.acting import act_as_sb3
 from aime_gym.naming import suggestion
 from aime_gym.training.fit import Fit
-from aime_gym.types import Array, Observation, Trajectories, Trajectory
+from aime_gym.training.interaction import accept_env
+from aime_gym.types import Array, Metrics, Observation, Trajectories, Trajectory
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
 _POLICY_KWARGS = {"hidden", "layers"}
@@ -66,6 +70,8 @@ class ImitationAgent(BaseAlgorithm):
     needs_demonstration_actions: ClassVar[bool] = False
     #: Whether ``imitate`` takes environment steps, which callbacks then count, and ``learn`` goes on with more of them.
     imitates_online: ClassVar[bool] = False
+    #: Whether ``imitate`` takes none, and ``learn`` then improves the policy with some.
+    improves_online: ClassVar[bool] = False
 
     config: Any
     policy: nn.Module  # type: ignore[assignment]
@@ -133,8 +139,11 @@ class ImitationAgent(BaseAlgorithm):
         #: Gradient steps of the offline phases, of a discriminator in others; ``num_timesteps`` counts environment
         #: steps only.
         self.num_updates = 0
-        #: What an agent that imitates in its environment goes on with in ``learn``; no file holds it.
+        #: What an agent with an online phase goes on with in ``learn``; no file holds it.
         self.imitated_demonstrations: list[Trajectory] | None = None
+        self.pretrained_play: list[Trajectory] | None = None
+        #: Whether the phase that runs, or ran last, takes environment steps.
+        self.interacts = False
         #: What the phase that was stopped with a checkpoint started from.
         self.unfinished_start: str | None = None
         self.n_envs = 1
@@ -144,6 +153,11 @@ class ImitationAgent(BaseAlgorithm):
             self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
             if _init_setup_model:
                 self._setup_model()
+
+    @property
+    def has_online_phase(self) -> bool:
+        """Whether ``learn`` takes environment steps."""
+        return self.imitates_online or self.improves_online
 
     @property
     def lacks_play(self) -> bool:
@@ -231,12 +245,16 @@ class ImitationAgent(BaseAlgorithm):
         progress_bar: bool,
     ) -> None:
         def phase(trajectories: Trajectories, fit: Fit) -> None:
+            self.num_timesteps += sum(map(len, trajectories)) if callable(play) else 0
             self.pretrained = True
             if self.needs_play:  # a policy of before does not fit what is learnt now
                 self.imitated = False
             self._pretrain(trajectories, fit)
 
         run_phase(self, "pretrain", phase, play, callback=callback, tb_log_name=tb_log_name, progress_bar=progress_bar)
+        if self.improves_online:
+            # Recorded again where a checkpoint has it all: the same trajectories.
+            self.pretrained_play = list(play() if callable(play) else play)
 
     def imitate(
         self,
@@ -284,7 +302,8 @@ class ImitationAgent(BaseAlgorithm):
             if self.play is not None:
                 self.pretrain(callback=callback, progress_bar=progress_bar)
             else:
-                self._run_pretrain(lambda: self._record_play(progress_bar), callback, "pretrain", progress_bar)
+                record = functools.cache(lambda: self._record_play(progress_bar))
+                self._run_pretrain(record, callback, "pretrain", progress_bar)
 
         def phase(trajectories: Trajectories, fit: Fit) -> None:
             self.imitated = True
@@ -302,7 +321,7 @@ class ImitationAgent(BaseAlgorithm):
             total_timesteps=total_timesteps,
             log_interval=log_interval,
         )
-        self.imitated_demonstrations = trajectories if self.imitates_online else None
+        self.imitated_demonstrations = trajectories if self.has_online_phase else None
         return self
 
     def infer_actions(self, demos: Any) -> list[Trajectory]:
@@ -334,23 +353,25 @@ class ImitationAgent(BaseAlgorithm):
         """Run whichever phase has data but has not run, then interact for some environment steps.
 
         An agent that imitates in its environment spends ``total_timesteps`` on that: on a new policy first, in further
-        calls on the one that it has, with the demonstrations of before. An agent that imitates offline has no online
-        phase in this version, so ``learn(0)`` is what it can do: it trains on the data that the constructor was given.
-        ``learn(0)`` of either is what the verbs do.
+        calls on the one that it has, with the demonstrations of before. An agent with ``improves_online`` imitates
+        offline, and spends them on improving the policy. An agent without either has no online phase, so ``learn(0)``
+        is what it can do: it trains on the data that the constructor was given. ``learn(0)`` of all is what the verbs
+        do.
 
         :param total_timesteps: environment steps, in whole rounds of the algorithm that takes them.
-        :param callback: of SB3, as in :meth:`imitate`.
+        :param callback: of SB3, as in :meth:`imitate`; while the agent interacts it counts environment steps.
         :param log_interval: rounds of interaction between two entries in the log.
         :param reset_num_timesteps: whether ``num_timesteps`` starts again at zero.
         :raises NotImplementedError: a positive ``total_timesteps`` without an online phase, before any training.
-        :raises ValueError: no data, and nothing learnt before.
+        :raises ValueError: no data, and nothing learnt before; no environment to interact with, or copies of it that
+            disagree.
         """
         if total_timesteps < 0:
             raise ValueError(f"total_timesteps: expected at least 0, got {total_timesteps}")
-        if total_timesteps > 0 and not self.imitates_online:
+        if total_timesteps > 0 and not self.has_online_phase:
             raise NotImplementedError(
-                f"{type(self).__name__}.learn: there is no online phase in this version; use imitate(demos), which "
-                f"needs no environment step, or learn(0) with demonstrations= in the constructor"
+                f"{type(self).__name__}.learn: there is no online phase; use imitate(demos), which needs no "
+                f"environment step, or learn(0) with demonstrations= in the constructor"
             )
         pending, demos = not self.imitated, None
         if pending or total_timesteps > 0:  # before hours of pretrain
@@ -360,15 +381,22 @@ class ImitationAgent(BaseAlgorithm):
                 "demonstrations",
                 need_actions=self.needs_demonstration_actions,
             )
-            self._need_env_online()
+            self._need_env_online(interacts=total_timesteps > 0)
+        if demos is not None and total_timesteps > 0:
+            self._check_learn(demos)
         if reset_num_timesteps:
             self.num_timesteps = 0
         if self.play is not None and not self.pretrained:
             self.pretrain(callback=callback, tb_log_name=f"{tb_log_name}_pretrain", progress_bar=progress_bar)
         if pending:
-            steps = total_timesteps or None
+            steps = total_timesteps or None if self.imitates_online else None
             self._run_imitate(demos, steps, callback, f"{tb_log_name}_imitate", progress_bar, log_interval)
-        elif demos is not None:
+        if demos is not None and total_timesteps > 0 and not (pending and self.imitates_online):
+            if self.ep_info_buffer is None or reset_num_timesteps:
+                self.ep_info_buffer = deque(maxlen=self._stats_window_size)
+                self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+            if self.improves_online and self.pretrained_play is None and self.play is not None:
+                self.pretrained_play = self._trajectories(None, self.play, "play", need_actions=True)
             run_phase(
                 self,
                 "learn",
@@ -380,6 +408,7 @@ class ImitationAgent(BaseAlgorithm):
                 online=True,
                 total_timesteps=total_timesteps,
                 log_interval=log_interval,
+                also_from=self.pretrained_play or (),
             )
         return self
 
@@ -394,13 +423,29 @@ class ImitationAgent(BaseAlgorithm):
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
         """Make a policy: updates in ``fit.run``; or, with ``imitates_online``, environment steps, as ``fit`` says."""
 
+    def _check_learn(self, demos: Trajectories) -> None:
+        """Find what would stop :meth:`_learn`, before any training.
+
+        :raises ValueError: by the name of an argument.
+        """
+
     def _learn(self, demos: Trajectories, fit: Fit) -> None:
-        """Go on imitating for ``fit.total_timesteps``; of agents that imitate in their environment."""
-        raise NotImplementedError(f"{type(self).__name__}._learn: an agent with imitates_online has to define it")
+        """Interact for ``fit.total_timesteps``; of agents with an online phase."""
+        raise NotImplementedError(f"{type(self).__name__}._learn: an agent with an online phase has to define it")
 
     @abstractmethod
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """Encoded pre-actions (N, A) of every record; those of first records are not read."""
+
+    def _episode_metrics(self) -> Metrics:
+        """What SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""
+        metrics: Metrics = {}
+        if self.ep_info_buffer:
+            metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in self.ep_info_buffer])
+            metrics["rollout/ep_len_mean"] = safe_mean([info["l"] for info in self.ep_info_buffer])
+        if self.ep_success_buffer:
+            metrics["rollout/success_rate"] = safe_mean(self.ep_success_buffer)
+        return metrics
 
     def _trajectories(self, given: Any, default: Any, argument: str, *, need_actions: bool) -> list[Trajectory]:
         self._need_setup()
@@ -423,7 +468,6 @@ class ImitationAgent(BaseAlgorithm):
         play, interrupted = record_play(self.env, self.play_timesteps, seed=seed, progress=progress_bar)
         if interrupted and self.checkpoint_dir is not None:  # the next attempt records all of it
             raise KeyboardInterrupt
-        self.num_timesteps += sum(map(len, play))
         return play
 
     # Acting
@@ -444,34 +488,35 @@ class ImitationAgent(BaseAlgorithm):
         :raises ValueError: an observation, state or ``episode_start`` of another shape.
         """
         self._need_setup()
-        inputs, batched = self.observations.encode(observation, self.device)
-        rows = len(next(iter(inputs.values())))
-        with torch.no_grad():
-            before = fresh = self._initial_state(inputs)
-            if state is not None:
-                before = self._as_state(state, fresh)
-            if episode_start is not None:
-                start = torch.tensor(np.atleast_1d(np.asarray(episode_start, bool)), device=self.device)
-                if start.shape != (rows,):
-                    raise ValueError(f"episode_start: expected shape {(rows,)}, got {tuple(start.shape)}")
-                before = tuple(
-                    torch.where(start.view(-1, *[1] * (old.ndim - 1)), new, old)
-                    for old, new in zip(before, fresh, strict=True)
-                )
-            encoded, after = self._act(inputs, before, None if deterministic else self.acting_generator)
-        actions = self.encoding.decode(encoded.cpu().numpy())
+        actions, after, batched = self._choose(
+            observation, state, episode_start, None if deterministic else self.acting_generator
+        )
         # Not actions[0], which would be a number instead of an array for a Discrete space.
-        return (actions if batched else actions.squeeze(0)), tuple(part.cpu().numpy() for part in after)
+        return (actions if batched else actions.squeeze(0)), after
 
-    def _as_state(self, state: tuple[Array, ...], fresh: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        expected = f"state: expected a tuple of arrays of shapes {[tuple(part.shape) for part in fresh]}"
-        try:
-            parts = [np.array(part, np.float32) for part in state]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{expected}, got {type(state).__name__} ({error})") from error
-        if [part.shape for part in parts] != [tuple(part.shape) for part in fresh]:
-            raise ValueError(f"{expected}, got {[part.shape for part in parts]}")
-        return tuple(torch.from_numpy(part).to(self.device, new.dtype) for part, new in zip(parts, fresh, strict=True))
+    def _explore(self, observation: Observation, state: Any, episode_start: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Sampled actions for all copies, as :meth:`predict` gives them, by the generator of training."""
+        actions, after, _ = self._choose(observation, state, episode_start, self.generator)
+        return actions, after
+
+    def _choose(
+        self,
+        observation: Observation,
+        state: tuple[Array, ...] | None,
+        episode_start: Array | bool | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Array, tuple[Array, ...], bool]:
+        """Actions and states, and whether the observations came as a batch."""
+        return act_as_sb3(
+            self.observations,
+            self.encoding,
+            self._initial_state,
+            functools.partial(self._act, generator=generator),
+            observation,
+            state,
+            episode_start,
+            self.device,
+        )
 
     @abstractmethod
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -488,9 +533,13 @@ class ImitationAgent(BaseAlgorithm):
     def _take(self, env: VecEnv) -> None:
         self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
 
-    def _need_env_online(self) -> None:
-        if self.imitates_online and self.env is None:
-            raise ValueError(f"env: expected {type(self).__name__} to have one to imitate in, got None; call set_env")
+    def _need_env_online(self, *, interacts: bool = False) -> None:
+        if not (self.imitates_online or interacts):
+            return
+        if self.env is None:
+            verb = "imitate" if self.imitates_online else "learn"
+            raise ValueError(f"env: expected {type(self).__name__} to have one to {verb} in, got None; call set_env")
+        check_copies_agree(self.env)
 
     def _need_setup(self) -> None:
         if not hasattr(self, "encoding"):
@@ -557,7 +606,7 @@ class ImitationAgent(BaseAlgorithm):
 
     def dump_logs(self) -> None:
         """Write the log entry so far, at what a callback's clock shows; for SB3's ``LogEveryNTimesteps``."""
-        self.logger.dump(step=self.num_timesteps if self.imitates_online else self.num_updates)
+        self.logger.dump(step=self.num_timesteps if self.interacts else self.num_updates)
 
     def _training_state(self) -> dict[str, Any]:
         """JSON values and tensors that ``learn`` goes on with, beside the parameters: moments of an optimizer."""

@@ -1,39 +1,28 @@
-"""What agents accept as an environment, and the play that they record in it."""
+"""What agents ask of an environment to interact in, and the play that they record in it."""
 
 from __future__ import annotations
 
 import math
 
-import gymnasium as gym
-from gymnasium.vector import VectorEnv
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from aime_gym.data import collect
 from aime_gym.types import Trajectory
 
 
-def accept_env(env: GymEnv | str, verbose: int) -> VecEnv:
-    """Wrap what a user gave as SB3 does.
+def check_copies_agree(env: VecEnv) -> None:
+    """Make sure that all copies of an environment have the same spaces.
 
-    :raises ValueError: something else than an environment, or one that normalises observations.
+    :raises ValueError: the first copy that has others.
     """
-    if isinstance(env, str):
-        env = gym.make(env)
-    if not isinstance(env, gym.Env | VecEnv):
-        advice = "; stable_baselines3.common.env_util.make_vec_env makes a VecEnv" * isinstance(env, VectorEnv)
-        raise ValueError(
-            f"env: expected a Gymnasium environment, an SB3 VecEnv or an id, got {type(env).__name__}{advice}"
-        )
-    wrapped = BaseAlgorithm._wrap_env(env, verbose)
-    normalizer = unwrap_vec_normalize(wrapped)
-    if normalizer is not None and normalizer.norm_obs:
-        raise ValueError(
-            "env: expected observations as the demonstrations hold them, got VecNormalize(norm_obs=True), whose "
-            "statistics move; the agents standardise observations themselves, so leave it out or pass norm_obs=False"
-        )
-    return wrapped
+    for name in ("observation_space", "action_space"):
+        first, *others = env.get_attr(name)
+        for index, space in enumerate(others, start=1):
+            if space != first:
+                raise ValueError(
+                    f"env: expected copies that agree on {name}, {first} as the first one has it, got {space} in copy "
+                    f"{index}"
+                )
 
 
 def record_play(vec_env: VecEnv | None, timesteps: int, *, seed: int, progress: bool) -> tuple[list[Trajectory], bool]:

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback
@@ -36,18 +36,21 @@ def run_phase(
     online: bool = False,
     total_timesteps: int | None = None,
     log_interval: int = 1,
+    also_from: Trajectories = (),
 ) -> None:
     """Run a phase, or what a checkpoint left of it.
 
     :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in ``Fit.run``; or,
         with ``online``, one that interacts, watched by ``Fit.steps``.
     :param data: the trajectories, or how the agent, which makes the same ones each time, records them.
+    :param also_from: what else the phase learns from.
     :raises ValueError: a checkpoint that is damaged, or of another run.
     :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
     """
-    checkpoint, goes_on = None, False
+    checkpoint, goes_on, agent.interacts = None, False, online
     if agent.checkpoint_dir is not None:
-        checkpoint = _open_checkpoint(agent, agent.checkpoint_dir, verb, data)
+        also = {"environment steps": total_timesteps, "play": _digest_of(also_from)} if online else {}
+        checkpoint = _open_checkpoint(agent, agent.checkpoint_dir, verb, data, also)
         goes_on = checkpoint.agent is not None
         if checkpoint.agent is not None:
             restore(agent, checkpoint.agent)
@@ -95,7 +98,11 @@ def run_phase(
 
 
 def _open_checkpoint(
-    agent: ImitationAgent, folder: Path, verb: str, data: Trajectories | Callable[[], Trajectories]
+    agent: ImitationAgent,
+    folder: Path,
+    verb: str,
+    data: Trajectories | Callable[[], Trajectories],
+    also: dict[str, Any],
 ) -> PhaseCheckpoint:
     """The checkpoint of a phase that is about to start, or to go on."""
     if agent.unfinished_start is None:
@@ -108,11 +115,9 @@ def _open_checkpoint(
         "hyper-parameters": [described["config"], agent.policy_kwargs],
         "spaces": [described["observation_space"], described["action_space"]],
         "seed": agent.seed,
-        "data": f"{agent.play_timesteps} steps of its own"
-        if callable(data)
-        else _digest(part for trajectory in data for part in _arrays(trajectory)),
+        "data": f"{agent.play_timesteps} steps of its own" if callable(data) else _digest_of(data),
         "starting weights": agent.unfinished_start,
-    }
+    } | also
     path = folder / f"{agent.num_phases:02d}-{verb}.zip"
     return PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
 
@@ -128,6 +133,10 @@ def _arrays(trajectory: Trajectory) -> Iterator[Array]:
     yield from sensors(trajectory.observations).values()
     if trajectory.actions is not None:
         yield trajectory.actions
+
+
+def _digest_of(data: Trajectories) -> str:
+    return _digest(part for trajectory in data for part in _arrays(trajectory))
 
 
 def _digest(arrays: Iterable[Tensor | Array]) -> str:

@@ -3,15 +3,17 @@
 from aime_gym.data.actions import ActionEncoding
 from aime_gym.data.checks import check_trajectories
 from aime_gym.data.collecting import collect
-from aime_gym.data.dataset import ClipSampler, TrajectoryDataset
+from aime_gym.data.dataset import ClipSampler, TrajectoryDataset, split_trajectories
 from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
 from aime_gym.data.observations import ObservationEncoding
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.data.recording import EpisodeRecorder
 
 __all__ = [
     "ActionEncoding",
     "ClipSampler",
+    "EpisodeRecorder",
     "EpisodicPolicy",
     "HeldRandomPolicy",
     "ObservationEncoding",
@@ -21,4 +23,5 @@ __all__ = [
     "collect",
     "load_trajectories",
     "save_minari",
+    "split_trajectories",
 ]

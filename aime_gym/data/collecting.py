@@ -13,8 +13,9 @@ import torch
 from gymnasium import spaces
 
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.data.recording import EpisodeRecorder
 from aime_gym.progress import progress_bar
-from aime_gym.types import Observation, Predictor, Trajectory, sensors
+from aime_gym.types import Observation, Predictor, Trajectory
 
 #: What can choose the actions: a callable, a model as SB3's, or the name of a policy made for the environment.
 Policy: TypeAlias = Callable[[Observation], Any] | Predictor | str
@@ -76,23 +77,13 @@ def collect(
 
 def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajectory:
     observation, _ = env.reset(seed=seed)
-    observations = [_copy(observation)]
-    actions: list[Any] = []
-    rewards: list[Any] = []
+    episode = EpisodeRecorder(observation)
     terminated = truncated = False
     while not (terminated or truncated):
-        action = _legal_action(act(observation, not actions), env.action_space)
+        action = _legal_action(act(observation, not len(episode)), env.action_space)
         observation, reward, terminated, truncated, _ = env.step(_in_dtype_of(env.action_space, action))
-        observations.append(_copy(observation))
-        actions.append(np.array(action))
-        rewards.append(reward)
-    return Trajectory(
-        observations=_stack(observations),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, dtype=np.float32),
-        terminated=bool(terminated),
-        truncated=bool(truncated),
-    )
+        episode.add(action, reward, observation)
+    return episode.trajectory(terminated=bool(terminated), truncated=bool(truncated))
 
 
 def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:
@@ -161,19 +152,6 @@ def _legal_action(action: Any, space: spaces.Space) -> Any:
 
 def _in_dtype_of(space: spaces.Space, action: Any) -> Any:
     return action.astype(space.dtype) if isinstance(space, spaces.Box) else action
-
-
-def _copy(observation: Any) -> Observation:
-    # Environments may hand out the same buffer again and again.
-    if isinstance(observation, dict):
-        return {name: np.array(values) for name, values in observation.items()}
-    return np.array(observation)
-
-
-def _stack(observations: list[Observation]) -> Observation:
-    by_sensor = [sensors(observation) for observation in observations]
-    stacked = {name: np.stack([entry[name] for entry in by_sensor]) for name in by_sensor[0]}
-    return stacked if isinstance(observations[0], dict) else stacked["observation"]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -72,20 +72,18 @@ class TrajectoryDataset:
         back = torch.arange(frames - 1, -1, -1, device=rows.device)
         return values[torch.maximum(rows[:, None] - back, first[:, None])]
 
-    def split_rows(self, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def split_rows(self, learns: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
         """Rows that an action led to, in two parts by whole trajectories; windows of one would leak into the other.
 
-        :param fraction: share of the trajectories in the first part. A single trajectory is cut in time.
+        :param learns: whether a trajectory is in the first part, for each; see :func:`split_trajectories`.
+        :param fraction: share of the first part where all are in it, which are then cut in time.
         """
         reached = ~self.first_rows().cpu()
-        count = len(self.counts)
-        if count == 1:
+        inside = torch.tensor(learns).repeat_interleave(self.counts)
+        if inside.all():
             rows = reached.nonzero().squeeze(-1)
             cut = max(1, round(fraction * len(rows)))
             return rows[:cut].to(self.device), rows[cut:].to(self.device) if cut < len(rows) else rows.to(self.device)
-        chosen = torch.zeros(count, dtype=torch.bool)
-        chosen[torch.randperm(count, generator=generator)[: min(max(1, round(fraction * count)), count - 1)]] = True
-        inside = chosen.repeat_interleave(self.counts)
         return (
             (reached & inside).nonzero().squeeze(-1).to(self.device),
             (reached & ~inside).nonzero().squeeze(-1).to(self.device),
@@ -101,6 +99,21 @@ class TrajectoryDataset:
             valid = steps < self.counts[chosen]
             rows = self.starts[chosen] + torch.minimum(steps, self.counts[chosen] - 1)
             yield rows.to(self.device), valid.to(self.device)
+
+
+def split_trajectories(
+    count: int, fraction: float, generator: torch.Generator, known: Sequence[bool] = ()
+) -> list[bool]:
+    """Which trajectories to learn from, at random; the others are held out. A single one is learnt from.
+
+    :param fraction: share of those to learn from; at least one is, and at least one is not.
+    :param known: of the first ones, by an earlier split. The others are drawn so that the share of all comes closest.
+    """
+    first = list(known[:count])
+    wanted = min(max(1, round(fraction * count)), max(1, count - 1))
+    others = torch.zeros(count - len(first), dtype=torch.bool)
+    others[torch.randperm(len(others), generator=generator)[: max(0, wanted - sum(first))]] = True
+    return first + others.tolist()
 
 
 def _encoded(trajectory: Trajectory, encoding: ActionEncoding) -> Trajectory:

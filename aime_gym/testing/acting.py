@@ -32,18 +32,18 @@ class ActingContract(Subject):
     def test_a_batch_and_one_observation(self, learnt: ImitationAgent) -> None:
         batch = observations()[0]
         actions, state = learnt.predict(batch, deterministic=True)
-        assert actions.shape == (3, 2)
+        assert actions.shape == (3, *learnt.action_space.shape)
         assert actions.dtype == learnt.action_space.dtype
         assert state is not None
         assert all(isinstance(part, np.ndarray) and len(part) == 3 for part in state)
         action, single = learnt.predict(batch[0], deterministic=True)
         assert isinstance(action, np.ndarray)
-        assert action.shape == (2,)
+        assert action.shape == learnt.action_space.shape
         assert single is not None
         assert all(len(part) == 1 for part in single)
         np.testing.assert_allclose(action, actions[0], atol=TOLERANCE)
         again, _ = learnt.predict(batch[0], single, deterministic=True)
-        assert again.shape == (2,)
+        assert again.shape == learnt.action_space.shape
 
     def test_environments_do_not_see_each_other(self, learnt: ImitationAgent) -> None:
         starts = np.random.default_rng(1).random((6, 3)) < 0.4
@@ -152,7 +152,7 @@ class ActingContract(Subject):
     def test_evaluate_policy(self, learnt: ImitationAgent, envs: int, deterministic: bool) -> None:
         mean, _ = evaluate_policy(
             learnt,
-            DummyVecEnv([toy.PointMass] * envs),
+            DummyVecEnv([self.point_mass] * envs),
             n_eval_episodes=envs + 1,
             deterministic=deterministic,
             warn=False,
@@ -164,10 +164,7 @@ class ActingContract(Subject):
     @pytest.mark.parametrize("start", [0, 3])
     def test_discrete_actions(self, start: int) -> None:
         env = toy.DiscretePointMass(start)
-        try:
-            self.make(env)
-        except NotImplementedError as error:
-            pytest.skip(str(error))
+        self.needs_actions_of(env)
         agent = self.trained(toy.Task(env, toy.play_data(env, 6), toy.demonstrations(env, 4)))
         for deterministic in (True, False):
             action, _ = agent.predict(np.zeros(2, np.float32), deterministic=deterministic)
@@ -179,8 +176,12 @@ class ActingContract(Subject):
             assert actions.shape == (4,)
         assert np.isfinite(toy.mean_return(env, agent, 1))
 
+    def test_only_who_refuses_continuous_actions_is_spared_them(self) -> None:
+        assert self.acts_in(toy.PointMass()) == (self.point_mass is toy.PointMass)
+
     def test_actions_of_another_shape_and_dtype(self) -> None:
         task = toy.task(toy.ColumnPointMass)
+        self.needs_actions_of(task.env)
         agent = self.trained(task)
         for deterministic in (True, False):
             action, _ = agent.predict(np.zeros(2, np.float32), deterministic=deterministic)
@@ -190,6 +191,7 @@ class ActingContract(Subject):
 
     def test_actions_beyond_the_unit_box(self) -> None:
         env = gym.make("Pendulum-v1")
+        self.needs_actions_of(env)
         task = toy.Task(env, toy.play_data(env, 2), toy.play_data(env, 2, seed=5))
         agent = self.trained(task)
         inferred = agent.infer_actions(task.demos)
@@ -197,11 +199,11 @@ class ActingContract(Subject):
         assert np.isfinite(toy.mean_return(env, agent, 1))
 
     def test_observations_in_float64(self) -> None:
-        task = toy.task(toy.DoublePointMass)
+        task = self.task(toy.DoublePointMass)
         assert np.isfinite(toy.mean_return(task.env, self.trained(task), 2))
 
     def test_sensors_of_a_dict_observation(self) -> None:
-        agent = self.trained(toy.task(toy.SensorsPointMass))
+        agent = self.trained(self.task(toy.SensorsPointMass))
         one = {"vertical": np.array([0.3], np.float32), "horizontal": np.array([-0.5], np.float32)}
         other = {"horizontal": one["horizontal"], "vertical": one["vertical"]}
         action, _ = agent.predict(one, deterministic=True)

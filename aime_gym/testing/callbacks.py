@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -53,10 +54,10 @@ class Spy(BaseCallback):
         return True
 
 
-def _evaluation(folder: Path, **options: Any) -> EvalCallback:
+def _evaluation(folder: Path, make: Callable[[], gym.Env], **options: Any) -> EvalCallback:
     """Of sampled actions, so that watching draws random numbers."""
     return EvalCallback(
-        DummyVecEnv([lambda: Monitor(toy.PointMass())]),
+        DummyVecEnv([lambda: Monitor(make())]),
         eval_freq=1,
         n_eval_episodes=1,
         deterministic=False,
@@ -65,26 +66,27 @@ def _evaluation(folder: Path, **options: Any) -> EvalCallback:
     )
 
 
-#: Callbacks that only watch, in a folder of their own.
-WATCHING: dict[str, Callable[[Path], Any]] = {
+#: Callbacks that only watch: in a folder of their own, and in environments of their own.
+WATCHING: dict[str, Callable[[Path, Callable[[], gym.Env]], Any]] = {
     "EvalCallback": _evaluation,
-    "EvalCallback with children": lambda folder: _evaluation(
+    "EvalCallback with children": lambda folder, make: _evaluation(
         folder,
+        make,
         best_model_save_path=str(folder),
         log_path=str(folder),
         callback_on_new_best=StopTrainingOnRewardThreshold(np.inf),
         callback_after_eval=Spy(),
     ),
-    "CheckpointCallback": lambda folder: CheckpointCallback(1, str(folder), save_vecnormalize=True),
-    "StopTrainingOnMaxEpisodes": lambda folder: StopTrainingOnMaxEpisodes(10**6),
-    "ProgressBarCallback": lambda folder: ProgressBarCallback(),
-    "EveryNTimesteps": lambda folder: EveryNTimesteps(2, Spy()),
-    "LogEveryNTimesteps": lambda folder: LogEveryNTimesteps(1),
-    "CallbackList": lambda folder: CallbackList([Spy(), EveryNTimesteps(1, CallbackList([Spy()]))]),
-    "a list": lambda folder: [Spy(), CheckpointCallback(1, str(folder))],
-    "an empty list": lambda folder: [],
-    "a function": lambda folder: lambda local_values, global_values: True,
-    "a function that returns nothing": lambda folder: lambda local_values, global_values: None,
+    "CheckpointCallback": lambda folder, make: CheckpointCallback(1, str(folder), save_vecnormalize=True),
+    "StopTrainingOnMaxEpisodes": lambda folder, make: StopTrainingOnMaxEpisodes(10**6),
+    "ProgressBarCallback": lambda folder, make: ProgressBarCallback(),
+    "EveryNTimesteps": lambda folder, make: EveryNTimesteps(2, Spy()),
+    "LogEveryNTimesteps": lambda folder, make: LogEveryNTimesteps(1),
+    "CallbackList": lambda folder, make: CallbackList([Spy(), EveryNTimesteps(1, CallbackList([Spy()]))]),
+    "a list": lambda folder, make: [Spy(), CheckpointCallback(1, str(folder))],
+    "an empty list": lambda folder, make: [],
+    "a function": lambda folder, make: lambda local_values, global_values: True,
+    "a function that returns nothing": lambda folder, make: lambda local_values, global_values: None,
 }
 
 
@@ -104,8 +106,8 @@ class CallbackContract(Subject):
     @pytest.mark.parametrize("case", WATCHING)
     @pytest.mark.filterwarnings("ignore:rich is experimental")
     def test_watching_changes_nothing(self, case: str, learnt: ImitationAgent, tmp_path: Path) -> None:
-        callback = WATCHING[case](tmp_path)
-        env, play, demos = toy.task()
+        callback = WATCHING[case](tmp_path, self.point_mass)
+        env, play, demos = self.task()
         agent = self.trained(callback=callback)
         assert_identical(parameters(agent), parameters(learnt))
         assert torch.equal(agent.generator.get_state(), learnt.generator.get_state())
@@ -120,7 +122,7 @@ class CallbackContract(Subject):
             assert callback.model is again
 
     def test_one_call_for_each_update(self) -> None:
-        agent, data, total = self.make(), {"pretrain": toy.task().play, "imitate": toy.task().demos}, 0
+        agent, data, total = self.make(), {"pretrain": self.task().play, "imitate": self.task().demos}, 0
         for phase in PHASES:
             spy = Spy()
             getattr(agent, phase)(data[phase], callback=spy, progress_bar=False)
@@ -141,7 +143,7 @@ class CallbackContract(Subject):
 
     @pytest.mark.parametrize("answer", [False, np.bool_(False), torch.tensor(False)], ids=["bool", "NumPy", "PyTorch"])
     def test_false_ends_a_phase(self, answer: Any, learnt: ImitationAgent) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         calls: list[object] = []
 
         def stop(*_: object) -> Any:
@@ -156,7 +158,7 @@ class CallbackContract(Subject):
         assert agent.interrupted
         assert agent.imitated
         assert getattr(agent, self.clock) - before < max(updates, 2)
-        assert np.isfinite(toy.mean_return(toy.PointMass(), agent, 1))
+        assert np.isfinite(toy.mean_return(self.point_mass(), agent, 1))
         # In learn, once for each phase with anything to count.
         calls.clear()
         self.make(play=play, demonstrations=demos).learn(0, callback=stop)
@@ -197,21 +199,23 @@ class CallbackContract(Subject):
 
     def test_evaluation_stops_at_a_reward_and_keeps_the_best(self, tmp_path: Path) -> None:
         threshold = StopTrainingOnRewardThreshold(-np.inf)
-        callback = _evaluation(tmp_path, best_model_save_path=str(tmp_path), callback_on_new_best=threshold)
-        agent = self.make().pretrain(toy.task().play, progress_bar=False)
+        callback = _evaluation(
+            tmp_path, self.point_mass, best_model_save_path=str(tmp_path), callback_on_new_best=threshold
+        )
+        agent = self.make().pretrain(self.task().play, progress_bar=False)
         before = getattr(agent, self.clock)
-        agent.imitate(toy.task().demos, callback=callback, progress_bar=False)
+        agent.imitate(self.task().demos, callback=callback, progress_bar=False)
         assert agent.interrupted
         assert threshold.parent is callback
         assert getattr(self.kind.load(tmp_path / "best_model"), self.clock) == before + 1
 
     def test_evaluations_are_filed_under_the_clock(self, tmp_path: Path) -> None:
-        agent = self.trained(callback=_evaluation(tmp_path, log_path=str(tmp_path)))
+        agent = self.trained(callback=_evaluation(tmp_path, self.point_mass, log_path=str(tmp_path)))
         with np.load(tmp_path / "evaluations.npz") as evaluations:
             assert evaluations["timesteps"].tolist() == list(range(1, getattr(agent, self.clock) + 1))
 
     def test_what_is_no_callback_is_named(self) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         agent = self.make(play=play, demonstrations=demos)
         before = parameters(agent)
         for verb, arguments in {"pretrain": (play,), "imitate": (demos,), "learn": (0,)}.items():

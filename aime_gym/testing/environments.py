@@ -23,20 +23,19 @@ from stable_baselines3.common.vec_env import (
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import make_agent
-from aime_gym.testing import toy
 from aime_gym.testing.subject import Subject, assert_identical, parameters
 
 #: What SB3's users wrap the toy task in, and how many copies there are.
-ENVIRONMENTS: dict[str, tuple[Callable[[], GymEnv], int]] = {
-    "plain": (toy.PointMass, 1),
-    "Monitor": (lambda: Monitor(toy.PointMass()), 1),
-    "DummyVecEnv": (lambda: DummyVecEnv([toy.PointMass] * 3), 3),
-    "VecMonitor": (lambda: VecMonitor(DummyVecEnv([toy.PointMass] * 2)), 2),
-    "VecCheckNan": (lambda: VecCheckNan(DummyVecEnv([toy.PointMass])), 1),
-    "make_vec_env": (lambda: make_vec_env(toy.PointMass, n_envs=2, seed=0), 2),
-    "VecNormalize of rewards": (lambda: _normalized(toy.PointMass, norm_obs=False), 1),
+ENVIRONMENTS: dict[str, tuple[Callable[[Callable[[], gym.Env]], GymEnv], int]] = {
+    "plain": (lambda make: make(), 1),
+    "Monitor": (lambda make: Monitor(make()), 1),
+    "DummyVecEnv": (lambda make: DummyVecEnv([make] * 3), 3),
+    "VecMonitor": (lambda make: VecMonitor(DummyVecEnv([make] * 2)), 2),
+    "VecCheckNan": (lambda make: VecCheckNan(DummyVecEnv([make])), 1),
+    "make_vec_env": (lambda make: make_vec_env(make, n_envs=2, seed=0), 2),
+    "VecNormalize of rewards": (lambda make: _normalized(make, norm_obs=False), 1),
     # Not the default, which starts Python anew for each copy.
-    "SubprocVecEnv": (lambda: SubprocVecEnv([toy.PointMass] * 2, start_method="fork"), 2),
+    "SubprocVecEnv": (lambda make: SubprocVecEnv([make] * 2, start_method="fork"), 2),
 }
 
 
@@ -50,12 +49,12 @@ class EnvironmentContract(Subject):
     @pytest.mark.parametrize("case", ENVIRONMENTS)
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_environments_of_sb3(self, case: str, learnt: ImitationAgent) -> None:
-        make, copies = ENVIRONMENTS[case]
-        env = make()
+        wrap, copies = ENVIRONMENTS[case]
+        env = wrap(self.point_mass)
         try:
             agent = self.make(env)
             assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
-            _, play, demos = toy.task()
+            _, play, demos = self.task()
             agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
             if not self.kind.imitates_online:  # then the environment decides nothing about what is learnt
                 assert_identical(parameters(agent), parameters(learnt))
@@ -73,11 +72,11 @@ class EnvironmentContract(Subject):
         agent = self.make()
         for refuse in (self.make, agent.set_env):
             with pytest.raises(ValueError, match=r"^env: .*norm_obs=False"):
-                refuse(_normalized(toy.PointMass))
+                refuse(_normalized(self.point_mass))
         assert agent.get_vec_normalize_env() is None
 
     def test_forms_of_the_constructor(self) -> None:
-        env, arguments = toy.PointMass(), {**self.tiny, "seed": 0}
+        env, arguments = self.point_mass(), {**self.tiny, "seed": 0}
         expected = parameters(make_agent(self.agent, env, **arguments))
         for agent in (
             make_agent(self.agent, env=env, **arguments),
@@ -92,16 +91,16 @@ class EnvironmentContract(Subject):
             make_agent(self.agent, env, env=env)
 
     def test_an_environment_by_its_id(self) -> None:
-        for agent in (self.make("Pendulum-v1"), make_agent(self.agent, "MlpPolicy", "Pendulum-v1", **self.tiny)):
+        for agent in (self.make(self.other_id), make_agent(self.agent, "MlpPolicy", self.other_id, **self.tiny)):
             env = agent.get_env()
             assert isinstance(env, VecEnv)
             action, _ = agent.predict(env.reset())  # type: ignore[arg-type]
-            assert action.shape == (1, 1)
+            assert action.shape == (1, *agent.action_space.shape)
 
     def test_a_refused_environment_changes_nothing(self) -> None:
         agent = self.make()
         env, before = agent.get_env(), parameters(agent)
-        for wrong in (gym.make("Pendulum-v1"), _normalized(lambda: gym.make("Pendulum-v1"), norm_obs=False)):
+        for wrong in (gym.make(self.other_id), _normalized(lambda: gym.make(self.other_id), norm_obs=False)):
             with pytest.raises(ValueError, match=r"env: expected the spaces"):
                 agent.set_env(wrong)
             assert agent.get_env() is env
@@ -112,7 +111,7 @@ class EnvironmentContract(Subject):
         agent = self.make()
         agent.set_parameters(learnt.get_parameters())
         for copies in (3, 1):
-            agent.set_env(DummyVecEnv([toy.PointMass] * copies))
+            agent.set_env(DummyVecEnv([self.point_mass] * copies))
             env = agent.get_env()
             assert env is not None
             actions, _ = agent.predict(env.reset())  # type: ignore[arg-type]
@@ -121,13 +120,13 @@ class EnvironmentContract(Subject):
         assert agent.get_env() is env
 
     def test_an_agent_seeds_its_environment(self) -> None:
-        first, second = self.make(toy.PointMass(), seed=4), self.make(toy.PointMass(), seed=4)
+        first, second = self.make(self.point_mass(), seed=4), self.make(self.point_mass(), seed=4)
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
 
     def test_data_of_other_spaces_is_refused(self) -> None:
-        agent = self.make(DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2))
+        agent = self.make(DummyVecEnv([lambda: gym.make(self.other_id)] * 2))
         with pytest.raises(ValueError, match=r"^play.*shape"):
-            agent.pretrain(toy.task().play, progress_bar=False)
+            agent.pretrain(self.task().play, progress_bar=False)
         with pytest.raises(ValueError, match=r"^demos.*shape"):
-            agent.imitate(toy.task().demos, progress_bar=False)
+            agent.imitate(self.task().demos, progress_bar=False)
         assert agent.num_updates == 0

@@ -111,11 +111,11 @@ class FileContract(Subject):
     """What was saved is what is loaded, and nothing else is."""
 
     def test_a_new_process_acts_the_same(self, tmp_path: Path) -> None:
-        agent = self.make(toy.task().env)
+        agent = self.make(self.task().env)
         phases: dict[str, Callable[[], object]] = {
             "new": lambda: None,
-            "pretrained": lambda: agent.pretrain(toy.task().play, progress_bar=False),
-            "imitated": lambda: agent.imitate(toy.task().demos, progress_bar=False),
+            "pretrained": lambda: agent.pretrain(self.task().play, progress_bar=False),
+            "imitated": lambda: agent.imitate(self.task().demos, progress_bar=False),
         }
         expected = {}
         for phase, run in phases.items():
@@ -170,7 +170,7 @@ class FileContract(Subject):
             assert_identical(parameters(load_agent(file)), parameters(learnt))
 
     def test_a_loaded_agent_goes_on_as_the_saved_one(self, tmp_path: Path) -> None:
-        env, _, demos = toy.task()
+        env, _, demos = self.task()
         agent = self.trained()
         agent.save(tmp_path / "agent")
         loaded = self.kind.load(tmp_path / "agent", env=env)
@@ -184,12 +184,12 @@ class FileContract(Subject):
 
     def test_load_takes_an_environment_and_a_seed(self, learnt: ImitationAgent, tmp_path: Path) -> None:
         learnt.save(tmp_path / "agent")
-        first, second = (self.kind.load(tmp_path / "agent", env=toy.PointMass(), seed=3) for _ in range(2))
+        first, second = (self.kind.load(tmp_path / "agent", env=self.point_mass(), seed=3) for _ in range(2))
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
         assert first.seed == 3
         np.testing.assert_array_equal(rollout(first, observations()), rollout(second, observations()))
         with pytest.raises(ValueError, match=r"env: expected the spaces"):
-            self.kind.load(tmp_path / "agent", env=gym.make("Pendulum-v1"))
+            self.kind.load(tmp_path / "agent", env=gym.make(self.other_id))
         with pytest.raises(ValueError, match=r"^policy_kwargs: "):
             self.kind.load(tmp_path / "agent", policy_kwargs={"hidden": 3})
         with pytest.raises(ValueError, match=r"learning_rat_: unknown hyper-parameter"):

@@ -14,7 +14,6 @@ import pytest
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import make_agent
-from aime_gym.testing import toy
 from aime_gym.testing.subject import Subject, assert_identical, parameters
 from aime_gym.types import Trajectory
 
@@ -44,7 +43,7 @@ class InputContract(Subject):
 
     @pytest.mark.parametrize("case", BAD_DATA)
     def test_bad_data_is_named_before_any_training(self, case: str) -> None:
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         spoil, message = BAD_DATA[case]
         agent = self.make(env)
         before = parameters(agent)
@@ -55,7 +54,7 @@ class InputContract(Subject):
         assert_identical(before, parameters(agent))
 
     def test_missing_data_and_missing_actions_are_named(self) -> None:
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         agent = self.make(env)
         with pytest.raises(ValueError, match=r"play: expected trajectories, got None"):
             agent.pretrain()
@@ -84,11 +83,11 @@ class InputContract(Subject):
         for arguments, message in cases:
             with pytest.raises(ValueError, match=message):
                 self.make(**arguments)
-        images = toy.PointMass()
+        images = self.point_mass()
         images.observation_space = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         with pytest.raises(NotImplementedError, match=r"image"):
             self.make(images)
-        unbounded = toy.PointMass()
+        unbounded = self.point_mass()
         unbounded.action_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         with pytest.raises(ValueError, match=r"action_space: expected"):
             self.make(unbounded)
@@ -103,7 +102,7 @@ class InputContract(Subject):
                     setattr(preset, name, None)
 
     def test_an_agent_without_an_environment_says_so(self) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         agent = make_agent(self.agent, seed=0, play=play, demonstrations=demos, **self.tiny)
         calls: list[Callable[[], object]] = [
             lambda: agent.pretrain(play),
@@ -117,7 +116,7 @@ class InputContract(Subject):
         for call in calls:
             with pytest.raises(ValueError, match=r"^(env|infer_actions): "):
                 call()
-        agent.set_env(toy.PointMass())
+        agent.set_env(self.point_mass())
         assert_identical(parameters(agent), parameters(self.make()))
         assert_identical(parameters(agent.learn(0)), parameters(self.trained()))
 

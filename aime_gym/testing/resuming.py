@@ -31,7 +31,7 @@ class ResumingContract(Subject):
 
     def script(self, folder: Path, **changes: Any) -> ImitationAgent:
         """The agent of a training script that keeps checkpoints."""
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         return self.make(env, play=play, demonstrations=demos, checkpoint_dir=folder, checkpoint_interval=1, **changes)
 
     @pytest.mark.usefixtures("keeps_checkpoints")
@@ -58,14 +58,43 @@ class ResumingContract(Subject):
         assert_identical(parameters(self.script(tmp_path).learn(0)), parameters(learnt))
 
     @pytest.mark.usefixtures("keeps_checkpoints")
+    @pytest.mark.parametrize("last", [1, 1.5, 2.5])
+    def test_a_resumed_learn_equals_an_uninterrupted_one(self, last: float, tmp_path: Path) -> None:
+        """All of its rounds' data included.
+
+        :param last: round in which Ctrl-C comes.
+        """
+        if not self.kind.improves_online:
+            pytest.skip("takes no environment step")
+        rounds = 3 * toy.STEPS
+        whole = self.script(tmp_path / "whole").learn(rounds)
+        assert whole.num_timesteps == rounds
+        ticks: list[object] = []
+
+        def stop(local_values: dict[str, Any], _: object) -> None:
+            ticks.extend([None] * local_values["self"].interacts)
+            if len(ticks) == round(last * toy.STEPS):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.script(tmp_path / "cut").learn(rounds, callback=stop)
+        agent = self.script(tmp_path / "cut").learn(rounds)
+        assert_identical(parameters(agent), parameters(whole))
+        assert torch.equal(agent.generator.get_state(), whole.generator.get_state())
+        assert (agent.num_updates, agent.num_timesteps) == (whole.num_updates, whole.num_timesteps)
+        for one in (agent, whole):  # with the same data
+            one.learn(toy.STEPS, reset_num_timesteps=False)
+        assert_identical(parameters(agent), parameters(whole))
+
+    @pytest.mark.usefixtures("keeps_checkpoints")
     def test_the_checkpoint_of_another_run_is_refused(self, tmp_path: Path) -> None:
         self.script(tmp_path).learn(0)
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*another seed"):
             self.script(tmp_path, seed=1).learn(0)
-        play = toy.task().play
+        play = self.task().play
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*another data"):
             self.make(checkpoint_dir=tmp_path).pretrain(play[1:], progress_bar=False)
-        double = toy.task(toy.DoublePointMass)
+        double = self.task(toy.DoublePointMass)
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*spaces"):
             self.make(double.env, checkpoint_dir=tmp_path).pretrain(double.play, progress_bar=False)
 
@@ -103,7 +132,7 @@ class ResumingContract(Subject):
         assert_identical(parameters(self.kind.load(max(tmp_path.glob("*.zip")))), parameters(learnt))
 
     def test_ctrl_c_keeps_a_policy(self) -> None:
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         agent = self.make(env).pretrain(play, progress_bar=False)
         with pytest.warns(UserWarning, match=r"interrupted"):
             agent.imitate(demos, callback=lambda *_: signal.raise_signal(signal.SIGINT), progress_bar=False)
@@ -113,7 +142,7 @@ class ResumingContract(Subject):
         assert not agent.interrupted
 
     def test_a_phase_that_failed_has_not_run(self, learnt: ImitationAgent) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
 
         def fail(*_: object) -> None:
             raise RuntimeError("of the user")

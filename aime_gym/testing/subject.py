@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import pytest
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -29,6 +30,9 @@ class Subject:
     tiny: ClassVar[Mapping[str, Any]] = {}
     #: With these, the agent comes closer to the toy task's expert than to chance; ``None`` leaves that test out.
     learning: ClassVar[Mapping[str, Any] | None] = None
+    #: The toy task. An agent that refuses continuous actions (a ``NotImplementedError`` that starts with "action_space:
+    #: ", from its constructor) is tested on ``toy.DiscretePointMass``.
+    point_mass: ClassVar[type[toy.PointMass]] = toy.PointMass
 
     @property
     def clock(self) -> str:
@@ -39,14 +43,37 @@ class Subject:
     def kind(self) -> type[ImitationAgent]:
         return agent_class(self.agent)
 
+    @property
+    def other_id(self) -> str:
+        """A task of Gymnasium with actions of the same kind and other spaces."""
+        return "Pendulum-v1" if self.point_mass is toy.PointMass else "CartPole-v1"
+
+    def task(self, seen: type[toy.PointMass] = toy.PointMass) -> toy.Task:
+        """The toy task, with the observations of a class of toys."""
+        return toy.task(toy.mixed(seen, self.point_mass))  # type: ignore[arg-type]  # a class has a hash
+
+    def acts_in(self, env: gym.Env) -> bool:
+        """Whether the agent knows such actions; the only way not to is to say so when it is made."""
+        try:
+            self.make(env)
+        except NotImplementedError as error:
+            assert str(error).startswith("action_space: ")  # noqa: PT017
+            return False
+        return True
+
+    def needs_actions_of(self, env: gym.Env) -> None:
+        """Skip the test for an agent that does not know such actions."""
+        if not self.acts_in(env):
+            pytest.skip(f"{self.agent} refuses {env.action_space}")
+
     def make(self, env: GymEnv | str | None = None, *, seed: int | None = 0, **changes: Any) -> ImitationAgent:
         """A tiny agent that has learnt nothing, on the toy task unless told otherwise."""
-        env = env if env is not None else toy.PointMass()
+        env = env if env is not None else self.point_mass()
         return make_agent(self.agent, env, seed=seed, **{**self.tiny, **changes})
 
     def trained(self, task: toy.Task | None = None, *, callback: MaybeCallback = None, **changes: Any) -> Any:
         """A tiny agent after both phases."""
-        task = task if task is not None else toy.task()
+        task = task if task is not None else self.task()
         agent = self.make(task.env, **changes)
         agent.pretrain(task.play, callback=callback, progress_bar=False)
         return agent.imitate(task.demos, callback=callback, progress_bar=False)

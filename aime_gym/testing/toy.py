@@ -91,6 +91,15 @@ class SensorsPointMass(PointMass):
         return {"vertical": position[1:], "horizontal": position[:1]}
 
 
+@functools.cache
+def mixed(seen: type[PointMass], done: type[PointMass]) -> type[PointMass]:
+    """The toy with the observations of one of these classes and the actions of another; the same class each time."""
+    for one, other in ((seen, done), (done, seen)):
+        if issubclass(one, other):
+            return one
+    return type(f"{seen.__name__}Of{done.__name__}", (seen, done), {})
+
+
 class Task(NamedTuple):
     """An environment, play with actions, and an expert's demonstrations."""
 

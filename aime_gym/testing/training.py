@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.testing import toy
@@ -28,20 +29,10 @@ class TrainingContract(Subject):
         if self.learning is None:
             pytest.skip("learning = None")
         env, play, demos = toy.task(task, play=60, demos=10)
-        if not self._acts_in(env):
-            pytest.skip(f"{self.agent} refuses {env.action_space}")
+        self.needs_actions_of(env)
         agent = self.make(env, **self.learning)
         agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
         assert toy.score(env, agent) > bound
-
-    def _acts_in(self, env: gym.Env) -> bool:
-        """Whether the agent knows such actions; the only way not to is to say so when it is made."""
-        try:
-            self.make(env)
-        except NotImplementedError as error:
-            assert str(error).startswith("action_space: ")  # noqa: PT017
-            return False
-        return True
 
     def test_same_seed_same_agent_whatever_others_draw(self) -> None:
         def draw(*_: object) -> None:
@@ -59,7 +50,7 @@ class TrainingContract(Subject):
         agent = self.make()
         torch.rand(1)  # away from where any seed leaves it
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
-        agent.pretrain(toy.task().play, progress_bar=False).imitate(toy.task().demos, progress_bar=False)
+        agent.pretrain(self.task().play, progress_bar=False).imitate(self.task().demos, progress_bar=False)
         agent.predict(np.zeros(2, np.float32))
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
@@ -69,7 +60,7 @@ class TrainingContract(Subject):
         assert any(not torch.equal(t, parameters(second)[name]) for name, t in parameters(first).items())
 
     def test_a_second_imitate_is_a_new_policy(self) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         fresh, again = self.make(), self.make()
         for agent in (fresh, again):
             agent.pretrain(play, progress_bar=False)
@@ -82,12 +73,12 @@ class TrainingContract(Subject):
     def test_poisoned_demonstration_actions_change_nothing(self) -> None:
         if self.kind.needs_demonstration_actions:
             pytest.skip("an oracle")
-        env, play, demos = toy.task()
-        poisoned = [replace(demo, actions=np.full_like(demo.actions, np.nan)) for demo in demos]
+        env, play, demos = self.task()
+        poisoned = [replace(demo, actions=np.full_like(demo.actions, np.nan, dtype=np.float64)) for demo in demos]
         assert_identical(parameters(self.trained()), parameters(self.trained(toy.Task(env, play, poisoned))))
 
     def test_training_leaves_the_data_alone(self) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         before = [(t.observations.copy(), t.actions.copy()) for t in (*play, *demos)]  # type: ignore[union-attr]
         self.trained()
         for t, (observations, actions) in zip((*play, *demos), before, strict=True):
@@ -97,11 +88,11 @@ class TrainingContract(Subject):
     def test_phases_count_updates_and_environment_steps(self) -> None:
         agent = self.make()
         assert (agent.pretrained, agent.imitated, agent.num_updates) == (False, False, 0)
-        agent.pretrain(toy.task().play, progress_bar=False)
+        agent.pretrain(self.task().play, progress_bar=False)
         assert agent.pretrained
         assert not agent.imitated
         before = agent.num_updates
-        agent.imitate(toy.task().demos, progress_bar=False)
+        agent.imitate(self.task().demos, progress_bar=False)
         assert agent.imitated
         assert not agent.interrupted
         assert agent.num_updates > before, "imitate has to make its updates in fit.run, or to count them"
@@ -110,12 +101,12 @@ class TrainingContract(Subject):
     def test_metrics_reach_the_logger_of_sb3(self, tmp_path: Path) -> None:
         agent = self.make()
         agent.set_logger(configure(str(tmp_path), ["csv"]))
-        agent.pretrain(toy.task().play, progress_bar=False).imitate(toy.task().demos, progress_bar=False)
+        agent.pretrain(self.task().play, progress_bar=False).imitate(self.task().demos, progress_bar=False)
         expected = "time/total_timesteps" if self.kind.imitates_online else "policy/loss"
         assert expected in (tmp_path / "progress.csv").read_text()
 
     def test_metrics_reach_tensorboard(self, tmp_path: Path) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         for _ in range(2):
             self.trained(tensorboard_log=str(tmp_path))
         self.make(play=play, demonstrations=demos, tensorboard_log=str(tmp_path)).learn(0, tb_log_name="sb3")
@@ -124,9 +115,8 @@ class TrainingContract(Subject):
 
     @pytest.mark.parametrize("task", [toy.PointMass, toy.DiscretePointMass])
     def test_infer_actions_keeps_everything_else(self, task: type[toy.PointMass]) -> None:
-        if not self._acts_in(task()):
-            pytest.skip(f"{self.agent} refuses {task().action_space}")
         env, play, demos = toy.task(task)
+        self.needs_actions_of(env)
         inferred = self.trained(toy.Task(env, play, demos)).infer_actions(demos)
         assert len(inferred) == len(demos)
         for before, after in zip(demos, inferred, strict=True):
@@ -136,16 +126,16 @@ class TrainingContract(Subject):
             assert all(env.action_space.contains(action) for action in after.actions)
 
     def test_trajectories_of_unequal_length(self) -> None:
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         self.trained(toy.Task(env, [_short(play[0]), *play[1:5]], [_short(demos[0]), *demos[1:5]]))
 
     def test_one_short_trajectory_is_enough(self) -> None:
-        env, play, demos = toy.task()
+        env, play, demos = self.task()
         agent = self.trained(toy.Task(env, [_short(play[0])], [_short(demos[0])]))
         assert np.isfinite(toy.mean_return(env, agent, 1))
 
     def test_imitate_alone_collects_the_play_that_it_needs(self) -> None:
-        demos = toy.task().demos
+        demos = self.task().demos
         agent = self.make(play_timesteps=2 * toy.STEPS)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -172,7 +162,7 @@ class TrainingContract(Subject):
     # learn
 
     def test_learn_zero_runs_the_phases_on_the_data_of_the_constructor(self, learnt: ImitationAgent) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         agent = self.make(play=play, demonstrations=demos)
         assert agent.learn(0) is agent
         assert agent.pretrained
@@ -186,11 +176,12 @@ class TrainingContract(Subject):
         assert_identical(parameters(agent), parameters(learnt))
 
     def test_learn_refuses_before_any_training(self) -> None:
-        _, play, demos = toy.task()
+        _, play, demos = self.task()
         agent = self.make(play=play, demonstrations=demos)
-        if not self.kind.imitates_online:
+        if not agent.has_online_phase:
             with pytest.raises(NotImplementedError, match=r"use imitate"):
                 agent.learn(5)
+        if not self.kind.imitates_online:
             with pytest.raises(ValueError, match=r"^total_timesteps: expected None"):
                 agent.imitate(demos, 5)
         else:
@@ -204,33 +195,36 @@ class TrainingContract(Subject):
             agent.learn(0)
         assert not agent.pretrained
 
-    # learn, of agents that imitate in their environment
+    # learn, of agents with an online phase
 
-    def _online(self) -> None:
-        if not self.kind.imitates_online:
-            pytest.skip("imitates without environment steps")
+    def _online(self) -> ImitationAgent:
+        """An agent that has all data it may want, and has learnt nothing."""
+        _, play, demos = self.task()
+        agent = self.make(play=play, demonstrations=demos)
+        if not agent.has_online_phase:
+            pytest.skip("takes no environment step")
+        return agent
 
     def test_learn_counts_environment_steps(self) -> None:
-        self._online()
-        demos = toy.task().demos
-        agent = self.make(demonstrations=demos).learn(1)
+        agent, demos = self._online().learn(1), self.task().demos
         assert agent.imitated
         first = agent.num_timesteps  # a whole round
         assert first >= 1
-        assert_identical(parameters(agent), parameters(self.make().imitate(demos, 1, progress_bar=False)))
+        if self.kind.imitates_online:
+            assert_identical(parameters(agent), parameters(self.make().imitate(demos, 1, progress_bar=False)))
         agent.learn(first, reset_num_timesteps=False)
         assert agent.num_timesteps == 2 * first
         agent.learn(first)
         assert agent.num_timesteps == first
-        agent.imitate(demos, first, progress_bar=False)
-        assert agent.num_timesteps == 2 * first
+        if self.kind.imitates_online:
+            agent.imitate(demos, first, progress_bar=False)
+            assert agent.num_timesteps == 2 * first
 
     def test_a_loaded_agent_learns_on_as_the_saved_one(self, tmp_path: Path) -> None:
-        self._online()
-        env, _, demos = toy.task()
-        agent = self.trained()
+        env, play, demos = self.task()
+        agent = self._online().learn(1)
         agent.save(tmp_path / "agent")
-        loaded = self.kind.load(tmp_path / "agent", env=env, demonstrations=demos)
+        loaded = self.kind.load(tmp_path / "agent", env=env, demonstrations=demos, play=play)
         before = parameters(agent)
         for one in (agent, loaded):
             one.learn(2 * toy.STEPS, reset_num_timesteps=False)
@@ -244,8 +238,7 @@ class TrainingContract(Subject):
             self.kind.load(tmp_path / "agent", demonstrations=demos).learn(toy.STEPS)
 
     def test_learn_stops_and_goes_on(self) -> None:
-        self._online()
-        agent = self.make(demonstrations=toy.task().demos)
+        agent = self._online().learn(0)
         steps: list[int] = []
 
         def stop(local_values: dict[str, Any], _: object) -> bool:
@@ -258,6 +251,15 @@ class TrainingContract(Subject):
         agent.learn(1, reset_num_timesteps=False)
         assert not agent.interrupted
         assert agent.num_timesteps > steps[-1]
+
+    def test_learn_with_copies_that_disagree_is_refused(self) -> None:
+        agent = self._online()
+        space = spaces.Box(-5, 5, (2,), np.float32)
+        other = type("Bounded", (self.point_mass,), {"observation_space": space})
+        agent.set_env(DummyVecEnv([self.point_mass, other]))
+        with pytest.raises(ValueError, match=r"^env: expected copies that agree on observation_space.*copy 1"):
+            agent.learn(5)
+        assert not agent.pretrained
 
 
 def _short(trajectory: Trajectory) -> Trajectory:

@@ -30,6 +30,7 @@ class Stateful(Protocol):
 class RunState:
     """How far one run of updates came.
 
+    :param steps: environment steps, of a run that interacts.
     :param ended: nothing is left to do.
     :param completed: whether it ended by itself, rather than by a callback.
     :param window: metrics since the last log entry.
@@ -38,6 +39,7 @@ class RunState:
 
     name: str
     updates: int = 0
+    steps: int = 0
     ended: bool = False
     completed: bool = True
     window: list[Metrics] = field(default_factory=list)
@@ -112,8 +114,14 @@ class PhaseCheckpoint:
         write_archive(self.path, self.agent | {"checkpoint": checkpoint})
 
 
+class Frozen(dict[str, Any]):
+    """A part of a state that nobody changes any more: snapshots share it."""
+
+
 def snapshot(state: Any) -> Any:
     """A nested state as it is now, whatever happens to its networks later."""
+    if isinstance(state, Frozen):
+        return state
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):

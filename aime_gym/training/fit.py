@@ -26,9 +26,10 @@ class Finished(Exception):
 
 
 class Counter(Protocol):
-    """Who counts updates over all phases: an agent."""
+    """Who counts updates and environment steps over all phases: an agent."""
 
     num_updates: int
+    num_timesteps: int
 
 
 @dataclass

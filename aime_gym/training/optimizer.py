@@ -37,6 +37,26 @@ class Optimizer:
         """Minimise ``loss``; returns the gradient's norm before clipping."""
         self.adam.zero_grad()
         loss.backward()
+        return self._apply()
+
+    def step_on(self, losses: Iterable[tuple[float, Tensor]]) -> Tensor:
+        """Follow the direction of each loss's gradient, whatever its length, in proportion to its weight.
+
+        For losses whose units have nothing to do with each other, where one would drown the other.
+
+        :param losses: each with its weight.
+        """
+        self.adam.zero_grad()
+        for weight, loss in losses:
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            present = [(p, g) for p, g in zip(self.parameters, gradients, strict=True) if g is not None]
+            length = torch.stack([g.square().sum() for _, g in present]).sum().sqrt().clamp_min(1e-12)
+            for parameter, gradient in present:
+                part = gradient * (weight / length)
+                parameter.grad = part if parameter.grad is None else parameter.grad + part
+        return self._apply()
+
+    def _apply(self) -> Tensor:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip if self.clip is not None else float("inf"))
         self.adam.step()
         if self.schedule is not None:
@@ -45,19 +65,28 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """The weights too: with the moments and the learning rate, all that :meth:`step` changes."""
-        moments = self.adam.state_dict()["state"]
-        return {
-            "modules": [module.state_dict() for module in self.modules],
-            "moments": [moments[index] for index in sorted(moments)],
-            "learning_rate": [group["lr"] for group in self.adam.param_groups],
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-        }
+        return {"modules": [module.state_dict() for module in self.modules], **self.progress()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         for module, weights in zip(self.modules, state["modules"], strict=True):
             module.load_state_dict(weights)
-        self.adam.load_state_dict(self.adam.state_dict() | {"state": dict(enumerate(state["moments"]))})
+        self.load_progress(state)
+
+    def progress(self) -> dict[str, Any]:
+        """The same without the weights, for modules that are kept elsewhere."""
+        moments = self.adam.state_dict()["state"]
+        return {
+            "moments": [moments[index] for index in sorted(moments)],
+            "learning_rate": [group["lr"] for group in self.adam.param_groups],
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+        }
+
+    def load_progress(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with the weights as they are."""
+        # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
+        moments = [{name: value.clone() for name, value in moment.items()} for moment in state["moments"]]
+        self.adam.load_state_dict(self.adam.state_dict() | {"state": dict(enumerate(moments))})
         for group, learning_rate in zip(self.adam.param_groups, state["learning_rate"], strict=True):
             group["lr"] = learning_rate
         if self.schedule is not None:

@@ -13,7 +13,7 @@ def check_ranges(config: Any, **ranges: tuple[float, float | None]) -> None:
     :param ranges: least and greatest value for each name; ``None`` for no greatest.
     :raises ValueError: a value outside, by name.
     """
-    whole = {field.name for field in fields(config) if field.type in (int, "int")}
+    whole = {field.name for field in fields(config) if field.type in (int, "int", "int | None")}
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
         kind: Any = numbers.Integral if name in whole else numbers.Real

@@ -3,7 +3,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from aime_gym.data import ActionEncoding, ClipSampler, TrajectoryDataset
+from aime_gym.data import ActionEncoding, ClipSampler, TrajectoryDataset, split_trajectories
 from aime_gym.types import Trajectory
 
 BOX = spaces.Box(-2, 2, (1,), np.float32)
@@ -72,12 +72,36 @@ def test_episodes_visit_every_record_once():
     assert sorted(seen.tolist()) == list(range(len(dataset)))
 
 
+def split(count, fraction, known=(), seed=0):
+    return split_trajectories(count, fraction, torch.Generator().manual_seed(seed), known)
+
+
 def test_no_trajectory_is_in_both_parts():
     dataset = TrajectoryDataset(numbered([5] * 10), None)
-    first, second = dataset.split_rows(0.7, torch.Generator().manual_seed(0))
+    first, second = dataset.split_rows(split(10, 0.7), 0.7)
     assert len({int(row) // 6 for row in first}) == 7
     assert not {int(row) // 6 for row in first} & {int(row) // 6 for row in second}
     assert not (torch.cat([first, second]) % 6 == 0).any()
+
+
+def test_a_single_trajectory_is_cut_in_time():
+    first, second = TrajectoryDataset(numbered([10]), None).split_rows(split(1, 0.7), 0.7)
+    assert first.tolist() == list(range(1, 8))
+    assert second.tolist() == list(range(8, 11))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_that_grows(fraction, seed):
+    known = []
+    for count in (1, 2, 3, 3, 7, 20, 21):
+        learns = split(count, fraction, known, seed)
+        assert learns[: len(known)] == known
+        assert any(learns)
+        assert count == 1 or not all(learns)
+        known = learns
+    assert abs(sum(known) - fraction * len(known)) <= 1
+    assert split(2, fraction, known, seed) == known[:2]
 
 
 def test_changes_stay_inside_a_trajectory():
