@@ -25,6 +25,8 @@ class ActionEncoding:
         else:
             raise ValueError(f"action_space: expected Box or Discrete, got {space}")
         self.space = space
+        #: Whether vectors are one-hot.
+        self.discrete = isinstance(space, spaces.Discrete)
 
     def encode(self, actions: Array) -> Array:
         """Actions (T, ...) of the environment -> (T, A) float32."""

@@ -51,6 +51,8 @@ class WorldModelConfig:
 PRESETS: dict[str, WorldModelConfig] = {
     # A sharp likelihood on standardised observations is what makes actions identifiable.
     "default": WorldModelConfig(),
+    # Half as wide, for tasks that are simple or hours that are short.
+    "small": WorldModelConfig(deter=128, hidden=128, decoder_hidden=128),
     # AIME (Zhang et al. 2023), the authors' ``rssm``.
     "aime": WorldModelConfig(
         deter=512,

@@ -1,14 +1,38 @@
-"""The two distributions of the models. Log-densities and divergences come per dimension, unreduced."""
+"""The distributions of the models.
+
+Of Gaussians, log-densities and divergences come per dimension, unreduced. What a policy returns is an
+:class:`ActionDistribution`, for actions in [-1, 1] and one-hot ones alike.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+#: Std of the Gaussian whose tanh is close to uniform on [-1, 1], as in the authors' code of AIME-v2.
+_BROAD_STD = 0.8742
+
+
+class ActionDistribution(Protocol):
+    """What a policy says in some states (...): a distribution of encoded actions (..., A)."""
+
+    @property
+    def mode(self) -> Tensor:
+        """The action (..., A) to take when nothing is left to chance."""
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Sample (..., A) from standard normal ``noise`` (..., A), with a gradient; noise of zeros gives the mode."""
+
+    def regression_loss(self, actions: Tensor) -> Tensor:
+        """Scalar to minimise for the distribution to follow ``actions`` (..., A): behavioural cloning."""
+
+    def prior_kl(self) -> Tensor:
+        """KL (...) to a broad prior, in nats over all of an action: minus an entropy, but for a constant."""
 
 
 class Normal(NamedTuple):
@@ -48,3 +72,51 @@ class TanhNormal(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self.mean, self.std, noise).tanh()
+
+    def regression_loss(self, actions: Tensor) -> Tensor:
+        """Squared error of the mode: under a likelihood, saturated actions would outweigh all others."""
+        return (self.mode - actions).square().mean()
+
+    def prior_kl(self) -> Tensor:
+        """KL of the Gaussian before tanh to N(0, 0.8742^2): what AIME-v2 calls entropy, with its sign turned."""
+        broad = Normal(torch.zeros_like(self.mean), torch.full_like(self.std, _BROAD_STD))
+        return Normal(self.mean, self.std).kl(broad).sum(-1)
+
+
+class OneHotCategorical(NamedTuple):
+    """One of A actions, as a one-hot vector. ``log_probs`` (..., A) are normalised.
+
+    Samples carry the straight-through gradient (Bengio et al. 2013, arXiv 1308.3432): forward the one-hot vector x,
+    backward that of the probabilities p, dL/dp := dL/dx. For a loss that is linear in x it is the exact gradient of the
+    expected loss, from any single sample. The straight-through Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144),
+    whose backward pass goes through softmax((log p + g) / temperature), is biased there at any temperature above zero,
+    its variance grows without bound as the temperature falls, and it would be one more number to choose.
+    """
+
+    log_probs: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        return _one_hot_of_largest(self.log_probs)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """A one-hot sample with the straight-through gradient.
+
+        The argmax of log p + g is a sample for Gumbel noise g = -log(-log u), u uniform; here u is the normal
+        distribution function of ``noise``.
+        """
+        gumbel = -(-torch.special.log_ndtr(noise)).log()
+        probs = self.log_probs.exp()
+        return _one_hot_of_largest(self.log_probs + gumbel) + (probs - probs.detach())  # the bracket is exactly zero
+
+    def regression_loss(self, actions: Tensor) -> Tensor:
+        """Cross-entropy, to one-hot actions or to probabilities of actions."""
+        return -(actions * self.log_probs).sum(-1).mean()
+
+    def prior_kl(self) -> Tensor:
+        """KL to the uniform distribution."""
+        return (self.log_probs.exp() * self.log_probs).sum(-1) + math.log(self.log_probs.shape[-1])
+
+
+def _one_hot_of_largest(scores: Tensor) -> Tensor:
+    return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)

@@ -1,8 +1,8 @@
 """A pretrained world model as a file of its own: learnt once from play, it serves every task of the same body.
 
 One ``.safetensors`` file holds the weights of a world model and of its inverse model. Its metadata, which any reader of
-the format shows, says what they are: configuration, sensors with their sizes, size of an action. Reading it runs no
-code.
+the format shows, says what they are: configuration, sensors with their sizes, size of an action and whether it is
+one-hot. Reading it runs no code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aime_gym.models.world_model import WorldModel
 
 SUFFIX = ".safetensors"
 _FORMAT = "aime_gym world model 1"
-_DESCRIPTION = ("configuration", "sensors", "action_size")
+_DESCRIPTION = ("configuration", "sensors", "action_size", "discrete")
 _MODULES = ("world_model", "inverse_model")
 
 
@@ -35,6 +35,7 @@ class PretrainedWorldModel:
     """What a world model's file holds.
 
     :param sensors: features of each sensor.
+    :param discrete: whether actions are one-hot.
     :param weights: of both modules, by ``world_model.`` or ``inverse_model.`` and the name in the module.
     :param digest: equal for equal contents.
     """
@@ -43,6 +44,7 @@ class PretrainedWorldModel:
     config: WorldModelConfig
     sensors: dict[str, int]
     action_size: int
+    discrete: bool
     weights: Mapping[str, Tensor]
     digest: str
 
@@ -52,12 +54,10 @@ class PretrainedWorldModel:
         :raises ValueError: a file for other sensors or actions, or one whose weights are not what its configuration
             says.
         """
-        sensors, action_size = world_model.sensors, world_model.action_size
-        if (self.sensors, self.action_size) != (sensors, action_size):
-            raise ValueError(
-                f"world_model: expected the environment's sensors {sensors} and {action_size} actions, got "
-                f"{self.sensors} and {self.action_size} actions in {self.path}"
-            )
+        body = _body(world_model.sensors, world_model.action_size, inverse_model.discrete)
+        found = _body(self.sensors, self.action_size, self.discrete)
+        if found != body:
+            raise ValueError(f"world_model: expected the environment's {body}, got {found} in {self.path}")
         for name, module in zip(_MODULES, (world_model, inverse_model), strict=True):
             prefix = f"{name}."
             weights = {key.removeprefix(prefix): part for key, part in self.weights.items() if key.startswith(prefix)}
@@ -92,7 +92,7 @@ def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inv
         for name, module in zip(_MODULES, (world_model, inverse_model), strict=True)
         for key, tensor in module.state_dict().items()
     }
-    values = asdict(world_model.config), world_model.sensors, world_model.action_size
+    values = asdict(world_model.config), world_model.sensors, world_model.action_size, inverse_model.discrete
     description = dict(zip(_DESCRIPTION, map(json.dumps, values), strict=True))
     metadata = {"format": _FORMAT, **description, "digest": _digest(description, weights)}
     with atomically(path) as file:
@@ -118,13 +118,26 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
     if found != _FORMAT:
         raise ValueError(f"world_model: expected a file of the format {_FORMAT!r}, got {found!r} in {path}")
     try:
-        description = {name: metadata[name] for name in _DESCRIPTION}
+        description = {name: metadata[name] for name in _DESCRIPTION if name in metadata}
         if _digest(description, weights) != metadata["digest"]:
             raise ValueError("its contents do not match their digest")
-        config, sensors, action_size = map(json.loads, description.values())
-        return PretrainedWorldModel(path, WorldModelConfig(**config), sensors, action_size, weights, metadata["digest"])
+        values = {name: json.loads(value) for name, value in description.items()}
+        return PretrainedWorldModel(
+            path,
+            WorldModelConfig(**values["configuration"]),
+            values["sensors"],
+            values["action_size"],
+            values.get("discrete", False),  # the first files do not say so
+            weights,
+            metadata["digest"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def _body(sensors: Mapping[str, int], action_size: int, discrete: bool) -> str:
+    """What a model and an environment have to agree on, in words."""
+    return f"sensors {dict(sensors)} and {action_size} {'one-hot ' if discrete else ''}actions"
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -71,7 +71,7 @@ class RSSM(nn.Module):
 
     def __init__(self, config: WorldModelConfig, embedding: int, actions: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.action_size = config, actions
         deter, stoch, hidden = config.deter, config.stoch, config.hidden
         layer_norm, layers = config.layer_norm, config.latent_layers
         inputs = stoch + actions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from aime_gym.models.inverse import LatentInverseModel
-from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import State
 
 
@@ -30,7 +30,7 @@ class PolicyActions:
         comes before it, as the authors do.
     """
 
-    policy: TanhGaussianPolicy
+    policy: LatentPolicy
     noise: Tensor
     first: Tensor | None = None
 
@@ -42,7 +42,7 @@ class PolicyActions:
 
 @dataclass(frozen=True)
 class InverseActions:
-    """Warm start: what an inverse model believes led to each observation.
+    """Warm start: what an inverse model believes led to each observation, the mean of its belief.
 
     :param changes: (T, B, D), of the observations that are filtered, against the one before.
     """

@@ -10,16 +10,17 @@ from safetensors import safe_open
 
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
-from aime_gym.models.pretrained import imported_world_model, read_world_model, write_world_model
+from aime_gym.models.pretrained import _digest, imported_world_model, read_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
 
 SMALL = WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8, sigma=None)
 SENSORS = {"angles": 3, "height": 1}
 
 
-def models(sensors=SENSORS, actions=2):
+def models(sensors=SENSORS, actions=2, *, discrete=False):
     world_model = WorldModel(SMALL, sensors, actions)
-    return world_model, LatentInverseModel(world_model.feature_size, sum(sensors.values()), actions)
+    observation = sum(sensors.values())
+    return world_model, LatentInverseModel(world_model.feature_size, observation, actions, discrete=discrete)
 
 
 def same(one, other):
@@ -39,7 +40,7 @@ def test_round_trip(tmp_path):
     read = read_world_model(tmp_path / "new" / "walker.safetensors")
     read.restore(*fresh)
     assert same(written, fresh)
-    assert (read.config, read.sensors, read.action_size) == (SMALL, SENSORS, 2)
+    assert (read.config, read.sensors, read.action_size, read.discrete) == (SMALL, SENSORS, 2, False)
     assert fresh[1].fitted
 
 
@@ -99,6 +100,34 @@ def test_another_body_is_refused(tmp_path):
     for sensors, actions in (({"angles": 3}, 2), ({"angles": 3, "height": 2}, 2), (SENSORS, 3)):
         with pytest.raises(ValueError, match="^world_model: expected the environment's sensors .* got .* 2 actions in"):
             read.restore(*models(sensors, actions))
+
+
+def test_one_hot_actions_are_another_body(tmp_path):
+    for discrete, kinds in (
+        (False, "2 one-hot actions, got .* 2 actions"),
+        (True, "2 actions, got .* 2 one-hot actions"),
+    ):
+        write_world_model(tmp_path / "walker", *models(discrete=discrete))
+        read = read_world_model(tmp_path / "walker.safetensors")
+        read.restore(*models(discrete=discrete))
+        with pytest.raises(ValueError, match=f"^world_model: expected the environment's sensors .* and {kinds} in"):
+            read.restore(*models(discrete=not discrete))
+
+
+def test_files_that_do_not_say_whether_actions_are_one_hot_hold_continuous_ones(tmp_path):
+    path = tmp_path / "walker.safetensors"
+    write_world_model(path, *models())
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    weights = safetensors.torch.load_file(path)
+    del metadata["discrete"]
+    metadata["digest"] = _digest(
+        {name: metadata[name] for name in ("configuration", "sensors", "action_size")}, weights
+    )
+    safetensors.torch.save_file(weights, path, metadata)
+    read = read_world_model(path)
+    assert not read.discrete
+    read.restore(*models())
 
 
 def test_weights_that_are_not_those_of_the_configuration(tmp_path):

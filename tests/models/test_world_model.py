@@ -1,10 +1,10 @@
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Gumbel, Independent, Normal, kl_divergence
 
 from aime_gym.models.config import PRESETS
-from aime_gym.models.distributions import TanhNormal
-from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.distributions import OneHotCategorical, TanhNormal
+from aime_gym.models.policies import CategoricalPolicy, TanhGaussianPolicy
 from aime_gym.models.rssm import State
 from aime_gym.models.sources import PolicyActions, RecordedActions
 from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
@@ -28,14 +28,14 @@ def make(preset):
     return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, PRESETS[preset].stoch)
 
 
-def plain_elbo(model, observations, pre_actions, noise):
+def plain_elbo(model, observations, source, noise):
     """The ELBO written down step by step with PyTorch's distributions, from the model's parts alone."""
     total = 0
     state = model.rssm.initial_state(B)
     for t in range(T):
         seen = {name: (observations[name][t] - s.mean) / s.std for name, s in model.standardizers.items()}
         e = model.encoder(torch.cat(list(seen.values()), -1))
-        h = model.rssm.transition(state, pre_actions[t])
+        h = model.rssm.transition(state, source(t, state))
         prior, posterior = model.rssm.prior(h), model.rssm.posterior(h, model.rssm.prepare(e))
         s = posterior.mean + posterior.std * noise[t]
         state = State(h, s)
@@ -52,7 +52,7 @@ def test_elbo_and_gradient_agree_with_a_plain_version(preset):
     model, observations, pre_actions, noise = make(preset)
     pre_actions.requires_grad_()
     evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
-    plain = plain_elbo(model, observations, pre_actions, noise)
+    plain = plain_elbo(model, observations, lambda t, _: pre_actions[t], noise)
     torch.testing.assert_close(evidence.elbo, plain)
     wanted = [pre_actions, *model.rssm.parameters()]
     for ours, theirs in zip(
@@ -83,11 +83,73 @@ def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset):
     torch.testing.assert_close(inferred.loss, recorded.loss)
 
 
+class TrueOneHotActions(TrueActions):
+    """The same of one-hot actions."""
+
+    def forward(self, feature):
+        return OneHotCategorical(next(self.calls).clamp_min(1e-12).log())
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_weight_of_the_policy_gets_a_gradient(preset):
+def test_true_one_hot_actions_give_the_elbo_of_phase_1(preset):
+    model, observations, _, noise = make(preset)
+    pre_actions = torch.eye(ACTIONS)[torch.randint(ACTIONS, (T, B))]
+    recorded = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
+    source = PolicyActions(TrueOneHotActions(pre_actions), torch.randn(T, B, ACTIONS))
+    inferred = model.evidence(observations, source, noise, regularize=False)
+    torch.testing.assert_close(inferred.loss, recorded.loss)
+
+
+class Straight(torch.autograd.Function):
+    """Forward a sample, backward the transposed Jacobian of the softmax, written down."""
+
+    @staticmethod
+    def forward(ctx, logits, gumbel):
+        ctx.save_for_backward(logits.softmax(-1))
+        return torch.eye(ACTIONS)[(logits + gumbel).argmax(-1)]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p = ctx.saved_tensors[0]
+        return p * (gradient - (p * gradient).sum(-1, keepdim=True)), None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_straight_through_gradient_agrees_with_a_plain_version(preset):
+    model, observations, _, noise = make(preset)
+    policy, action_noise = CategoricalPolicy(model.feature_size, ACTIONS), torch.randn(T, B, ACTIONS)
+    gumbel = Gumbel(0.0, 1.0).icdf(Normal(0.0, 1.0).cdf(action_noise))
+    evidence = model.evidence(observations, PolicyActions(policy, action_noise), noise, regularize=False)
+
+    def act(t, state):
+        return Straight.apply(policy.logits_net(torch.cat([state.deter, state.stoch], -1)), gumbel[t])
+
+    plain = plain_elbo(model, observations, act, noise)
+    torch.testing.assert_close(evidence.elbo, plain)
+    wanted = list(policy.parameters())
+    ours, theirs = (torch.autograd.grad(elbo, wanted) for elbo in (evidence.elbo, plain))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_one_hot_actions_of_a_pass_follow_the_policy():
+    model = WorldModel(PRESETS["default"], {"observation": 2}, ACTIONS)
+    policy, count = CategoricalPolicy(model.feature_size, ACTIONS), 20_000
+    torch.nn.init.normal_(policy.logits_net[-1].bias)
+    noise = torch.randn(1, count, model.config.stoch)
+    with torch.no_grad():
+        source = PolicyActions(policy, torch.randn(1, count, ACTIONS))
+        actions = model.evidence({"observation": torch.randn(1, count, 2)}, source, noise).latents.pre_actions[0]
+        p = policy(torch.zeros(model.feature_size)).log_probs.exp()  # of the state before the first record
+    assert (actions.sum(-1) == 1).all()
+    assert ((actions.mean(0) - p).abs() < 4 * (p * (1 - p) / count).sqrt()).all()
+
+
+@pytest.mark.parametrize("kind", [TanhGaussianPolicy, CategoricalPolicy])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_of_the_policy_gets_a_gradient(preset, kind):
     model, observations, _, noise = make(preset)
     model.requires_grad_(False)
-    policy = TanhGaussianPolicy(model.feature_size, ACTIONS)
+    policy = kind(model.feature_size, ACTIONS)
     source = PolicyActions(policy, torch.randn(T, B, ACTIONS))
     evidence = model.evidence(observations, source, noise, regularize=False)
     gradients = torch.autograd.grad(evidence.loss, list(policy.parameters()))
