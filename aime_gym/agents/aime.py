@@ -9,55 +9,61 @@ with the world model frozen in phase 2; the two differ only in where the actions
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
 actions of an inverse model in the latent space (``warm_start``); the ELBO scores actions under that model's belief as
-well, a Gaussian as wide as its error on play (``action_prior``), so that actions which the evidence does not identify
-stay where they were; clips of demonstrations continue from the latent state that a filter reaches there, instead of
-starting from zero; the default world model sees standardised observations through a likelihood of fixed, small sigma.
-Acting with ``deterministic=True`` filters with the posterior's mean, in all presets, where the authors sample it.
+well, a Gaussian as wide as its error on play, or a categorical (``action_prior``), so that actions which the evidence
+does not identify stay where they were; clips of demonstrations continue from the latent state that a filter reaches
+there, instead of starting from zero; the default world model sees standardised observations through a likelihood of
+fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets, where the
+authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model, and phase 2
+goes through samples of them by the straight-through gradient
+(:class:`~aime_gym.models.distributions.OneHotCategorical`).
 """
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, ClassVar, Self
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.data import TrajectoryDataset
-from aime_gym.models.config import PRESETS, WorldModelConfig
+from aime_gym.data import TrajectoryDataset, load_trajectories
+from aime_gym.models.acting import act_in_latents, initial_memory
+from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
-from aime_gym.models.policies import TanhGaussianPolicy
-from aime_gym.models.pretrained import SUFFIX, imported_world_model, write_world_model
-from aime_gym.models.rssm import ActionSource, State
-from aime_gym.models.sources import InverseActions, PolicyActions, RecordedActions
-from aime_gym.models.world_model import WorldModel, per_sequence
+from aime_gym.models.policies import LatentPolicy, latent_policy
+from aime_gym.models.pretrained import imported_world_model, write_world_model
+from aime_gym.models.world_model import WorldModel
+from aime_gym.training.action_inference import ActionInference, inverse_source, policy_source, require_fitted
 from aime_gym.training.clips import train_on_clips
-from aime_gym.training.filtering import Filtered, RowSource, filter_trajectories
+from aime_gym.training.diagnosis import diagnose
+from aime_gym.training.diagnosis_report import Diagnosis
+from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
+from aime_gym.training.filtering import filter_trajectories
 from aime_gym.training.fit import Fit
+from aime_gym.training.interaction import play_episodes
 from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
+from aime_gym.training.online import OWN_REWARD, OnlineConfig, OnlineImitation
 from aime_gym.training.ranges import check_ranges
+from aime_gym.training.rounds import Rounds
+from aime_gym.training.surrogate import AdversarialReward, LabelledReward, OwnReward, Surrogate, ViperReward
 from aime_gym.types import Clip, Metrics, Trajectories
 
 
 @dataclass(frozen=True)
-class AIMEConfig:
+class AIMEConfig(OnlineConfig, EmbodimentConfig):
     """Hyper-parameters of :class:`AIMEAgent`.
 
-    :param world_model: a preset's name ("default", "aime", "dreamer") or a configuration; the agent's constructor takes
-        the file of a pretrained model too.
-    :param batch_size: clips per update.
-    :param horizon: records per clip.
-    :param model_updates: updates of the world model in ``pretrain``.
+    Those of phase 1 are :class:`~aime_gym.training.embodiment.EmbodimentConfig`'s (the agent's constructor takes the
+    file of a pretrained ``world_model`` too), those of ``learn`` :class:`~aime_gym.training.online.OnlineConfig`'s.
+
     :param policy_updates: updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
-    :param model_learning_rate: of the world model.
     :param policy_learning_rate: of the policy under the ELBO.
-    :param decay: let both learning rates fall linearly to zero.
-    :param clip: largest global norm of a gradient.
-    :param play_start_fraction: share of play clips that start at an episode's start.
-    :param demo_start_fraction: the same for demonstrations.
+    :param demo_start_fraction: share of clips of demonstrations that start at an episode's start.
     :param warm_start: clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: updates of the cloned policy.
@@ -66,16 +72,8 @@ class AIMEConfig:
     :param continue_latents: start clips of demonstrations from the filtered latent state; needs ``warm_start``.
     """
 
-    world_model: WorldModelConfig | str = "default"
-    batch_size: int = 32
-    horizon: int = 32
-    model_updates: int = 4500
     policy_updates: int = 1000
-    model_learning_rate: float = 1e-3
     policy_learning_rate: float = 3e-4
-    decay: bool = True
-    clip: float = 100.0
-    play_start_fraction: float = 0.1
     demo_start_fraction: float = 0.25
     warm_start: bool = True
     inverse_updates: int = 3000
@@ -84,35 +82,16 @@ class AIMEConfig:
     continue_latents: bool = True
 
     def __post_init__(self) -> None:
-        model = self.world_model
-        if isinstance(model, str):
-            if model not in PRESETS:
-                raise ValueError(
-                    f"world_model: expected one of {sorted(PRESETS)}, a WorldModelConfig, or the path of a "
-                    f"{SUFFIX} file in an agent's constructor, got {model!r}"
-                )
-            object.__setattr__(self, "world_model", PRESETS[model])
-        elif isinstance(model, dict):  # as JSON brings it back
-            try:
-                object.__setattr__(self, "world_model", WorldModelConfig(**model))
-            except TypeError as error:
-                raise ValueError(f"world_model: expected the fields of WorldModelConfig ({error})") from error
-        elif not isinstance(model, WorldModelConfig):
-            raise ValueError(f"world_model: expected a name or a WorldModelConfig, got {type(model).__name__}")
+        EmbodimentConfig.__post_init__(self)
+        OnlineConfig.__post_init__(self)
         for name in ("continue_latents", "action_prior"):
             if getattr(self, name) and not self.warm_start:
                 raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
-        updates = ("model_updates", "policy_updates", "inverse_updates", "clone_updates")
         check_ranges(
             self,
-            batch_size=(1, None),
-            horizon=(2, None),
-            play_start_fraction=(0, 1),
             demo_start_fraction=(0, 1),
-            model_learning_rate=(0, None),
             policy_learning_rate=(0, None),
-            clip=(0, None),
-            **dict.fromkeys(updates, (0, None)),
+            **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
         )
 
 
@@ -130,6 +109,14 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         warm_start=False,
         action_prior=False,
         continue_latents=False,
+        imagination_starts=None,
+        reward="viper",
+        value_weight=0.1,
+        value_warmup=0,
+        balance=False,
+        online_model_learning_rate=3e-4,
+        value_learning_rate=8e-5,
+        discriminator_learning_rate=1e-4,
     )
 
 
@@ -152,86 +139,83 @@ class AIMEAgent(ImitationAgent):
     """
 
     config: AIMEConfig
-    policy: TanhGaussianPolicy
+    policy: LatentPolicy
     presets: ClassVar = {
         "default": AIMEConfig(),
         "aime": _paper("aime", 100_000),
         "dreamer": _paper("dreamer", 200_000),
+        "aime-v2": replace(_paper("dreamer", 200_000), policy_updates=2000),
+        "aime-nob": replace(_paper("dreamer", 200_000), policy_updates=2000, reward="ail", value_weight=1.0),
     }
     needs_play = True
+    improves_online = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         #: Where the world model comes from, unless it is to be learnt.
         self.imported = imported_world_model(options.get("world_model"))
         if self.imported is not None:
             options["world_model"] = self.imported.config
+        #: A reward of the user's.
+        self.own_reward: OwnReward | None = options["reward"] if callable(options.get("reward")) else None
+        if self.own_reward is not None:
+            options["reward"] = OWN_REWARD
+        #: What ``learn`` goes on with; made by the first one after ``imitate``.
+        self.online: OnlineImitation | None = None
         super().__init__(*args, **options)
 
     def _setup_networks(self) -> None:
-        if not isinstance(self.action_space, spaces.Box):
-            raise NotImplementedError(
-                f"action_space: AIMEAgent expects a Box, got {self.action_space}; Discrete actions come with a later "
-                f"version, and BCOAgent takes them today"
-            )
         config, actions = self.config.world_model, self.encoding.size
         assert isinstance(config, WorldModelConfig)
         self.world_model = WorldModel(config, self.sensor_sizes, actions)
         features = self.world_model.feature_size
-        self.inverse_model = LatentInverseModel(features, sum(self.sensor_sizes.values()), actions)
+        observation, discrete = sum(self.sensor_sizes.values()), self.encoding.discrete
+        self.inverse_model = LatentInverseModel(features, observation, actions, discrete=discrete)
         self.policy = self._fresh_policy()
         if self.imported is not None:
             self.imported.restore(self.world_model, self.inverse_model)
             if self.config.warm_start:
-                self._require_inverse_model()
+                require_fitted(self.inverse_model)
             self.pretrained, self.imitated = True, False
             if self.seed is None:  # the file is all that two processes have in common, which a checkpoint asks for
                 self.unfinished_start = self.imported.digest
 
-    def _fresh_policy(self) -> TanhGaussianPolicy:
-        return TanhGaussianPolicy(self.world_model.feature_size, self.encoding.size, **self.policy_kwargs)
+    def _fresh_policy(self) -> LatentPolicy:
+        features, encoding = self.world_model.feature_size, self.encoding
+        return latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["world_model", "inverse_model", "policy"], []
 
+    def _training_state(self) -> dict[str, Any]:
+        return {} if self.online is None else self.online.own_state()
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        self.online = None
+        if state:
+            with torch.random.fork_rng(devices=[]):  # its weights are those of the state
+                self.online = self._online()
+            self.online.load_own_state(state)
+
     # Phase 1
 
     def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        dataset, config = TrajectoryDataset(play, self.encoding, self.device), self.config
+        dataset, self.online = TrajectoryDataset(play, self.encoding, self.device), None
         self.inverse_model.variance.zero_()  # it does not fit what the model becomes now
-        self.world_model.requires_grad_(True)
-        self.world_model.fit_standardizers(dataset.observations)
-        train_on_clips(
-            "model",
-            self.world_model,
-            self._evidence_of_play,
-            dataset,
-            fit,
-            config,
-            updates=config.model_updates,
-            learning_rate=config.model_learning_rate,
-            start_fraction=config.play_start_fraction,
-        )
-        self.world_model.requires_grad_(False)
+        fit_world_model(self.world_model, dataset, fit, self.config)
         # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
-        fit_inverse_model(self.inverse_model, self.world_model, dataset, fit, updates=config.inverse_updates)
-
-    def _evidence_of_play(self, clip: Clip) -> tuple[Tensor, Metrics]:
-        """The loss of the model: play under its recorded actions (Eq. 4)."""
-        assert clip.pre_actions is not None
-        source, noise = RecordedActions(clip.pre_actions), self._noise(*clip.valid.shape, self.stoch)
-        evidence = self.world_model.evidence(clip.observations, source, noise, valid=clip.valid)
-        return evidence.loss, evidence.metrics
+        fit_inverse_model(self.inverse_model, self.world_model, dataset, fit, updates=self.config.inverse_updates)
 
     # Phase 2
 
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
-        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
+        dataset, config, self.online = TrajectoryDataset(demos, None, self.device), self.config, None
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
         beliefs = None
         if config.warm_start:
-            beliefs = filter_trajectories(self.world_model, dataset, self._inverse_source(dataset))
+            source = inverse_source(self.inverse_model, dataset)
+            beliefs = filter_trajectories(self.world_model, dataset, source)
             completed = clone_actions(
                 self.policy,
                 dataset,
@@ -243,10 +227,16 @@ class AIMEAgent(ImitationAgent):
             )
             if not completed:
                 return
+        inference = ActionInference.of(config, self.world_model, self.inverse_model)
+
+        def loss(clip: Clip) -> tuple[Tensor, Metrics]:
+            value, evidence = inference.loss(self.policy, clip, beliefs, self._noise)
+            return value, evidence.metrics
+
         train_on_clips(
             "policy",
             self.policy,
-            lambda clip: self._evidence_of_demonstrations(clip, beliefs),
+            loss,
             dataset,
             fit,
             config,
@@ -255,67 +245,122 @@ class AIMEAgent(ImitationAgent):
             start_fraction=config.demo_start_fraction,
         )
 
-    def _evidence_of_demonstrations(self, clip: Clip, beliefs: Filtered | None) -> tuple[Tensor, Metrics]:
-        """The loss of the policy: demonstrations under its actions, through the frozen model (Eq. 8).
-
-        :param beliefs: latent features and inferred actions of every record: where clips continue from, and the prior.
-        """
-        model, initial, first = self.world_model, None, None
-        if beliefs is not None:
-            first = beliefs.pre_actions[clip.rows[0]]
-            if self.config.continue_latents:
-                before = beliefs.features[(clip.rows[0] - 1).clamp_min(0)] * ~clip.is_first[:, None]
-                initial = State(*before.split([model.config.deter, self.stoch], dim=-1))
-        source = PolicyActions(self.policy, self._noise(*clip.valid.shape, self.encoding.size), first)
-        noise = self._noise(*clip.valid.shape, self.stoch)
-        evidence = model.evidence(clip.observations, source, noise, initial=initial, valid=clip.valid, regularize=False)
-        loss = evidence.loss
-        if beliefs is not None and self.config.action_prior:
-            distance = (evidence.latents.pre_actions - beliefs.pre_actions[clip.rows]).square()
-            loss = loss + per_sequence(0.5 * (distance / self.inverse_model.variance).sum(-1), clip.valid)
-        return loss, evidence.metrics
-
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """By the policy once it has imitated, by the inverse model before."""
-        source = self._policy_source if self.imitated else self._inverse_source(demos)
+        source = (
+            policy_source(self.policy, self.encoding.size)
+            if self.imitated
+            else inverse_source(self.inverse_model, demos)
+        )
         return filter_trajectories(self.world_model, demos, source).pre_actions
+
+    def diagnose(self, demos: Any = None, play: Any = None) -> Diagnosis:
+        """What stands between the agent and the demonstrations: too little play, too few demonstrations, or nothing.
+
+        Changes nothing in the agent. Before ``imitate`` the inferred actions are those of the inverse model, afterwards
+        those of the policy.
+
+        :param demos: the constructor's unless given. If all of them have their true actions, which the agent does not
+            see, the report compares with these.
+        :param play: with actions, recorded anew in the way of what the agent was trained on, which it does not
+            remember. The constructor's unless given, which it was trained on; the report then says so.
+        :raises ValueError: an agent without a world model, or data that is missing or does not fit the environment.
+        :raises NotImplementedError: discrete actions.
+        """
+        if not self.pretrained:
+            raise ValueError("diagnose: AIMEAgent has no world model yet; call pretrain first")
+        if self.encoding.discrete:
+            raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
+        source = self.demonstrations if demos is None else demos
+        shown = source if source is None else load_trajectories(source, argument="demos")
+        recorded = shown is not None and all(demo.actions is not None for demo in shown)
+        checked = self._trajectories(shown, None, "demos", need_actions=recorded)
+        known = self._trajectories(play, self.play, "play", need_actions=True)
+        dataset = TrajectoryDataset(checked, self.encoding if recorded else None, self.device)
+        with torch.no_grad():
+            inferred = self._infer_actions(dataset)
+        return diagnose(
+            self.world_model,
+            dataset,
+            TrajectoryDataset(known, self.encoding, self.device),
+            inferred=inferred,
+            inverse=functools.partial(inverse_source, self.inverse_model),
+            make_policy=self._fresh_policy,
+            play_held_out=play is not None and play is not self.play,
+        )
+
+    # Phase 3
+
+    def _check_learn(self, demos: Trajectories) -> None:
+        """:raises ValueError: a reward by a function that no file holds, or that is none of a demonstration."""
+        if self.config.reward == OWN_REWARD:
+            LabelledReward(self.own_reward).labels(demos[0])
+
+    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+        """Algorithm 1 of AIME-v2, a round at a time."""
+        dataset, play = TrajectoryDataset(demos, None, self.device), None
+        if self.pretrained_play is not None:
+            play = TrajectoryDataset(self.pretrained_play, self.encoding, self.device)
+        elif self.config.play_ratio:
+            warnings.warn(
+                "learn: no play at hand, which kept the world model from overfitting its own experience (play_ratio "
+                "falls to 0); pass play= to the constructor or to load",
+                stacklevel=4,
+            )
+        if self.online is None:
+            with self._initial_weights():
+                fresh = self._online()
+            if isinstance(fresh.surrogate, ViperReward) and not fresh.surrogate.fit(dataset, fit, self.config):
+                return  # half a reward is none: the next learn fits it anew
+            self.online = fresh
+        online, env, total = self.online, self.env, fit.total_timesteps
+        assert env is not None
+        assert total is not None
+
+        def play_round() -> Metrics:
+            taken = online.experienced_steps
+            seed = int(torch.randint(2**31 - 1, (), generator=self.generator))
+            episodes = play_episodes(env, self._explore, steps=self.config.round_steps, seed=seed, on_step=step)
+            online.add(episodes)
+            rounds.collected({})
+            if rounds.stopped:
+                return self._episode_metrics()
+            online.begin_updates(play, dataset, self.encoding, self._noise, self.generator)
+            # Of all steps so far less those of before: rounding each round by itself would starve short episodes.
+            before, after = (round(self.config.updates_per_step * n) for n in (taken, online.experienced_steps))
+            for _ in range(after - before):
+                rounds.update(online.update())
+            return self._episode_metrics()
+
+        def step(local_values: dict[str, Any]) -> bool:
+            self._update_info_buffer(local_values["infos"], local_values["dones"])
+            return rounds.step(self.n_envs, local_values)
+
+        rounds = Rounds(fit, "learn", total, online)
+        rounds.run(play_round)
+
+    def _online(self) -> OnlineImitation:
+        """New networks of phase 3."""
+        model, config = self.world_model, self.config
+        surrogate: Surrogate | None = None
+        if config.reward == OWN_REWARD:
+            surrogate = LabelledReward(self.own_reward)
+        elif config.reward == "viper":
+            surrogate = ViperReward(model, self.device)
+        elif config.reward == "ail":
+            surrogate = AdversarialReward(model.embedding_size, config.discriminator_learning_rate, self.device)
+        return OnlineImitation(config, model, self.inverse_model, self.policy, surrogate, self.device)
 
     # Acting
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        deter, stoch, pre_action = state
-        noise = None if generator is None else self._noise(*stoch.shape, of=generator)
-        latent = self.world_model.observe(observation, State(deter, stoch), pre_action, noise)
-        actions = self.policy(latent.feature)
-        action = actions.mode if generator is None else actions.rsample(self._noise(*actions.mean.shape, of=generator))
-        return action, (*latent, action)
+        noise = None if generator is None else functools.partial(self._noise, of=generator)
+        return act_in_latents(self.world_model, self.policy, observation, state, noise)
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        batch = len(next(iter(observation.values())))
-        h, s = self.world_model.rssm.initial_state(batch)
-        return h, s, h.new_zeros(batch, self.encoding.size)
-
-    @property
-    def stoch(self) -> int:
-        return self.world_model.config.stoch
-
-    def _inverse_source(self, dataset: TrajectoryDataset) -> RowSource:
-        self._require_inverse_model()
-        changes = dataset.changes()
-        return lambda rows: InverseActions(self.inverse_model, changes[rows])
-
-    def _require_inverse_model(self) -> None:
-        if not self.inverse_model.fitted:
-            raise ValueError(
-                "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "
-                "pretrain it again, or go without: warm_start=False, action_prior=False, continue_latents=False"
-            )
-
-    def _policy_source(self, rows: Tensor) -> ActionSource:
-        mode = torch.zeros(*rows.shape, self.encoding.size, device=self.device)
-        return PolicyActions(self.policy, mode, first=mode[0])
+        return initial_memory(self.world_model, observation)
 
     # Files
 

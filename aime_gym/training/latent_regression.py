@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.inverse import LatentInverseModel
-from aime_gym.models.policies import TanhGaussianPolicy
+from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.sources import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.filtering import Filtered, filter_trajectories
@@ -37,12 +37,12 @@ def fit_inverse_model(
     model.standardizer.fit(changes)
     optimizer = Optimizer([model], _LEARNING_RATE, decay_updates=updates)
 
-    def errors(count: int) -> Tensor:
+    def draw(count: int) -> tuple[Tensor, Tensor, Tensor]:
         rows = _draw(targets, count, fit.generator)
-        return model(features[rows - 1], changes[rows]) - pre_actions[rows]
+        return features[rows - 1], changes[rows], pre_actions[rows]
 
     def update() -> Metrics:
-        loss = errors(_BATCH).square().mean()
+        loss = model.loss(*draw(_BATCH))
         return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
 
     before = fit.updates
@@ -50,22 +50,22 @@ def fit_inverse_model(
     model.variance.zero_()
     if fit.updates > before:
         with torch.no_grad():
-            model.variance.copy_(errors(_ERROR_SAMPLE).square().mean(0).clamp_min(_MIN_VARIANCE))
+            *seen, actions = draw(_ERROR_SAMPLE)
+            model.variance.copy_((model(*seen) - actions).square().mean(0).clamp_min(_MIN_VARIANCE))
 
 
 def clone_actions(
-    policy: TanhGaussianPolicy,
+    policy: LatentPolicy,
     demos: TrajectoryDataset,
     filtered: Filtered,
     fit: Fit,
     *,
+    phase: str = "clone",
     updates: int,
     start_fraction: float,
     start_steps: int,
 ) -> bool:
     """Behavioural cloning in the latent space: a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
-
-    By the squared error of the mode: under a likelihood, saturated actions would outweigh all others.
 
     :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
     :return: whether the run came to its end.
@@ -80,10 +80,10 @@ def clone_actions(
         rows = torch.cat(
             [_draw(early, early_count, fit.generator), _draw(targets, _BATCH - early_count, fit.generator)]
         )
-        loss = (policy(features[rows - 1]).mode - actions[rows]).square().mean()
+        loss = policy(features[rows - 1]).regression_loss(actions[rows])
         return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
 
-    return fit.run("clone", updates, update, optimizer)
+    return fit.run(phase, updates, update, optimizer)
 
 
 def _reached(dataset: TrajectoryDataset) -> Tensor:

@@ -11,6 +11,7 @@ from aime_gym.agents.aime import AIMEConfig
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy
+from aime_gym.training.action_inference import policy_source
 from aime_gym.training.filtering import filter_trajectories
 
 FROM_SCRATCH = {"warm_start": False, "action_prior": False, "continue_latents": False}
@@ -106,20 +107,35 @@ def test_a_world_model_serves_another_task_of_the_same_body(learnt, tmp_path):
     assert (toy.mean_return(env, agent) - random) / (expert - random) > 0.5
 
 
-def test_acting_filters_as_training_does(point_mass):
+def test_discrete_actions_are_inferred(tmp_path):
+    """By the inverse model, and by a policy that nothing but the gradient through one-hot samples teaches."""
+    env, play, demos = toy.task(toy.DiscretePointMass, play=60, demos=10)
+    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | {"model_updates": 200, "inverse_updates": 200})
+    agent.pretrain(play, progress_bar=False).save_world_model(tmp_path / "body")
+    inferred, true = (np.concatenate([t.actions for t in ts]) for ts in (agent.infer_actions(demos), demos))
+    assert np.mean(inferred == true) > 0.9
+    budget = {"policy_updates": 100, "policy_learning_rate": 1e-3, "horizon": 16}
+    agent = AIMEAgent(env, seed=0, world_model=tmp_path / "body.safetensors", **budget, **FROM_SCRATCH)
+    assert toy.score(env, agent.imitate(demos, progress_bar=False)) > 0.4
+
+
+@pytest.mark.parametrize("make", [toy.PointMass, toy.DiscretePointMass])
+def test_acting_filters_as_training_does(make):
     """Step by step through ``predict`` is one pass of the model over the same observations."""
-    env, play, demos = point_mass
+    env, play, demos = toy.task(make)
     agent = tiny(env).pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
     demo = demos[0]
     features, actions = filter_trajectories(
-        agent.world_model, TrajectoryDataset([demo.without_actions()], None), agent._policy_source
+        agent.world_model,
+        TrajectoryDataset([demo.without_actions()], None),
+        policy_source(agent.policy, agent.encoding.size),
     )
     state = None
     for t, observation in enumerate(demo.observations):
         action, state = agent.predict(observation, state, deterministic=True)
         np.testing.assert_allclose(np.concatenate([state[0][0], state[1][0]]), features[t].numpy(), atol=1e-5)
         if t + 1 < len(actions):
-            np.testing.assert_allclose(action, actions[t + 1].numpy(), atol=1e-5)
+            np.testing.assert_allclose(action, agent.encoding.decode(actions[[t + 1]].numpy())[0], atol=1e-5)
 
 
 def test_ctrl_c_keeps_what_was_learnt(point_mass):
@@ -267,7 +283,7 @@ def test_files_that_are_no_world_model_for_the_environment_are_named(exported, p
     with pytest.raises(
         ValueError,
         match=r"^world_model: expected the environment's sensors {'horizontal': 1, 'vertical': 1} and 2 actions, "
-        r"got {'observation': 2} and 2 actions in .*body.safetensors$",
+        r"got sensors {'observation': 2} and 2 actions in .*body.safetensors$",
     ):
         tiny(toy.SensorsPointMass(), world_model=exported[1])
 
