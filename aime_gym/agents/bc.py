@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.data import TrajectoryDataset
+from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
 from aime_gym.training.supervised import StackedConfig, regress_actions
@@ -55,6 +55,7 @@ class BCAgent(ImitationAgent):
             self.policy,
             dataset,
             dataset.pre_actions,
+            split_trajectories(len(demos), self.config.train_fraction, fit.generator),
             lag=1,
             config=self.config,
             phase="policy",

@@ -1,45 +1,87 @@
-"""BCO(0): Behavioural Cloning from Observation (Torabi, Warnell and Stone 2018, arXiv 1805.01954).
+"""BCO: Behavioural Cloning from Observation (Torabi, Warnell and Stone 2018, arXiv 1805.01954).
 
     inverse dynamics model   a_{t-1} = g(o_{t-k} ... o_t)      from play
     policy                   a_t = pi(o_{t-k+1} ... o_t)       cloned from demonstrations that g has labelled
+
+That is BCO(0), ``pretrain`` and ``imitate``. BCO(alpha), ``learn``, goes on from it, with |I_pre| steps of play:
+
+    repeat   collect alpha |I_pre| steps with pi
+             g   on play and all that was collected
+             pi  on the demonstrations, labelled anew
 
 Networks and training follow the AIME authors' comparison: two hidden layers of 128, tanh head, Adam 1e-3 without
 clipping, a 70/30 split and early stopping. Deviations: whole trajectories are held out, since overlapping windows of
 one would leak into the other part; observations are standardised by the play data; windows at the start of an episode
 repeat its first observation in training too, as they do in acting. Discrete actions are trained by cross-entropy.
+
+BCO(alpha) is the paper's, which stops when pi no longer improves; a number of steps says when here. (The AIME-v2
+authors' comparison has 50 rounds of 20 episodes with the most likely actions, and its own networks.) Rounds are of
+whole first episodes in all copies of the environment. Pi explores as ``predict`` samples: discrete actions from their
+logits, others not at all. What was held out stays so, and each round holds out its share of what it collects. A round
+ends with the best weights that it came by, those of before not among them, and has its own moments of Adam.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.data import TrajectoryDataset
+from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
-from aime_gym.training.supervised import StackedConfig, regress_actions
-from aime_gym.types import Trajectories
+from aime_gym.training.interaction import play_episodes
+from aime_gym.training.ranges import check_ranges
+from aime_gym.training.replay import Replay
+from aime_gym.training.rounds import Rounds
+from aime_gym.training.supervised import StackedConfig, regress_actions, regress_further
+from aime_gym.types import Metrics, Trajectories
+
+
+@dataclass(frozen=True)
+class BCOConfig(StackedConfig):
+    """Hyper-parameters of BCO; ``min_epochs`` and ``min_updates`` hold for what is learnt before ``learn``.
+
+    :param alpha: environment steps of a round of ``learn``, as a share of the steps of play; an episode at least.
+    """
+
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, alpha=(0, None))
 
 
 class BCOAgent(ImitationAgent):
     """Labels demonstrations with an inverse dynamics model learnt from play, and clones them.
 
-    Hyper-parameters: :class:`~aime_gym.training.supervised.StackedConfig`.
+    ``learn(total_timesteps)`` then improves both with what the policy does in the environment.
+    Hyper-parameters: :class:`BCOConfig`.
     """
 
-    config: StackedConfig
+    config: BCOConfig
     policy: StackedNetwork
     inverse_model: StackedNetwork
-    presets: ClassVar = {"default": StackedConfig()}
+    presets: ClassVar = {"default": BCOConfig()}
     needs_play = True
+    improves_online = True
 
     def _setup_networks(self) -> None:
         self.inverse_model = self._network(self.config.stack + 1)
         self.policy = self._network(self.config.stack)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.play_steps = 0
+        self.collected = Replay()
+        #: Which trajectories are learnt from; the others are held out.
+        self.learns: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
 
     def _network(self, frames: int) -> StackedNetwork:
         observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
@@ -48,23 +90,121 @@ class BCOAgent(ImitationAgent):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
 
+    def _training_state(self) -> dict[str, Any]:
+        return {"play_steps": self.play_steps, "collected": self.collected.state_dict(), "learns": self.learns}
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        self._start_over()
+        if state:  # files of before learn have none
+            self.play_steps = state["play_steps"]
+            self.collected.load_state_dict(state["collected"])
+            self.learns = {name: list(learns) for name, learns in state["learns"].items()}
+
+    # BCO(0)
+
     def _pretrain(self, play: Trajectories, fit: Fit) -> None:
+        self._start_over()
         dataset = TrajectoryDataset(play, self.encoding, self.device)
         assert dataset.pre_actions is not None
         self.inverse_model.standardizer.fit(joined(dataset.observations))
-        self._regress(self.inverse_model, dataset, dataset.pre_actions, lag=0, phase="inverse", fit=fit)
+        self.play_steps, self.learns["play"] = sum(map(len, play)), self._split(len(play))
+        regress_actions(
+            self.inverse_model,
+            dataset,
+            dataset.pre_actions,
+            self.learns["play"],
+            lag=0,
+            config=self.config,
+            phase="inverse",
+            fit=fit,
+        )
 
     def _imitate(self, demos: Trajectories, fit: Fit) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
         with self._initial_weights():
             self.policy = self._network(self.config.stack).to(self.device)
         self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
-        self._regress(self.policy, dataset, self._infer_actions(dataset), lag=1, phase="policy", fit=fit)
+        labels, self.learns["demos"] = self._infer_actions(dataset), self._split(len(demos))
+        regress_actions(
+            self.policy, dataset, labels, self.learns["demos"], lag=1, config=self.config, phase="policy", fit=fit
+        )
 
-    def _regress(
-        self, network: StackedNetwork, dataset: TrajectoryDataset, actions: Tensor, *, lag: int, phase: str, fit: Fit
-    ) -> None:
-        regress_actions(network, dataset, actions, lag=lag, config=self.config, phase=phase, fit=fit)
+    def _split(self, count: int, known: list[bool] | None = None) -> list[bool]:
+        return split_trajectories(count, self.config.train_fraction, self.generator, known or ())
+
+    # BCO(alpha)
+
+    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+        assert fit.total_timesteps is not None
+        play = self.pretrained_play or []
+        if not play:
+            warnings.warn(
+                "BCOAgent.learn: expected the play that pretrain learnt from, got None; the inverse model goes on with "
+                "what is collected alone, unless load is given play=",
+                stacklevel=2,
+            )
+        # Of other play or demonstrations than before, some are new.
+        for name, trajectories in (("play", play), ("demos", demos)):
+            self.learns[name] = self._split(len(trajectories), self.learns[name])
+        dataset = TrajectoryDataset(demos, None, self.device)
+        rounds = Rounds(fit, "learn", fit.total_timesteps, _Learnt(self))
+
+        def play_round() -> Metrics:
+            self._collect(rounds)
+            if rounds.stopped:
+                return {}
+            return self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
+
+        rounds.run(play_round)
+
+    def _collect(self, rounds: Rounds) -> None:
+        assert self.env is not None
+        copies = self.env.num_envs
+        self.collected.add(
+            play_episodes(
+                self.env,
+                self._explore,
+                steps=round(self.config.alpha * self.play_steps),
+                seed=int(torch.randint(2**31 - 1, (), generator=self.generator)),
+                on_step=lambda local_values: rounds.step(copies, local_values),
+            )
+        )
+        if not rounds.stopped:
+            rounds.collected({})
+
+    def _improve_inverse_model(self, play: Trajectories, rounds: Rounds) -> Metrics:
+        trajectories = [*play, *self.collected.trajectories]
+        learns = self._split(len(trajectories), self.learns["play"] + self.learns["collected"])
+        self.learns["collected"] = learns[len(play) :]
+        dataset = TrajectoryDataset(trajectories, self.encoding, self.device)
+        assert dataset.pre_actions is not None
+        return self._improve(self.inverse_model, dataset, dataset.pre_actions, learns, 0, "inverse", rounds)
+
+    def _improve_policy(self, demos: TrajectoryDataset, rounds: Rounds) -> Metrics:
+        labels = self._infer_actions(demos)
+        return self._improve(self.policy, demos, labels, self.learns["demos"], 1, "policy", rounds)
+
+    def _improve(
+        self,
+        network: StackedNetwork,
+        dataset: TrajectoryDataset,
+        actions: Tensor,
+        learns: list[bool],
+        lag: int,
+        phase: str,
+        rounds: Rounds,
+    ) -> Metrics:
+        metrics = regress_further(
+            network,
+            dataset,
+            actions,
+            learns,
+            lag=lag,
+            config=self.config,
+            generator=self.generator,
+            on_update=lambda: rounds.update({}),
+        )
+        return {f"{phase}/{name}": value for name, value in metrics.items()}
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
@@ -81,3 +221,17 @@ class BCOAgent(ImitationAgent):
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.policy.step(observation, state, generator)
+
+
+class _Learnt:
+    """All that a round of ``learn`` changes. Optimizers are not part of it: each round has its own."""
+
+    def __init__(self, agent: BCOAgent) -> None:
+        self._agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parameters": self._agent.get_parameters(), "training": self._agent._training_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._agent.set_parameters(state["parameters"], device=self._agent.device)
+        self._agent._load_training_state(state["training"])

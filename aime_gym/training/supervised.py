@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork, joined
-from aime_gym.training.fit import Finished, Fit
+from aime_gym.training.fit import Finished, Fit, averaged
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Metrics
@@ -66,6 +66,7 @@ def regress_actions(
     network: StackedNetwork,
     dataset: TrajectoryDataset,
     actions: Tensor,
+    learns: Sequence[bool],
     *,
     lag: int,
     config: StackedConfig,
@@ -75,32 +76,73 @@ def regress_actions(
     """Fit the action that led to each record, and leave the network with its best weights on held-out trajectories.
 
     :param actions: encoded pre-actions (N, A) of all records.
+    :param learns: which trajectories to learn from; the others are held out.
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
     :return: whether training ran to its end; the weights are the best ones either way.
     """
-    regression = _Regression(network, dataset, actions, lag, config, fit.generator)
-    steps = regression.steps_per_epoch
-    completed = fit.run(phase, max(config.max_epochs * steps, config.min_updates), regression.update, regression)
+    regression = _Regression(network, dataset, actions, learns, lag, config, fit.generator)
+    completed = fit.run(phase, regression.most_updates, regression.update, regression)
     regression.finish()
     return completed
 
 
+def regress_further(
+    network: StackedNetwork,
+    dataset: TrajectoryDataset,
+    actions: Tensor,
+    learns: Sequence[bool],
+    *,
+    lag: int,
+    config: StackedConfig,
+    generator: torch.Generator,
+    on_update: Callable[[], None],
+) -> Metrics:
+    """The same inside a round of interaction, for a network that was fitted to other data or labels before.
+
+    It has weights to go on from, so the least number of epochs and updates does not hold: training stops once the
+    validation error has not improved for ``patience`` epochs. Those weights are no candidate for the best: data that
+    grows slowly would hardly ever beat them in a few epochs, each round would start from them again, and nothing would
+    ever be learnt.
+
+    :param on_update: is told of each update; what it raises ends training with the best weights.
+    :return: the mean loss, and the validation error of the best weights.
+    """
+    config = replace(config, min_epochs=0, min_updates=1)
+    regression = _Regression(network, dataset, actions, learns, lag, config, generator, goes_on=True)
+    window: list[Metrics] = []
+    try:
+        while len(window) < regression.most_updates:
+            window.append(regression.update())
+            on_update()
+    except Finished:
+        pass
+    finally:
+        regression.finish()
+    return {"loss": averaged(window)["loss"], "validation_error": regression.best_error}
+
+
 class _Regression:
-    """Epochs over the training rows, and the best weights so far on the held-out ones."""
+    """Epochs over the training rows, and the best weights so far on the held-out ones.
+
+    :param goes_on: whether the first weights were fitted before, to something else, and are no candidate for the best.
+    """
 
     def __init__(
         self,
         network: StackedNetwork,
         dataset: TrajectoryDataset,
         actions: Tensor,
+        learns: Sequence[bool],
         lag: int,
         config: StackedConfig,
         generator: torch.Generator,
+        *,
+        goes_on: bool = False,
     ) -> None:
         self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
-        self.generator = generator
+        self.generator, self.goes_on = generator, goes_on
         self.observations = joined(dataset.observations)
-        self.train, self.held_out = dataset.split_rows(config.train_fraction, generator)
+        self.train, self.held_out = dataset.split_rows(learns, config.train_fraction)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
         self.optimizer = Optimizer([network], config.learning_rate, clip=None)
         self.best_error, self.best_weights = math.inf, copy.deepcopy(network.state_dict())
@@ -109,10 +151,16 @@ class _Regression:
         #: What is left of the epoch.
         self.rows = self.train[:0]
 
+    @property
+    def most_updates(self) -> int:
+        """Updates after which training stops in any case."""
+        return max(self.config.max_epochs * self.steps_per_epoch, self.config.min_updates)
+
     def update(self) -> Metrics:
         config = self.config
         if not len(self.rows):
-            self._validate()
+            if self.updates or not self.goes_on:
+                self._validate()
             may_stop = max(config.min_epochs * self.steps_per_epoch, config.min_updates)
             if self.stale >= config.patience and self.updates >= may_stop:
                 raise Finished
@@ -129,7 +177,7 @@ class _Regression:
 
     def finish(self) -> None:
         """Leave the network with its best weights."""
-        if len(self.rows):  # stopped inside an epoch
+        if len(self.rows) or math.isinf(self.best_error):  # stopped inside an epoch, or after a single one
             self._validate()
         self.network.load_state_dict(self.best_weights)
 
