@@ -26,9 +26,43 @@ class Standardizer(nn.Module):
         Dimensions that hardly move in the play data would explode under their own std as soon as a demonstration moves
         them, so no std falls below ``floor`` times the root mean square of all.
         """
-        std = values.std(dim=0)
+        std = values.std(dim=0, correction=min(1, len(values) - 1))  # a single row has no spread
         self.mean.copy_(values.mean(dim=0))
         self.std.copy_(std.clamp_min(floor * std.square().mean().sqrt()).clamp_min(1e-6))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std
+
+
+class RunningStandardizer(nn.Module):
+    """Shift and scale by the mean and variance of all that was ever seen.
+
+    :param size: features.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        # Sums of millions of rows: float32 would stop counting.
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Take rows (N, D) into the statistics (Chan, Golub and LeVeque 1979)."""
+        rows = rows.to(self.mean.dtype)
+        total = self.count + len(rows)
+        shift = rows.mean(0) - self.mean
+        squares = self.variance * self.count + rows.var(0, correction=0) * len(rows)
+        self.variance.copy_((squares + shift.square() * self.count * len(rows) / total) / total)
+        self.mean.add_(shift * len(rows) / total)
+        self.count.copy_(total)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
+        std = self.variance.sqrt().clamp_min(1e-6)
+        return ((rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)).clamp(-10, 10)

@@ -1,43 +1,65 @@
-"""SB3's on-policy algorithms as the generators of adversarial imitation: made from names, seen through one wrapper."""
+"""SB3's algorithms as what earns a learned reward: made from names, seen through one wrapper."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from sb3_contrib import TRPO
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from aime_gym.data import ActionEncoding
 from aime_gym.types import Array, Observation
 
+
+class _SAC(SAC):
+    """SB3's, which acts by its policy from the first step on.
+
+    An untrained policy is nearly uniform, and a trained one that goes on with an empty replay buffer would otherwise
+    fill it with noise.
+    """
+
+    def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> tuple[Array, Array]:
+        return super()._sample_action(0, *args, **kwargs)
+
+
+Generator: TypeAlias = OnPolicyAlgorithm | OffPolicyAlgorithm
+
 #: Algorithms by name, and what differs here from SB3's defaults.
-GENERATORS: Mapping[str, tuple[type[OnPolicyAlgorithm], Mapping[str, Any]]] = {
+GENERATORS: Mapping[str, tuple[type[Generator], Mapping[str, Any]]] = {
     "ppo": (PPO, {"gamma": 0.99, "gae_lambda": 0.95, "learning_rate": 3e-4, "batch_size": 64, "n_epochs": 10}),
     "trpo": (TRPO, {"gamma": 0.99, "gae_lambda": 0.95, "learning_rate": 1e-3, "batch_size": 128}),
+    "sac": (_SAC, {"gamma": 0.99, "learning_rate": 3e-4, "buffer_size": 300_000, "learning_starts": 1000}),
 }
 #: Environment steps of a round, all copies together.
 _ROUND = 2048
+#: Of an off-policy algorithm: between two bouts of updates, and between two rounds of whoever learns the reward.
+_BOUT, _OFF_POLICY_ROUND = 64, 512
 #: Of a Gaussian policy at first: SB3's spread of 1 would mostly hit the bounds of actions in [-1, 1].
 _LOG_STD = -0.7
-#: Arguments of SB3's constructors that the agent has itself.
+#: Arguments of SB3's constructors that the agent has itself, or that make no sense here.
 _OWN = {"self", "policy", "env", "policy_kwargs", "stats_window_size", "tensorboard_log", "verbose", "seed", "device"}
 _OWN |= {"_init_setup_model", "rollout_buffer_class", "rollout_buffer_kwargs", "use_sde", "sde_sample_freq"}
+_OWN |= {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "action_noise", "use_sde_at_warmup"}
 
 
 def generator_options(name: str) -> list[str]:
     """What ``generator_kwargs`` may set."""
-    return sorted(set(inspect.signature(GENERATORS[name][0].__init__).parameters) - _OWN)
+    kind = GENERATORS[name][0]
+    own = _OWN | {"n_steps"} if issubclass(kind, OffPolicyAlgorithm) else _OWN  # of its replay buffer, which is ours
+    return sorted(set(inspect.signature(kind.__init__).parameters) - own)
 
 
 def make_generator(
@@ -50,23 +72,31 @@ def make_generator(
     policy_kwargs: Mapping[str, Any],
     device: torch.device,
     stats_window_size: int = 100,
-) -> OnPolicyAlgorithm:
+) -> Generator:
     """Make an algorithm without an environment, with fresh weights from PyTorch's global generator.
 
-    :param name: ``ppo`` or ``trpo``.
+    :param name: ``ppo``, ``trpo`` or ``sac``.
     :param options: of its constructor, over the defaults.
-    :param policy_kwargs: ``hidden`` and ``layers``; SB3's two layers of 64 unless given.
-    :raises ValueError: options that the algorithm refuses.
+    :param policy_kwargs: ``hidden`` and ``layers``; SB3's two layers of 64, of 256 for ``sac``, unless given.
+    :raises ValueError: an algorithm that knows no such actions, or options that it refuses.
     """
     kind, defaults = GENERATORS[name]
-    options = {"n_steps": max(2, _ROUND // n_envs), **defaults, **options}
-    width, layers = policy_kwargs.get("hidden", 64), policy_kwargs.get("layers", 2)
+    off_policy = issubclass(kind, OffPolicyAlgorithm)
+    if off_policy and not isinstance(action_space, spaces.Box):
+        others = " or ".join(other for other, (known, _) in GENERATORS.items() if issubclass(known, OnPolicyAlgorithm))
+        raise ValueError(f"generator: expected {others} for Discrete actions, got {name!r}, which needs a Box")
+    if off_policy:
+        rhythm = {"train_freq": max(1, _BOUT // n_envs), "gradient_steps": -1}
+        options = {**rhythm, "target_entropy": -float(np.prod(action_space.shape)), **defaults, **options}
+    else:
+        options = {"n_steps": max(2, _ROUND // n_envs), **defaults, **options}
+    width, layers = policy_kwargs.get("hidden", 256 if off_policy else 64), policy_kwargs.get("layers", 2)
     constructor: Any = kind
     try:
-        algorithm: OnPolicyAlgorithm = constructor(
+        algorithm: Generator = constructor(
             "MlpPolicy",
             None,
-            policy_kwargs={"net_arch": [width] * layers, "log_std_init": _LOG_STD},
+            policy_kwargs={"net_arch": [width] * layers} | ({} if off_policy else {"log_std_init": _LOG_STD}),
             stats_window_size=stats_window_size,
             device=device,
             _init_setup_model=False,
@@ -75,16 +105,61 @@ def make_generator(
         algorithm.observation_space, algorithm.action_space, algorithm.n_envs = observation_space, action_space, n_envs
         algorithm._setup_model()
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"generator_kwargs: expected what {kind.__name__} accepts, got {options} ({error})") from error
+        name_of_kind = kind.__name__.removeprefix("_")
+        raise ValueError(f"generator_kwargs: expected what {name_of_kind} accepts, got {options} ({error})") from error
     return algorithm
 
 
-def act(policy: ActorCriticPolicy, observations: Tensor, generator: torch.Generator | None) -> Tensor:
+def share_learnt(source: Generator, target: Generator) -> None:
+    """Let one algorithm go on with the very objects that another one has learnt."""
+    target.policy = source.policy
+    if isinstance(source, SAC) and isinstance(target, SAC):
+        target._create_aliases()
+        target.log_ent_coef, target.ent_coef_optimizer = source.log_ent_coef, source.ent_coef_optimizer
+
+
+def learning_state(algorithm: Generator) -> dict[str, Any]:
+    """What an algorithm goes on from, beside its policy: moments, and the weight of the entropy."""
+    moments = {
+        name: {str(index): values for index, values in optimizer.state_dict()["state"].items()}
+        for name, optimizer in _optimizers(algorithm).items()
+    }
+    if isinstance(algorithm, SAC) and algorithm.log_ent_coef is not None:
+        return {"moments": moments, "log_ent_coef": algorithm.log_ent_coef.detach()}
+    return {"moments": moments}
+
+
+def load_learning_state(algorithm: Generator, state: Mapping[str, Any]) -> None:
+    """Go on from there."""
+    for name, optimizer in _optimizers(algorithm).items():
+        moments = {int(index): values for index, values in state["moments"][name].items()}
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    if isinstance(algorithm, SAC) and algorithm.log_ent_coef is not None:
+        with torch.no_grad():
+            algorithm.log_ent_coef.copy_(state["log_ent_coef"])
+
+
+def _optimizers(algorithm: Generator) -> dict[str, torch.optim.Optimizer]:
+    if not isinstance(algorithm, SAC):
+        return {"policy": algorithm.policy.optimizer}
+    found = {"actor": algorithm.actor.optimizer, "critic": algorithm.critic.optimizer}
+    return found if algorithm.ent_coef_optimizer is None else found | {"ent_coef": algorithm.ent_coef_optimizer}
+
+
+def round_steps(algorithm: Generator) -> int:
+    """Environment steps that whoever learns the reward waits for: at least those of a rollout."""
+    return _OFF_POLICY_ROUND if isinstance(algorithm, OffPolicyAlgorithm) else 1
+
+
+def act(policy: BasePolicy, observations: Tensor, generator: torch.Generator | None) -> Tensor:
     """Encoded actions for encoded observations (N, D): in [-1, 1], or scores whose greatest is meant; (N, A).
 
     :param generator: samples; ``None`` takes the most likely action.
     """
-    distribution: Any = policy.get_distribution(observations)
+    if isinstance(policy, SACPolicy):
+        mean, log_std, _ = policy.actor.get_action_dist_params(observations)
+        return mean.tanh() if generator is None else _noisy(mean, log_std.exp(), generator).tanh()
+    distribution: Any = policy.get_distribution(observations)  # type: ignore[operator]
     if isinstance(distribution, CategoricalDistribution):
         logits: Tensor = distribution.distribution.logits
         if generator is None:
@@ -93,9 +168,12 @@ def act(policy: ActorCriticPolicy, observations: Tensor, generator: torch.Genera
         return logits - (-uniform.log()).log()  # the argmax of logits plus Gumbel noise is a sample
     actions: Tensor = distribution.distribution.mean
     if generator is not None:
-        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-        actions = actions + distribution.distribution.stddev * noise
+        actions = _noisy(actions, distribution.distribution.stddev, generator)
     return actions.clamp(-1, 1)
+
+
+def _noisy(mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
+    return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
 
 
 class EncodedVecEnv(VecEnvWrapper):

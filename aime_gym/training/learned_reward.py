@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from aime_gym.training.reached import copied, reached_observations
 from aime_gym.types import Array, Observation
 
 
@@ -38,7 +39,7 @@ class LearnedRewardVecEnv(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         self._observations = self.venv.reset()
-        return _copied(self._observations)  # type: ignore[arg-type]
+        return copied(self._observations)
 
     def step_async(self, actions: Array) -> None:
         self._actions = np.array(actions)
@@ -46,25 +47,9 @@ class LearnedRewardVecEnv(VecEnvWrapper):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, _, dones, infos = self.venv.step_wait()
-        reached, terminated = _copied(observations), np.array(dones, bool)  # type: ignore[arg-type]
+        reached, terminated = reached_observations(observations, dones, infos), np.array(dones, bool)
         for index in np.flatnonzero(dones):
-            _put(reached, int(index), infos[index]["terminal_observation"])
             terminated[index] = not infos[index].get("TimeLimit.truncated", False)
         rewards = self.reward(self._observations, self._actions, reached, terminated)  # type: ignore[arg-type]
-        self._observations = _copied(observations)  # type: ignore[arg-type]
+        self._observations = copied(observations)
         return observations, np.asarray(rewards, np.float32), dones, infos
-
-
-def _copied(observations: Observation) -> Observation:
-    if isinstance(observations, dict):
-        return {name: np.array(values) for name, values in observations.items()}
-    return np.array(observations)
-
-
-def _put(observations: Observation, index: int, one: Observation) -> None:
-    """Replace a row."""
-    if isinstance(observations, dict):
-        for name, values in observations.items():
-            values[index] = one[name]
-    else:
-        observations[index] = one

@@ -1,4 +1,4 @@
-"""GAIfO and GAIL: where the reward points, what episodes' ends are worth, and what others can do with the reward."""
+"""Agents that learn a reward: where it points, what episodes' ends are worth, and what others can do with it."""
 
 import gymnasium as gym
 import numpy as np
@@ -11,14 +11,24 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.nn.utils import parameters_to_vector
 
-from aime_gym.agents import GAIfOAgent, GAILAgent
+from aime_gym.agents import GAIfOAgent, GAILAgent, IMRLAgent, PMIILAgent
 from aime_gym.data import collect
 from aime_gym.testing import toy
 from aime_gym.training.learned_reward import LearnedRewardVecEnv
 
 AGENTS = [GAIfOAgent, GAILAgent]
 FORMS = ["logit", "positive", "negative"]
+#: Whose reward is fitted to the demonstrations before the first step.
+FITTED = [
+    (IMRLAgent, "tanh"),
+    (IMRLAgent, "exp"),
+    (IMRLAgent, "likelihood"),
+    (PMIILAgent, "softmax"),
+    (PMIILAgent, "cosine"),
+]
+ALL_FORMS = [(kind, form) for kind in AGENTS for form in FORMS] + FITTED
 STEPS = 20
 
 
@@ -37,7 +47,7 @@ class Line(gym.Env):
         return np.array([self.position], np.float32)
 
     def step(self, action):
-        self.position += 0.1 * (int(action) - 1)
+        self.position += 0.1 * (float(action) - 1)
         self.steps += 1
         return self.observe(), float(action) - 1, False, self.steps == STEPS, {}
 
@@ -57,9 +67,18 @@ LEARNING = {
     "discriminator_updates": 10,
     "batch_size": 128,
     "learning_rate": 3e-3,
+    # A few rounds, of which the average would still hold the first ones.
+    "averaging": 0.0,
     "policy_kwargs": {"hidden": 32},
     "device": "cpu",
 }
+#: The same of a fitted reward.
+FITTED_LEARNING = {name: LEARNING[name] for name in ("generator_kwargs", "averaging", "policy_kwargs", "device")}
+FITTED_LEARNING |= {"hidden": 32, "updates": 1000, "batch_size": 128}
+
+
+def learning(kind):
+    return LEARNING if kind in AGENTS else FITTED_LEARNING
 
 
 def walk(env, action, episodes=8):
@@ -76,16 +95,15 @@ def rewards(agent, trajectories):
     return np.concatenate([agent.reward_fn(t.observations[:-1], second(t)) for t in trajectories])
 
 
-@pytest.mark.parametrize("kind", AGENTS)
-@pytest.mark.parametrize("reward", FORMS)
+@pytest.mark.parametrize(("kind", "reward"), ALL_FORMS)
 @pytest.mark.parametrize("direction", [0, 2])
 def test_the_reward_leads_to_the_expert(kind, reward, direction):
     demos = walk(Line(), direction)
-    agent = kind(DummyVecEnv([Line] * 16), seed=0, reward=reward, **LEARNING)
+    agent = kind(DummyVecEnv([Line] * 16), seed=0, reward=reward, **learning(kind))
     agent.imitate(demos, 512, progress_bar=False)
     # Still a beginner: the expert's transitions are worth more than those of others.
     assert rewards(agent, demos).mean() > rewards(agent, walk(Line(), 2 - direction)).mean() + 0.1
-    agent.learn(8000, reset_num_timesteps=False)
+    agent.learn(10_000, reset_num_timesteps=False)
     assert (direction - 1) * mean_action(Line(), agent) > 0.7
 
 
@@ -101,7 +119,7 @@ def test_other_generators_and_regularizers(kind, options):
 @pytest.mark.parametrize("reward", FORMS)
 @pytest.mark.parametrize("leaves", [True, False])
 def test_episodes_end_where_the_experts_do(reward, leaves):
-    """The termination alone decides: the discriminator is told nothing by its input."""
+    """The termination alone decides: the reward is told nothing by what it sees."""
 
     class Blind(Exit):
         def observe(self):
@@ -113,6 +131,33 @@ def test_episodes_end_where_the_experts_do(reward, leaves):
     agent = GAIfOAgent(DummyVecEnv([Blind] * 16), seed=0, reward=reward, **LEARNING)
     agent.imitate(demos, 8000, progress_bar=False)
     assert (mean_action(Blind(), agent) > 0.5) == leaves
+
+
+@pytest.mark.parametrize(("kind", "reward"), FITTED)
+def test_an_end_is_worth_what_the_expert_makes_of_it(kind, reward):
+    """To end is no worse than to go on where the expert ends, and no better than to do anything where it does not."""
+
+    def agent_of(demos, **options):
+        agent = kind(Exit(), seed=0, reward=reward, **FITTED_LEARNING, **options)
+        return agent.imitate(demos, 64, progress_bar=False)
+
+    demos = collect(TimeLimit(Exit(), 100), lambda x: 2 if x[0] > -0.3 else 1, 8, seed=1, progress=False)
+    leaving = [demo for demo in demos if demo.terminated]
+    staying = [demo for demo in demos if not demo.terminated]
+    assert leaving
+    assert staying
+    values = []
+    for given in (leaving, demos, staying):
+        agent = agent_of([demo.without_actions() for demo in given])
+        own = rewards(agent, given)
+        assert own.mean() == pytest.approx(0, abs=1e-3)
+        values.append((float(agent.reward_model.absorbing_reward), own.max()))
+        assert agent.reward_model.terminal_value() == pytest.approx(agent.earner.horizon * values[-1][0])
+    assert values[0][0] == pytest.approx(values[0][1], abs=1e-4)
+    assert values[1][0] < values[1][1]
+    assert values[2][0] <= 1e-4
+    for unsettled in (agent_of(leaving, absorbing=False), agent_of([toy.Trajectory(d.observations) for d in leaving])):
+        assert unsettled.reward_model.terminal_value() == 0
 
 
 def test_demonstrations_that_do_not_say_how_they_end_leave_terminal_states_alone():
@@ -163,6 +208,23 @@ def test_gail_sees_actions_and_gaifo_does_not():
         assert all(torch.equal(one[name], other[name]) for name in one) == (kind is GAIfOAgent)
 
 
+@pytest.mark.parametrize("averaging", [0, 0.5, 0.9])
+def test_what_acts_is_the_average_of_what_learnt(averaging):
+    agent, learnt = GAIfOAgent(Line(), seed=0, **(LEARNING | {"averaging": averaging})), []
+
+    def keep(*_):
+        learnt.append(parameters_to_vector(agent.learner.parameters()).detach())
+
+    agent.imitate(walk(Line(), 2), 64, callback=keep, progress_bar=False)  # two rounds
+    agent.learn(96, callback=keep)
+    rounds = [*learnt[32::32], parameters_to_vector(agent.learner.parameters())]
+    expected = rounds[0]
+    for number, last in enumerate(rounds[1:], 2):
+        expected = expected.lerp(last, max(1 - averaging, 1 / number))
+    assert len(rounds) == 5
+    torch.testing.assert_close(parameters_to_vector(agent.policy.parameters()), expected)
+
+
 def test_an_error_in_learn_leaves_an_agent_to_go_on_with():
     agent = GAIfOAgent(Line(), seed=0, **small.TINY["gaifo"]).imitate(walk(Line(), 2), progress_bar=False)
 
@@ -191,11 +253,12 @@ def test_the_log_has_both_sides(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"generator": "sac"}, "generator: expected ppo or trpo, got 'sac'"),
+        ({"generator": "ddpg"}, "generator: expected ppo or trpo or sac, got 'ddpg'"),
         ({"reward": "airl"}, "reward: expected logit or positive or negative, got 'airl'"),
         ({"regularizer": "none"}, "regularizer: expected gradient_penalty or spectral_norm, got 'none'"),
         ({"absorbing": 1}, "absorbing: expected True or False, got 1"),
         ({"timesteps": 0}, "timesteps: expected at least 1, got 0"),
+        ({"averaging": 1.5}, "averaging: expected 0 to 1, got 1.5"),
         ({"penalty": -1}, "penalty: expected at least 0, got -1"),
         ({"generator_kwargs": 3}, "generator_kwargs: expected a dict, got 3"),
         ({"generator_kwargs": {"n_step": 3}}, "generator_kwargs: expected some of .*n_steps.*, got 'n_step'"),

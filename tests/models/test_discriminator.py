@@ -8,10 +8,10 @@ import torch
 from aime_gym.models.discriminator import (
     REWARDS,
     Discriminator,
-    RunningStandardizer,
     discrimination_loss,
     gradient_penalty,
 )
+from aime_gym.models.standardizer import RunningStandardizer
 from aime_gym.training.optimizer import Optimizer
 
 

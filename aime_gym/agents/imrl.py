@@ -1,0 +1,75 @@
+"""IMRL: an internal model of the expert as a reward (Kimura et al. 2018, arXiv 1806.01267), without its actions.
+
+    model    theta = argmin E[-log p(s' | s; theta)]      over the demonstrations' transitions
+    policy   by reinforcement learning on a reward that falls with || s' - theta(s) ||, for example
+
+        r = -10 tanh || s' - theta(s) ||
+
+The reward is learnt once, before the first step, and stays. See :class:`~aime_gym.models.next_state.NextStateModel` for
+its forms, and :class:`~aime_gym.training.fitted_reward.TransitionReward` for what is paid where episodes end.
+
+Deviations: there is no reward of the task beside it, which the paper adds; theta predicts the change s' - s and is the
+mean of a Gaussian with a sigma of its own; the norm is the root mean square, of features in units of the size of their
+changes; terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the algorithm
+looks ten steps ahead (``gamma`` 0.9). The reward says how the expert goes on from here, not where to be: whoever looks
+further finds the states that are easy to predict, and stays there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.models.next_state import REWARDS, NextStateModel
+from aime_gym.training.earning import check_choices
+from aime_gym.training.fitted_reward import FittedConfig, FittedReward, TransitionReward
+from aime_gym.types import Array, Observation
+
+#: Of the algorithm, unless ``generator_kwargs`` says otherwise.
+_GAMMA = 0.9
+
+
+@dataclass(frozen=True)
+class IMRLConfig(FittedConfig):
+    """Hyper-parameters of :class:`IMRLAgent`, over :class:`~aime_gym.training.fitted_reward.FittedConfig`'s.
+
+    :param reward: form of the reward, ``tanh``, ``exp`` or ``likelihood``; see
+        :class:`~aime_gym.models.next_state.NextStateModel`.
+    """
+
+    reward: str = "tanh"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self, reward=REWARDS)
+        object.__setattr__(self, "generator_kwargs", {"gamma": _GAMMA} | self.generator_kwargs)
+
+
+class IMRLAgent(RewardedAgent):
+    """Learns in its environment to reach the states that the expert would have reached from where it was.
+
+    ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
+    and ``learn(total_timesteps)`` goes on. Needs neither play nor the demonstrations' actions. Hyper-parameters:
+    :class:`IMRLConfig`.
+    """
+
+    config: IMRLConfig
+    reward_model: TransitionReward
+    presets: ClassVar = {"default": IMRLConfig()}
+
+    def _make_reward(self, observation: int) -> FittedReward:
+        config = self.config
+        model = NextStateModel(observation, hidden=config.hidden, layers=config.layers, reward=config.reward)
+        return FittedReward(config, model, self.device)
+
+    def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
+        """The reward of transitions, (n,): how near s' is to what the expert would have reached from s.
+
+        See :class:`~aime_gym.models.next_state.NextStateModel`.
+
+        :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
+        :raises ValueError: other sensors or shapes.
+        """
+        self._need_setup()
+        return self.earner.rewards(obs, next_obs=next_obs)

@@ -1,0 +1,89 @@
+"""What an agent is that learns a reward and lets an algorithm of SB3 earn it.
+
+The one level between :class:`~aime_gym.agents.base.ImitationAgent` and some of the agents. All that it does is done by
+a part, :class:`~aime_gym.training.earning.Earner`; but the phases of an agent are methods that it defines, and each of
+these agents would define the same dozen to hand them on.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.data import TrajectoryDataset
+from aime_gym.models.stacked import joined
+from aime_gym.training.earning import Earner, EarningConfig, LearnedReward
+from aime_gym.training.fit import Fit
+from aime_gym.types import Array, Observation, Trajectories
+
+
+class RewardedAgent(ImitationAgent):
+    """An agent with a :class:`~aime_gym.training.earning.LearnedReward`, which it earns in its environment."""
+
+    config: EarningConfig
+    needs_play = False
+    imitates_online = True
+
+    @abstractmethod
+    def _make_reward(self, observation: int) -> LearnedReward:
+        """A reward of observations with so many features, that has learnt nothing yet."""
+
+    def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
+        """The reward that the agent is paid, (n,): ``reward_fn``, and what a termination is worth.
+
+        For :class:`~aime_gym.training.learned_reward.LearnedRewardVecEnv`.
+        """
+        self._need_setup()
+        return self.earner.transition_reward(obs, actions, next_obs, terminated)
+
+    def _setup_networks(self) -> None:
+        self.earner = Earner(
+            self.config,
+            self.observations,
+            self.encoding,
+            self._make_reward,
+            policy_kwargs=self.policy_kwargs,
+            device=self.device,
+        )
+        vars(self).update(self.earner.modules)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return list(self.earner.modules), []
+
+    def _training_state(self) -> dict[str, Any]:
+        return self.earner.state_dict()
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        self.earner.load_state_dict(state)
+
+    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
+        fit.logger.info(f"{type(self).__name__}.pretrain: there is nothing to learn from play")
+
+    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+        with self._initial_weights():
+            self._setup_networks()
+        if self.earner.start(demos, fit):
+            self.earner.run(self, demos, fit.total_timesteps or self.config.timesteps, fit, "imitate")
+
+    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+        assert fit.total_timesteps is not None
+        self.earner.run(self, demos, fit.total_timesteps, fit, "learn")
+
+    @torch.no_grad()
+    def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
+        """What the policy would have done."""
+        observations, rows = joined(demos.observations), torch.arange(len(demos), device=self.device)
+        return self.earner.act(observations[(rows - 1).clamp_min(0)], None)
+
+    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return ()
+
+    def _act(
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.earner.act(joined(observation), generator), ()

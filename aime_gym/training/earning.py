@@ -1,0 +1,456 @@
+"""A reward that is learnt from demonstrations, and an algorithm of SB3 that earns it in the environment.
+
+What all agents of that kind share: the algorithm runs with the agent's counters, callbacks, logger and randomness, sees
+standardised observations, and is paid in units of the running spread of its discounted sums of rewards. What the reward
+is, and what it learns from the steps that were taken for it, is a :class:`LearnedReward`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor, nn
+
+from aime_gym.data import ActionEncoding, ObservationEncoding
+from aime_gym.models.stacked import joined
+from aime_gym.models.standardizer import RunningStandardizer
+from aime_gym.progress import progress_bar
+from aime_gym.training.fit import Fit
+from aime_gym.training.generators import (
+    GENERATORS,
+    EncodedVecEnv,
+    Generator,
+    act,
+    encoded_spaces,
+    generator_options,
+    learning_state,
+    load_learning_state,
+    make_generator,
+    round_steps,
+    share_learnt,
+)
+from aime_gym.training.learned_reward import LearnedRewardVecEnv
+from aime_gym.training.randomness import BorrowedRandomness
+from aime_gym.training.ranges import check_ranges
+from aime_gym.training.relabelled import RelabelledReplayBuffer
+from aime_gym.training.transitions import Expert, Transitions
+from aime_gym.types import Array, Observation, Trajectories
+
+
+@dataclass(frozen=True)
+class EarningConfig:
+    """Hyper-parameters of whoever earns a learned reward.
+
+    :param timesteps: environment steps of ``imitate``, unless it is told otherwise.
+    :param generator: the algorithm that learns the policy: SB3's ``ppo`` or, for continuous actions, ``sac``, or
+        ``trpo`` of sb3-contrib. ``sac`` is paid by the reward of the moment for all that it samples from its replay
+        buffer, which lasts as long as a call of ``imitate`` or ``learn``.
+    :param generator_kwargs: arguments of its constructor, as JSON values; ``n_steps``, ``learning_rate``, ``gamma`` ...
+    :param absorbing: whether an episode that terminates goes on in an absorbing state, which has a value. Without it, a
+        terminal state is worth nothing. It is left out where the demonstrations do not say how they end.
+    :param averaging: what a round leaves of the average of past policies; 0 acts by the last policy. The game of policy
+        and reward turns around its solution rather than into it, and the average of its players is what comes close.
+        The first rounds weigh the same.
+    """
+
+    timesteps: int = 100_000
+    generator: str = "ppo"
+    generator_kwargs: dict[str, Any] = field(default_factory=dict)
+    absorbing: bool = True
+    averaging: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_choices(self, generator=GENERATORS)
+        check_ranges(self, timesteps=(1, None), averaging=(0, 1))
+        if not isinstance(self.absorbing, bool):
+            raise ValueError(f"absorbing: expected True or False, got {self.absorbing!r}")
+        if not isinstance(self.generator_kwargs, dict):
+            raise ValueError(f"generator_kwargs: expected a dict, got {self.generator_kwargs!r}")
+        known_options = generator_options(self.generator)
+        if unknown := sorted(set(self.generator_kwargs) - set(known_options)):
+            raise ValueError(f"generator_kwargs: expected some of {', '.join(known_options)}, got {unknown[0]!r}")
+        try:
+            json.dumps(self.generator_kwargs)
+        except TypeError as error:
+            raise ValueError(
+                f"generator_kwargs: expected JSON values, got {self.generator_kwargs} ({error})"
+            ) from error
+
+
+def check_choices(config: Any, **choices: Mapping[str, Any] | tuple[str, ...]) -> None:
+    """Check fields of a configuration that are names.
+
+    :raises ValueError: another one.
+    """
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name}: expected {' or '.join(known)}, got {getattr(config, name)!r}")
+
+
+class LearnedReward(Protocol):
+    """What pays."""
+
+    #: Of its network, in files and in the log.
+    name: str
+    #: Whether it is of (s, a) rather than of (s, s').
+    sees_actions: bool
+
+    @property
+    def network(self) -> nn.Module:
+        """All that a file has to keep of it."""
+        ...
+
+    def rewards(self, transitions: Transitions) -> Tensor:
+        """(N,), without what follows a termination."""
+        ...
+
+    def terminal_value(self) -> float:
+        """What follows a termination, discounted from the step after it on."""
+        ...
+
+    def start(self, expert: Expert, horizon: float, fit: Fit) -> bool:
+        """Meet the demonstrations, before the first step.
+
+        :param horizon: steps that the discount looks ahead, 1 / (1 - gamma).
+        :return: whether all was done that had to be, rather than being cut short by Ctrl-C.
+        """
+        ...
+
+    def round(self, taken: Transitions, expert: Expert, fit: Fit) -> None:
+        """Learn from the steps that were taken since the last round."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, beside the network."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+class Earner:
+    """The policy, the reward and all that changes with them, for one agent.
+
+    Made under the agent's own randomness, it is its networks; :meth:`start` and :meth:`run` train them.
+
+    :param observations: encoding of the sensors.
+    :param encoding: of the actions.
+    :param make_reward: from the number of features of an observation.
+    :param policy_kwargs: of the policy: ``hidden``, ``layers``.
+    :raises ValueError: an algorithm that does not fit the actions, or options that it refuses.
+    """
+
+    def __init__(
+        self,
+        config: EarningConfig,
+        observations: ObservationEncoding,
+        encoding: ActionEncoding,
+        make_reward: Callable[[int], LearnedReward],
+        *,
+        policy_kwargs: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        self.config, self.observations, self.encoding = config, observations, encoding
+        self.policy_kwargs, self.device = dict(policy_kwargs), device
+        self.size = sum(observations.sizes.values())
+        #: Holds what was learnt; each run has one of its own, for its environment.
+        self.algorithm = self._make_generator(n_envs=1)
+        #: What acts, once trained: the average over rounds of the weights of the one that learns.
+        self.policy = copy.deepcopy(self.algorithm.policy).requires_grad_(False)
+        self.averaged = 0
+        self.standardizer = RunningStandardizer(self.size).to(device)
+        self.reward = make_reward(self.size)
+        #: Of discounted sums of the learned reward; its spread is the unit in which the generator is paid.
+        self.returns = RunningMeanStd(shape=())
+        gamma: float = self.algorithm.gamma
+        self.horizon = 1 / (1 - gamma) if gamma < 1 else math.inf
+        if config.absorbing and not math.isfinite(self.horizon):
+            raise ValueError("generator_kwargs: expected gamma below 1 with absorbing=True, got gamma=1")
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """All networks and statistics, by the names that a file gives them."""
+        policy, learner = self.policy, self.algorithm.policy
+        return {
+            "policy": policy,
+            "learner": learner,
+            "standardizer": self.standardizer,
+            self.reward.name: self.reward.network,
+        }
+
+    def _make_generator(self, n_envs: int, stats_window_size: int = 100) -> Generator:
+        return make_generator(
+            self.config.generator,
+            self.config.generator_kwargs,
+            *encoded_spaces(self.size, self.encoding),
+            n_envs=n_envs,
+            policy_kwargs=self.policy_kwargs,
+            device=self.device,
+            stats_window_size=stats_window_size,
+        )
+
+    # Acting
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Encoded actions (N, A) for sensors side by side (N, D)."""
+        return act(self.policy, self.standardizer(observations), generator)
+
+    # The reward
+
+    def rewards(self, obs: Observation, *, actions: Any = None, next_obs: Observation | None = None) -> Array:
+        """Learned rewards (n,) of transitions as the environment has them.
+
+        :param actions: read by a reward of (s, a), and ``next_obs`` by one of (s, s').
+        :raises ValueError: arrays of other shapes.
+        """
+        rewards: Array = self.reward.rewards(self._transitions(obs, actions, next_obs)).cpu().numpy()
+        return rewards
+
+    def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
+        """The learned reward of transitions (n,), with what follows a termination: for ``LearnedRewardVecEnv``."""
+        return self._ends(self.rewards(obs, actions=actions, next_obs=next_obs), terminated)
+
+    def _ends(self, rewards: Array, terminated: Array) -> Array:
+        if np.any(terminated):
+            gamma = 1 - 1 / self.horizon
+            rewards = rewards + gamma * self.reward.terminal_value() * terminated
+        return rewards
+
+    def _transitions(
+        self, obs: Observation, actions: Any, next_obs: Observation | None, terminated: Array | None = None
+    ) -> Transitions:
+        first, encoded = self._joined(obs, "obs"), None
+        if self.reward.sees_actions:
+            actions, shape = np.asarray(actions), (len(first), *(self.encoding.space.shape or ()))
+            if actions.shape != shape:
+                raise ValueError(f"actions: expected shape {shape}, got {actions.shape}")
+            encoded = torch.from_numpy(self.encoding.encode(actions)).to(self.device)
+        second = first if next_obs is None else self._joined(next_obs, "next_obs")
+        if len(first) != len(second):
+            raise ValueError(f"next_obs: expected {len(first)} observations, got {len(second)}")
+        ends = torch.zeros(len(first), dtype=torch.bool) if terminated is None else torch.from_numpy(terminated)
+        return Transitions(first, encoded, second, ends.to(self.device))
+
+    def _joined(self, observation: Observation, argument: str) -> Tensor:
+        try:
+            return joined(self.observations.encode(observation, self.device)[0])
+        except ValueError as error:
+            raise ValueError(f"{argument}: expected observations of the environment ({error})") from error
+
+    # Training
+
+    def _expert(self, demos: Trajectories) -> Expert:
+        return Expert.of(demos, self.encoding if self.reward.sees_actions else None, self.device)
+
+    def start(self, demos: Trajectories, fit: Fit) -> bool:
+        """Meet the demonstrations, before the first step.
+
+        :return: whether there is no reason to stop here.
+        """
+        expert = self._expert(demos)
+        self.standardizer.update(expert.transitions.obs)
+        return self.reward.start(expert, self.horizon, fit)
+
+    def run(self, agent: BaseAlgorithm, demos: Trajectories, timesteps: int, fit: Fit, name: str) -> None:
+        """Let the policy interact and learn, for some environment steps.
+
+        The environment is reset first, with a seed from the agent's generator: what happens is a fixed function of the
+        agent, the demonstrations and the environment. Ctrl-C ends it between two steps.
+
+        :param agent: whose environment it is, and whose counters move.
+        :param name: of the phase, for progress and warnings.
+        """
+        assert agent.env is not None
+        assert fit.steps is not None
+        seed = int(torch.randint(2**31 - 1, (), generator=fit.generator))
+        with BorrowedRandomness(seed, self.device) as randomness:
+            generator = self._make_generator(agent.n_envs, agent._stats_window_size)
+            share_learnt(self.algorithm, generator)
+            recorder = _Recorder(self)
+            paid = LearnedRewardVecEnv(agent.env, recorder)
+            seen = EncodedVecEnv(paid, self._encode, self.size, self.encoding)
+            scaled = VecNormalize(seen, norm_obs=False, clip_reward=np.inf, gamma=generator.gamma)
+            scaled.ret_rms = self.returns
+            scaled.seed(seed)
+            generator.set_env(scaled)
+            generator.set_logger(fit.logger)
+            generator.num_timesteps = agent.num_timesteps
+            if isinstance(generator, OffPolicyAlgorithm):
+                self._relabel(generator, recorder)
+            with progress_bar(name, timesteps, enabled=fit.progress_bar) as advance:
+                rounds = _Rounds(self, agent, self._expert(demos), recorder, fit, randomness, advance)
+                try:
+                    generator.learn(
+                        timesteps, callback=rounds, log_interval=fit.log_interval, reset_num_timesteps=False
+                    )
+                except KeyboardInterrupt:
+                    message = f"{name}: interrupted after {rounds.steps} of {timesteps} steps; what was learnt is kept"
+                    warnings.warn(message, stacklevel=2)
+                    rounds.stopped = True
+                finally:
+                    with randomness.given_back():
+                        fit.steps.end()
+        fit.interrupted |= rounds.stopped
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Take the policy, as a round has left it, into the average."""
+        self.averaged += 1
+        weight = max(1 - self.config.averaging, 1 / self.averaged)
+        for average, last in zip(self.policy.parameters(), self.algorithm.policy.parameters(), strict=True):
+            average.lerp_(last, weight)
+
+    @torch.no_grad()
+    def _encode(self, observation: Observation) -> Array:
+        encoded: Array = self.standardizer(self._joined(observation, "observation")).cpu().numpy()
+        return encoded
+
+    def _relabel(self, generator: OffPolicyAlgorithm, recorder: _Recorder) -> None:
+        """Give an algorithm a replay buffer that pays as of today, and the steps to fill it."""
+        generator.learning_starts += generator.num_timesteps
+        generator.replay_buffer = RelabelledReplayBuffer(
+            generator.buffer_size,
+            generator.observation_space,
+            generator.action_space,
+            self.device,
+            generator.n_envs,
+            latest=lambda: recorder.taken[-1],
+            standardize=self.standardizer,
+            pay=self._pay,
+        )
+
+    def _pay(self, transitions: Transitions) -> Array:
+        if not self.reward.sees_actions:
+            transitions = replace(transitions, actions=None)
+        elif transitions.actions is not None:  # what was taken: integers in a Box are rounded on the way
+            taken = self.encoding.encode(self.encoding.decode(transitions.actions.cpu().numpy()))
+            transitions = replace(transitions, actions=torch.from_numpy(taken).to(self.device))
+        rewards: Array = self.reward.rewards(transitions).cpu().numpy()
+        return self._ends(rewards, transitions.terminated.cpu().numpy())
+
+    # Files
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, beside the modules: moments, and the scale of the reward."""
+        return {
+            "generator": learning_state(self.algorithm),
+            "reward": self.reward.state_dict(),
+            "returns": [float(self.returns.mean), float(self.returns.var), float(self.returns.count)],
+            "averaged": self.averaged,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        load_learning_state(self.algorithm, state["generator"])
+        self.reward.load_state_dict(state["reward"])
+        mean, variance, count = state["returns"]
+        self.returns.mean, self.returns.var = np.array(mean), np.array(variance)
+        self.returns.count = count
+        self.averaged = state["averaged"]
+
+
+class _Recorder:
+    """The learned reward of the training environment, which keeps what the reward will learn from."""
+
+    def __init__(self, earner: Earner) -> None:
+        self._earner = earner
+        self.taken: list[Transitions] = []
+        self.rewards: list[Array] = []
+
+    def __call__(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
+        earner = self._earner
+        transitions = earner._transitions(obs, actions, next_obs, terminated)
+        rewards: Array = earner.reward.rewards(transitions).cpu().numpy()
+        self.taken.append(transitions)
+        self.rewards.append(rewards)
+        return earner._ends(rewards, terminated)
+
+    @property
+    def steps(self) -> int:
+        """How many are kept."""
+        return sum(map(len, self.taken))
+
+    def take(self) -> tuple[Transitions, float]:
+        """The transitions since the last time, and their mean reward."""
+        taken = Transitions.joined(self.taken), float(np.mean(self.rewards))
+        self.taken, self.rewards = [], []
+        return taken
+
+
+class _Rounds(BaseCallback):
+    """What happens around the generator: counting, the user's callback, and the reward's part of each round."""
+
+    def __init__(
+        self,
+        earner: Earner,
+        agent: BaseAlgorithm,
+        expert: Expert,
+        recorder: _Recorder,
+        fit: Fit,
+        randomness: BorrowedRandomness,
+        advance: Any,
+    ) -> None:
+        super().__init__()
+        assert fit.steps is not None
+        self.earner, self.agent, self.expert, self.recorder = earner, agent, expert, recorder
+        self.fit, self.watch, self.randomness, self.advance = fit, fit.steps, randomness, advance
+        self.steps, self.stopped, self.learnt = 0, False, False
+        self.round_steps = round_steps(earner.algorithm)
+
+    def _on_training_start(self) -> None:
+        self.agent.ep_info_buffer = self.model.ep_info_buffer
+        self.agent.ep_success_buffer = self.model.ep_success_buffer
+        with self.randomness.given_back():
+            self.watch.start(self.locals)
+
+    def _on_rollout_start(self) -> None:
+        self._average()
+        with self.randomness.given_back():
+            self.watch.rollout_start()
+
+    def _on_training_end(self) -> None:
+        self._average()
+
+    def _average(self) -> None:
+        if self.learnt:
+            self.earner.average()
+        self.learnt = False
+
+    def _on_step(self) -> bool:
+        done = self.model.num_timesteps - self.agent.num_timesteps
+        self.agent.num_timesteps = self.model.num_timesteps
+        self.steps += done
+        self.advance(done, "")
+        if self.watch.watches:
+            with self.randomness.given_back():
+                self.stopped = not self.watch.step(self.locals)
+        self.fit.interruption.obey()
+        return not self.stopped
+
+    def _on_rollout_end(self) -> None:
+        with self.randomness.given_back():
+            self.watch.rollout_end(self.locals)
+        if self.recorder.steps < self.round_steps:
+            return
+        self.learnt = True  # by the time that the next rollout starts
+        earner, reward = self.earner, self.earner.reward
+        taken, mean = self.recorder.take()
+        reward.round(taken, self.expert, self.fit)
+        earner.standardizer.update(taken.obs)
+        self.logger.record(f"{reward.name}/reward", mean)
+        self.logger.record(f"{reward.name}/terminal_value", reward.terminal_value())
