@@ -6,6 +6,10 @@ from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
+from aime_gym.agents.ilpo import ILPOAgent
+from aime_gym.agents.imrl import IMRLAgent
+from aime_gym.agents.mbbc import MBBCAgent
+from aime_gym.agents.pmi_il import PMIILAgent
 from aime_gym.agents.registry import list_agents, load_agent, make_agent, register_agent
 
 __all__ = [
@@ -14,7 +18,11 @@ __all__ = [
     "BCOAgent",
     "GAILAgent",
     "GAIfOAgent",
+    "ILPOAgent",
+    "IMRLAgent",
     "ImitationAgent",
+    "MBBCAgent",
+    "PMIILAgent",
     "list_agents",
     "load_agent",
     "make_agent",

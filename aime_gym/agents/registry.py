@@ -14,6 +14,10 @@ from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
+from aime_gym.agents.ilpo import ILPOAgent
+from aime_gym.agents.imrl import IMRLAgent
+from aime_gym.agents.mbbc import MBBCAgent
+from aime_gym.agents.pmi_il import PMIILAgent
 from aime_gym.archive import Source, read_archive
 from aime_gym.naming import suggestion
 
@@ -25,6 +29,10 @@ AGENTS: dict[str, type[ImitationAgent]] = {
     "bc": BCAgent,
     "gaifo": GAIfOAgent,
     "gail": GAILAgent,
+    "imrl": IMRLAgent,
+    "pmi-il": PMIILAgent,
+    "mbbc": MBBCAgent,
+    "ilpo": ILPOAgent,
 }
 
 

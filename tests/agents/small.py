@@ -1,6 +1,7 @@
 """Budgets of seconds: enough to run every line of an agent, or to learn the toy task."""
 
 from aime_gym.models.config import WorldModelConfig
+from aime_gym.testing import toy
 
 MODEL = WorldModelConfig(deter=64, stoch=8, hidden=64, decoder_hidden=64)
 
@@ -10,6 +11,15 @@ ADVERSARIAL = {
     "generator_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
     "discriminator_hidden": 16,
     "discriminator_updates": 2,
+    "batch_size": 16,
+}
+
+#: The same of a reward that is fitted before.
+FITTED = {
+    "timesteps": 64,
+    "generator_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
+    "hidden": 16,
+    "updates": 3,
     "batch_size": 16,
 }
 
@@ -23,12 +33,27 @@ TINY = {
         "policy_updates": 3,
         "horizon": 8,
         "batch_size": 4,
+        "reward_updates": 3,
+        "imagination_horizon": 3,
     },
-    "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
+    "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50, "alpha": 0.01},
     "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
     "gaifo": ADVERSARIAL,
     "gail": ADVERSARIAL,
+    "mbbc": {
+        "world_model": WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8),
+        "model_updates": 3,
+        "clone_updates": 3,
+        "horizon": 8,
+        "batch_size": 4,
+    },
+    "imrl": FITTED,
+    "pmi-il": FITTED,
+    "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 40},
 }
+
+#: The toy task of agents that do not take every kind of action.
+TOYS = {"ilpo": toy.DiscretePointMass}
 
 #: Enough to be better than chance on the toy task.
 LEARNING = {
@@ -45,4 +70,9 @@ LEARNING = {
     # Tens of thousands of environment steps: test_adversarial_agents.py has a test of their own.
     "gaifo": None,
     "gail": None,
+    "mbbc": {"world_model": MODEL, "model_updates": 500, "clone_updates": 500, "horizon": 16},
+    "imrl": None,
+    "pmi-il": None,
+    # Its latent actions explain changes by one observation, and the toy hides the velocity: test_ilpo.py has another.
+    "ilpo": None,
 }

@@ -12,6 +12,7 @@ for name in list_agents():
     if name in BUDGETS:
         kind = f"Test{name.title().replace('_', '').replace('-', '')}"
         budgets = {"agent": name, "tiny": small.TINY[name], "learning": small.LEARNING[name]}
+        budgets |= {"point_mass": small.TOYS[name]} if name in small.TOYS else {}
         globals()[kind] = type(kind, (AgentContract,), {"__module__": __name__, **budgets})
 
 

@@ -13,6 +13,9 @@ from aime_gym.agents import AIMEAgent, BCAgent, BCOAgent
 from aime_gym.agents.registry import AGENTS, register_agent
 from aime_gym.testing import toy
 
+#: All that come with the package.
+NAMES = ["aime", "bco", "bc", "gaifo", "gail", "imrl", "pmi-il", "mbbc", "ilpo"]
+
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
@@ -25,7 +28,7 @@ def test_a_registered_agent_is_made_and_loaded_by_its_name(tmp_path):
     class MyAgent(BCAgent):
         pass
 
-    assert aime_gym.list_agents() == ["aime", "bco", "bc", "gaifo", "gail", "mine"]
+    assert aime_gym.list_agents() == [*NAMES, "mine"]
     agent = aime_gym.make_agent("mine", "MlpPolicy", toy.PointMass(), seed=0)
     assert type(agent) is MyAgent
     agent.save(tmp_path / "agent")
@@ -50,7 +53,7 @@ def test_a_taken_name_is_refused():
 
     with pytest.raises(ValueError, match="name: expected one that is free, got 'bc', which is .*BCAgent"):
         register_agent("bc", MyAgent)
-    assert aime_gym.list_agents() == ["aime", "bco", "bc", "gaifo", "gail"]
+    assert aime_gym.list_agents() == NAMES
     assert register_agent("bc", BCAgent) is BCAgent  # its own
 
 
@@ -95,7 +98,7 @@ def test_the_names_at_the_top_wait_for_pytorch():
 # What only some agents have
 
 
-@pytest.mark.parametrize("name", ["aime", "bco", "bc", "gaifo", "gail"])
+@pytest.mark.parametrize("name", NAMES)
 def test_hyper_parameters_out_of_range_are_named(name):
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         aime_gym.make_agent(name, toy.PointMass(), batch_size=0)
@@ -103,9 +106,12 @@ def test_hyper_parameters_out_of_range_are_named(name):
         aime_gym.make_agent(name, toy.PointMass(), batch_siz=3)
 
 
-def test_aime_refuses_discrete_actions():
-    with pytest.raises(NotImplementedError, match="action_space: AIMEAgent expects a Box"):
-        AIMEAgent(toy.DiscretePointMass())
+@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([2, 3]), gym.spaces.MultiBinary(2)])
+def test_aime_refuses_other_actions(space):
+    env = toy.PointMass()
+    env.action_space = space
+    with pytest.raises(ValueError, match=r"^action_space: expected Box or Discrete, got Multi"):
+        AIMEAgent(env)
 
 
 @pytest.mark.parametrize("kind", [BCAgent, BCOAgent])

@@ -26,6 +26,7 @@ INTERVAL = 7
 #: Runs of a second or so.
 BUDGETS = TINY | {
     "aime": TINY["aime"] | {"model_updates": 40, "inverse_updates": 40, "clone_updates": 40, "policy_updates": 40},
+    "mbbc": TINY["mbbc"] | {"model_updates": 40, "clone_updates": 40},
     "bco": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
     "bc": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
 }

@@ -1,0 +1,228 @@
+"""ILPO: Imitating Latent Policies from Observation (Edwards, Sahni, Schroecker and Isbell 2019, arXiv 1805.07914).
+
+    step 1, offline    g(s, z), the change that latent action z causes, and pi(z|s), from demonstrations D = s' - s:
+                       min_z ||D - g(s, z)||^2 + ||D - sum_z pi(z|s) g(s, z)||^2
+    step 2, online     pi(a|s, z), from a few hundred environment steps (s, a, s'), by cross-entropy of a under
+                       z = argmin_z ||s' - (s + g(s, z))||
+    acting             z = argmax_z pi(z|s), a = argmax_a pi(a|s, z)
+
+Choices where the sources differ: g predicts changes, and the second loss trains pi alone, as in the authors' program;
+the closest z is closest in the space of observations, as there, where the paper measures distances of encodings.
+
+Deviations: observations and changes are standardised by the demonstrations; step 2 remembers its transitions and
+repeats them, instead of seeing each once. The authors' demonstrations are of a policy that acts at random in a quarter
+of its steps: one that never does leaves open what other actions would have caused, and so which z stands for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor
+
+from aime_gym.agents.base import ImitationAgent
+from aime_gym.data import TrajectoryDataset
+from aime_gym.models.latent_policy import ActionRemap, LatentPolicy, latent_policy_losses
+from aime_gym.models.stacked import joined
+from aime_gym.training.fit import Fit
+from aime_gym.training.optimizer import Optimizer
+from aime_gym.training.ranges import check_ranges
+from aime_gym.training.stepping import interact
+from aime_gym.types import Array, Metrics, Observation, Trajectories
+
+#: Transitions that step 2 remembers.
+_MEMORY = 10_000
+
+
+@dataclass(frozen=True)
+class ILPOConfig:
+    """Hyper-parameters of :class:`ILPOAgent`.
+
+    :param latents: number |Z| of latent actions; ``None`` for as many as there are actions.
+    :param updates: of the latent policy, in step 1.
+    :param batch_size: transitions per update, in both steps.
+    :param learning_rate: of Adam in step 1.
+    :param timesteps: environment steps of step 2, unless ``imitate`` is told otherwise.
+    :param exploration: share of random actions among them.
+    :param remap_updates: updates of the action remapping after each step of all environments.
+    :param remap_learning_rate: of Adam in step 2.
+    """
+
+    latents: int | None = None
+    updates: int = 3000
+    batch_size: int = 32
+    learning_rate: float = 2e-4
+    timesteps: int = 1000
+    exploration: float = 0.2
+    remap_updates: int = 1
+    remap_learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        if self.latents is not None:
+            check_ranges(self, latents=(1, None))
+        check_ranges(
+            self,
+            updates=(1, None),
+            batch_size=(1, None),
+            learning_rate=(0, None),
+            timesteps=(1, None),
+            exploration=(0, 1),
+            remap_updates=(1, None),
+            remap_learning_rate=(0, None),
+        )
+
+
+class ILPOAgent(ImitationAgent):
+    """Learns offline what the demonstrations do, up to the names of the actions, and online which actions those are.
+
+    For Discrete actions. ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)``
+    as many as it is told, and ``learn(total_timesteps)`` takes more of them. Needs no play. Hyper-parameters:
+    :class:`ILPOConfig`.
+    """
+
+    config: ILPOConfig
+    policy: LatentPolicy
+    remap: ActionRemap
+    presets: ClassVar = {"default": ILPOConfig()}
+    needs_play = False
+    imitates_online = True
+
+    def _setup_networks(self) -> None:
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise NotImplementedError(
+                f"action_space: ILPOAgent expects Discrete, got {self.action_space}: each latent action stands for one "
+                f"of finitely many; AIMEAgent, BCOAgent and GAIfOAgent take a Box"
+            )
+        size, latents = sum(self.sensor_sizes.values()), self.config.latents or self.encoding.size
+        self.policy = LatentPolicy(size, latents, **self.policy_kwargs).to(self.device)
+        hidden = {name: value for name, value in self.policy_kwargs.items() if name == "hidden"}
+        self.remap = ActionRemap(size, latents, self.encoding.size, **hidden).to(self.device)
+        self.remap_optimizer = Optimizer([self.remap], self.config.remap_learning_rate, clip=None)
+        #: What step 2 saw: s (N, D), the closest z (N,) and a (N,).
+        self.memory: tuple[Tensor, ...] = (
+            torch.empty(0, size, device=self.device),
+            torch.empty(0, dtype=torch.long, device=self.device),
+            torch.empty(0, dtype=torch.long, device=self.device),
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "remap"], []
+
+    def _training_state(self) -> dict[str, Any]:
+        return {"remap_moments": self.remap_optimizer.state_dict()["moments"], "memory": list(self.memory)}
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        self.remap_optimizer.load_state_dict(self.remap_optimizer.state_dict() | {"moments": state["remap_moments"]})
+        self.memory = tuple(part.to(self.device) for part in state["memory"])
+
+    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
+        fit.logger.info("ILPOAgent.pretrain: latent policies have nothing to learn from play")
+
+    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+        with self._initial_weights():
+            self._setup_networks()
+        self._learn_latent_policy(demos, fit)
+        self._remap_actions(fit.total_timesteps or self.config.timesteps, fit, "imitate")
+
+    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+        assert fit.total_timesteps is not None
+        self._remap_actions(fit.total_timesteps, fit, "learn")
+
+    # Step 1
+
+    def _learn_latent_policy(self, demos: Trajectories, fit: Fit) -> None:
+        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
+        rows = (~dataset.first_rows()).nonzero().squeeze(-1)
+        observations, changes = joined(dataset.observations)[rows - 1], dataset.changes()[rows]
+        self.policy.fit(observations, changes)
+        self.remap.standardizer.load_state_dict(self.policy.standardizer.state_dict())
+        changes = self.policy.changes(changes)
+        optimizer = Optimizer([self.policy], config.learning_rate, clip=None)
+
+        def update() -> Metrics:
+            batch = self._integers(len(rows), config.batch_size)
+            nearest, expected = latent_policy_losses(changes[batch], *self.policy(observations[batch]))
+            loss = nearest + expected
+            metrics: Metrics = {"loss": loss.detach(), "nearest": nearest.detach(), "expected": expected.detach()}
+            return metrics | {"gradient_norm": optimizer.step(loss)}
+
+        fit.run("policy", config.updates, update, optimizer)
+
+    # Step 2
+
+    def _remap_actions(self, timesteps: int, fit: Fit, name: str) -> None:
+        interact(self, _Remapping(self, fit), timesteps, fit, name)
+
+    def update_remap(self) -> Metrics:
+        """One step of cross-entropy on what step 2 remembers."""
+        observations, latents, actions = self.memory
+        batch = self._integers(len(actions), self.config.batch_size)
+        logits = self.remap(observations[batch], latents[batch])
+        loss = F.cross_entropy(logits, actions[batch])
+        accuracy = (logits.argmax(-1) == actions[batch]).float().mean()
+        self.remap_optimizer.step(loss)
+        self.num_updates += 1
+        return {"remap/loss": loss.detach(), "remap/accuracy": accuracy}
+
+    # Acting
+
+    @torch.no_grad()
+    def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
+        """The action that the latent one closest to each change stands for."""
+        observations = joined(demos.observations)
+        before = observations[(torch.arange(len(demos), device=self.device) - 1).clamp_min(0)]
+        logits: Tensor = self.remap(before, self.policy.closest(before, observations))
+        return logits
+
+    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return ()
+
+    def _act(
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        observations = joined(observation)
+        latents = _choose(self.policy(observations)[0], generator)
+        return F.one_hot(_choose(self.remap(observations, latents), generator), self.encoding.size), ()
+
+
+class _Remapping:
+    """Step 2: acts greedily but for some random actions, and learns which latent action each real one was."""
+
+    def __init__(self, agent: ILPOAgent, fit: Fit) -> None:
+        self._agent, self._generator = agent, fit.generator
+
+    @torch.no_grad()
+    def act(self, observations: Observation) -> Array:
+        agent = self._agent
+        encoded, _ = agent.observations.encode(observations, agent.device)
+        greedy = agent._act(encoded, (), None)[0].argmax(-1).cpu()
+        random = torch.randint(agent.encoding.size, greedy.shape, generator=self._generator)
+        explores = torch.rand(greedy.shape, generator=self._generator) < agent.config.exploration
+        return agent.encoding.decode(F.one_hot(torch.where(explores, random, greedy), agent.encoding.size).numpy())
+
+    def learn(self, observations: Observation, actions: Array, reached: Observation) -> Metrics:
+        agent = self._agent
+        before, after = (joined(agent.observations.encode(part, agent.device)[0]) for part in (observations, reached))
+        with torch.no_grad():
+            latents = agent.policy.closest(before, after)
+        taken = torch.from_numpy(np.asarray(agent.encoding.encode(actions).argmax(-1))).to(agent.device)
+        agent.memory = tuple(
+            torch.cat([old, new])[-_MEMORY:] for old, new in zip(agent.memory, (before, latents, taken), strict=True)
+        )
+        for _ in range(agent.config.remap_updates):
+            metrics = agent.update_remap()
+        return metrics
+
+
+def _choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Indices (N,) for logits (N, K): sampled, or the most likely ones."""
+    if generator is None:
+        return logits.argmax(-1)
+    uniform = torch.rand(logits.shape, generator=generator).to(logits.device)
+    return (logits - (-uniform.log()).log()).argmax(-1)  # the argmax of logits plus Gumbel noise is a sample
