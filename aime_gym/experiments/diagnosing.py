@@ -1,0 +1,38 @@
+"""The diagnosis of an agent that is a file, on data that are files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from aime_gym.agents.registry import load_agent
+from aime_gym.data import load_trajectories
+from aime_gym.training.diagnosis_report import Diagnosis
+
+
+def diagnose_file(path: str | os.PathLike[str], demos: Any, play: Any, *, demo_count: int | None = None) -> Diagnosis:
+    """Diagnose a saved agent; see :meth:`aime_gym.agents.AIMEAgent.diagnose`.
+
+    :param path: the agent's file.
+    :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts; so is ``play``.
+    :param demo_count: how many of the demonstrations to take; ``None`` for all.
+    :raises FileNotFoundError: no agent or no data there.
+    :raises ValueError: an agent without a world model, or data that does not fit it.
+    """
+    if demo_count is not None and demo_count < 1:
+        raise ValueError(f"demo_count: expected at least 1, got {demo_count}")
+    agent: Any = load_agent(os.fspath(path))
+    if not hasattr(agent, "diagnose"):
+        raise ValueError(f"path: expected an agent with a world model, got {type(agent).__name__} in {path}")
+    return agent.diagnose(load_trajectories(demos, argument="demos")[:demo_count], play)
+
+
+def write_diagnosis(report: Diagnosis, out: Path) -> list[Path]:
+    """Write ``diagnosis.json`` and ``diagnosis.png``, and return what was written."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "diagnosis.json", out / "diagnosis.png"]
+    files[0].write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    report.figure(files[1])
+    return files
