@@ -1,4 +1,4 @@
-"""Who demonstrates: Meta-World's scripts, or one of SB3's algorithms, trained here or before."""
+"""Who demonstrates: Meta-World's scripts, one of SB3's algorithms, trained here or before, or Dreamer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ from stable_baselines3.common.monitor import Monitor
 from aime_gym.data import ScriptedExpert, collect
 from aime_gym.experiments.evaluation import Policy
 from aime_gym.experiments.task import TaskConfig
+from aime_gym.training.explorer import Explorer
 from aime_gym.types import Observation, Trajectory
 
 #: Name of Meta-World's scripts.
 SCRIPTED = "scripted"
 #: SB3's algorithms that can become an expert.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO, "td3": TD3}
-CHOICES = "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3 for so many steps) or 'sac:model.zip'"
+#: Name of the :class:`~aime_gym.training.explorer.Explorer` of the task's reward.
+DREAMER = "dreamer"
+CHOICES = (
+    "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3, or 'dreamer', for so many steps) or "
+    "'sac:model.zip'"
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,13 @@ class Expert:
 
     :param name: as the user gave it.
     :param task: where it acts: a script in any environment, a model in the one with velocities.
-    :param model: SB3's, or ``None`` for a script.
+    :param model: SB3's, or Dreamer; ``None`` for a script.
     :param steps: environment steps that ``model`` still has to learn for.
     """
 
     name: str
     task: TaskConfig
-    model: BaseAlgorithm | None = None
+    model: BaseAlgorithm | Explorer | None = None
     steps: int = 0
 
     def policy(self, env: gym.Env) -> Policy:
@@ -61,8 +67,9 @@ class Expert:
 def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
     """Find an expert for a task. Nothing is trained yet.
 
-    :param name: ``"scripted"``; ``"sac:20000"``, an SB3 algorithm and its environment steps; ``"sac:model.zip"``, a
-        trained model (SB3's files run code when they are read: load only what you trust); ``None`` for the script.
+    :param name: ``"scripted"``; ``"sac:20000"``, an SB3 algorithm (or ``dreamer``) and its environment steps;
+        ``"sac:model.zip"``, a trained model (SB3's files run code when they are read: load only what you trust);
+        ``None`` for the script.
     :param seed: of the training.
     :raises ValueError: another name, no script for this task, an algorithm that does not fit its actions, or a model
         of other spaces.
@@ -78,7 +85,7 @@ def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
                 ) from error
         return Expert(SCRIPTED, task)
     algorithm, _, argument = name.partition(":")
-    if algorithm not in ALGORITHMS or not argument:
+    if algorithm not in (*ALGORITHMS, DREAMER) or not argument:
         raise ValueError(f"expert: expected {CHOICES}, got {name!r}")
     task = task.with_state()
     env = Monitor(task.make())
@@ -90,6 +97,8 @@ def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
         return Expert(name, task, _load(algorithm, Path(argument), env))
     if int(argument) < 1:
         raise ValueError(f"expert: expected at least 1 step, got {name!r}")
+    if algorithm == DREAMER:
+        return Expert(name, task, Explorer(env, reward="task", seed=seed), int(argument))
     try:
         model: Any = ALGORITHMS[algorithm]
         return Expert(name, task, model("MlpPolicy", env, seed=seed), int(argument))
@@ -134,8 +143,10 @@ class _Actions:
         return self._last
 
 
-def _load(algorithm: str, path: Path, env: gym.Env) -> BaseAlgorithm:
+def _load(algorithm: str, path: Path, env: gym.Env) -> BaseAlgorithm | Explorer:
     try:
+        if algorithm == DREAMER:
+            return Explorer.load(path, env)
         return ALGORITHMS[algorithm].load(path, env=env)
     except Exception as error:  # a pickle of anything may fail in any way
         raise ValueError(

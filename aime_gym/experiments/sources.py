@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from aime_gym.data import HeldRandomPolicy, collect
+from aime_gym.data import HeldRandomPolicy, ObservationEncoding, collect
 from aime_gym.experiments.experts import Expert, prepare_expert, record_demonstrations
 from aime_gym.experiments.task import TaskConfig, load_for
+from aime_gym.training.explorer import Explorer
 from aime_gym.types import Trajectory
 
+#: Plays to learn: what it records is all of its learning.
+PLAN2EXPLORE = "plan2explore"
 #: Policies by name that record play.
-PLAY_POLICIES = ("play", "random")
+PLAY_POLICIES = ("play", "random", PLAN2EXPLORE)
 #: Demonstrations that the expert records.
 EXPERT = "expert"
 #: Episodes to record where the user does not say.
@@ -31,8 +34,8 @@ def derived_seeds(seed: int) -> dict[str, int]:
 class Data:
     """Where play and demonstrations come from.
 
-    :param play: ``"play"`` or ``"random"``, policies to record here; otherwise what
-        :func:`~aime_gym.data.load_trajectories` accepts.
+    :param play: one of ``PLAY_POLICIES``, to record here; otherwise what :func:`~aime_gym.data.load_trajectories`
+        accepts.
     :param play_episodes: how many to record, or to take of what is loaded; ``None`` for 600, or all.
     :param demos: ``"expert"`` to record here; otherwise what :func:`~aime_gym.data.load_trajectories` accepts.
     :param demo_count: how many to record, or to take of what is loaded; ``None`` for 20, or all.
@@ -106,15 +109,28 @@ def prepare_sources(
         loaded_play = load_for(task, data.play, argument="play", actions=True, limit=data.play_episodes)
     if not _is_name(data.demos, (EXPERT,)):
         loaded_demos = load_for(task, data.demos, argument="demos", actions=demo_actions, limit=data.demo_count)
-    with task.make() as env:
-        HeldRandomPolicy(env.action_space)  # says which action spaces nobody can play in
+    check_play(task, data.play)
     expert = prepare_expert(data.expert, task, seeds["agents"]) if data.needs_expert else None
     return Sources(task, seeds, data, expert, play, loaded_play, loaded_demos)
 
 
-def record_play(task: TaskConfig, policy: str, episodes: int, *, seed: int, progress: bool = True) -> list[Trajectory]:
-    """Record play by one of ``PLAY_POLICIES``."""
+def check_play(task: TaskConfig, policy: Any) -> None:
+    """Make sure that a task can be played in, by one of ``PLAY_POLICIES``.
+
+    :raises ValueError: spaces in which nobody can play, or that ``plan2explore`` cannot learn from.
+    :raises NotImplementedError: images, which ``plan2explore`` cannot learn from.
+    """
     with task.make() as env:
+        HeldRandomPolicy(env.action_space)
+        if _is_name(policy, (PLAN2EXPLORE,)):
+            ObservationEncoding(env.observation_space)
+
+
+def record_play(task: TaskConfig, policy: str, episodes: int, *, seed: int, progress: bool = True) -> list[Trajectory]:
+    """Record play by one of ``PLAY_POLICIES``; :func:`check_play` says where that can be done."""
+    with task.make() as env:
+        if policy == PLAN2EXPLORE:
+            return Explorer(env, seed=seed).explore(episodes, progress_bar=progress)[:episodes]
         return collect(env, policy, episodes, seed=seed, progress=progress)
 
 

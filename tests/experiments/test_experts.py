@@ -53,6 +53,17 @@ def test_an_expert_is_trained_for_its_steps():
     assert prepare_expert(None, TaskConfig("reach-v3"), seed=0).train() is None
 
 
+def test_dreamer_is_an_expert_that_remembers(tmp_path):
+    expert = prepare_expert("dreamer:1", POSITION, seed=0)
+    assert expert.train(progress=False) > 0
+    assert expert.model.num_timesteps == 200  # its whole episodes
+    expert.model.save(tmp_path / "dreamer.zip")
+    again = prepare_expert(f"dreamer:{tmp_path / 'dreamer.zip'}", POSITION, seed=1)
+    (one,), (other,) = (record_demonstrations(who, POSITION, 1, seed=4, progress=False) for who in (expert, again))
+    np.testing.assert_array_equal(one.actions, other.actions)
+    assert one.observations.shape == (201, 2)
+
+
 @pytest.mark.parametrize(
     ("task", "name", "message"),
     [
