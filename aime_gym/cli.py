@@ -1,4 +1,4 @@
-"""The command line: ``aime-gym collect | train | evaluate | compare | benchmark | report``."""
+"""The command line: ``aime-gym collect | train | diagnose | evaluate | compare | benchmark | report``."""
 
 from __future__ import annotations
 
@@ -66,6 +66,23 @@ examples:
   aime-gym collect reach-v3 --policy play --episodes 200 --out data/reach-play
   aime-gym collect reach-v3 --policy expert --episodes 20 --without-actions --out data/reach-demos
   aime-gym collect Reacher-v5 --policy sac:model.zip --episodes 50 --out data/reacher-expert
+  aime-gym collect window-open-v3 --policy plan2explore --episodes 150 --out data/window-play
+  aime-gym collect Pendulum-v1 --modality state --policy dreamer:10000 --episodes 20 --out data/pendulum-expert
+"""
+
+_DIAGNOSE_HELP = """\
+Say what stands between a trained agent and a task, before it is deployed: too little play (the world model does not
+know what the demonstrations show), too few demonstrations (they do not foretell one another), or nothing. Takes agents
+with a world model, whether they have imitated or not; runs no episode.
+
+--play should be recorded in the way of what the agent was trained on, but anew. If the demonstrations have actions,
+which the agent does not see, the inferred ones are compared with them. Into --out go diagnosis.json and diagnosis.png.
+"""
+
+_DIAGNOSE_EXAMPLES = """\
+examples:
+  aime-gym collect reach-v3 --policy play --episodes 30 --seed 1 --out data/reach-fresh-play
+  aime-gym diagnose reach.zip --demos data/reach-demos --play data/reach-fresh-play --out runs/reach-diagnosis
 """
 
 _BENCHMARK_HELP = """\
@@ -103,7 +120,8 @@ examples:
 
 _EXPERT_HELP = (
     "who demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or td3 on the task's "
-    "state for so many steps), or 'sac:model.zip' (a trained SB3 model; such files run code, load only what you trust)"
+    "state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3 model; such files run "
+    "code, load only what you trust)"
 )
 
 #: What errors of the library call an argument, and what it is called here.
@@ -154,7 +172,7 @@ def _collect(options: argparse.Namespace) -> int:
     with _BadInputEnds("collect"):
         from aime_gym.data import save_minari
         from aime_gym.experiments.experts import SCRIPTED, prepare_expert, record_demonstrations
-        from aime_gym.experiments.sources import PLAY_POLICIES, record_play
+        from aime_gym.experiments.sources import PLAY_POLICIES, check_play, record_play
 
         task = _task(options)
         task.make().close()
@@ -163,11 +181,13 @@ def _collect(options: argparse.Namespace) -> int:
         if options.episodes < 1:
             raise ValueError(f"episodes: expected at least 1, got {options.episodes}")
         expert = None
-        if options.policy not in PLAY_POLICIES:
+        if options.policy in PLAY_POLICIES:
+            check_play(task, options.policy)
+        else:
             if options.policy != "expert" and ":" not in options.policy:
                 raise ValueError(
-                    f"policy: expected {', '.join(map(repr, PLAY_POLICIES))}, 'expert', 'sac:20000' or "
-                    f"'sac:model.zip', got {options.policy!r}"
+                    f"policy: expected {', '.join(map(repr, PLAY_POLICIES))}, 'expert', 'sac:20000', "
+                    f"'sac:model.zip' or 'dreamer:20000', got {options.policy!r}"
                 )
             name = SCRIPTED if options.policy == "expert" else options.policy
             expert = prepare_expert(name, task, options.seed)
@@ -195,11 +215,12 @@ def _collect(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     with _BadInputEnds("train"):
-        from aime_gym.experiments.agents import AgentSpec, train
+        from aime_gym.experiments.agents import AgentSpec, check_learn, train, training_env
         from aime_gym.experiments.comparison import Comparison, prepare
 
         text = options.agent + (":" + ",".join(options.option) if options.option else "")
         comparison = Comparison(_task(options), (AgentSpec.parse(text),), _data(options), seed=options.seed)
+        check_learn(comparison.agents[0].kind, options.learn)
         (spec,), sources = comparison.agents, prepare(comparison).sources
     if sources.expert is not None and sources.loaded_demos is None:
         sources.expert.train()
@@ -207,10 +228,10 @@ def _train(options: argparse.Namespace) -> int:
     demos = sources.demos()
     if not spec.kind.needs_demonstration_actions:
         demos = [demo.without_actions() for demo in demos]
-    with comparison.task.make() as env, _BadInputEnds("train"):
+    with training_env(spec.kind, comparison.task) as env, _BadInputEnds("train"):
         agent = spec.build(comparison.task, env, comparison.seed, checkpoint_dir=options.checkpoint)
         try:
-            seconds = train(agent, play, demos)
+            seconds = train(agent, play, demos, learn=options.learn)
         except KeyboardInterrupt:
             if options.checkpoint is None:
                 raise
@@ -248,6 +269,19 @@ def _evaluate(options: argparse.Namespace) -> int:
         half = Half(options.agent.stem, task, lambda env: agent)
         record_video(options.video, [half], episodes=min(3, options.episodes), seed=options.seed)
         print(options.video)
+    return 0
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    with _BadInputEnds("diagnose"):
+        from rich.console import Console
+
+        from aime_gym.experiments.diagnosing import diagnose_file, write_diagnosis
+
+        report = diagnose_file(options.agent, options.demos, options.play, demo_count=options.demo_count)
+    files = write_diagnosis(report, options.out)
+    _wide(Console()).print(report.table())
+    print(f"wrote {', '.join(map(str, files))}")
     return 0
 
 
@@ -404,7 +438,10 @@ def _parser() -> argparse.ArgumentParser:
         "--policy",
         default="play",
         help="'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert' "
-        "(Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help)",
+        "(Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help), 'plan2explore' (looks "
+        "for what its world model cannot predict, without a reward: all episodes that it takes to learn are the data), "
+        "'dreamer:20000' (learns the task in its world model's imagination for so many steps: the data are the "
+        "episodes that it then demonstrates)",
     )
     collect.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
     collect.add_argument("--without-actions", action="store_true", help="leave the actions out, for demonstrations")
@@ -431,6 +468,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a hyper-parameter, or preset=NAME; again for further ones",
     )
     train.add_argument(
+        "--learn", type=int, default=0, metavar="STEPS", help="environment steps of learn, after imitate"
+    )
+    train.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FOLDER",
@@ -453,6 +493,19 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", type=Path, metavar="FILE", help="write an .mp4 of the first 3 episodes")
     _add_seed(evaluate)
     evaluate.set_defaults(verb=_evaluate)
+
+    diagnose = verbs.add_parser(
+        "diagnose",
+        help="say whether a trained agent needs more play, more demonstrations, or nothing",
+        description=_DIAGNOSE_HELP,
+        epilog=_DIAGNOSE_EXAMPLES,
+    )
+    diagnose.add_argument("agent", type=Path, metavar="FILE", help="an agent's file, as train and compare write it")
+    diagnose.add_argument("--demos", required=True, metavar="PATH|ID", help="a dataset of what is to be imitated")
+    diagnose.add_argument("--demo-count", type=int, metavar="N", help="how many to take of them (default: all)")
+    diagnose.add_argument("--play", required=True, metavar="PATH|ID", help="a dataset with actions, recorded anew")
+    diagnose.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for all that is written")
+    diagnose.set_defaults(verb=_diagnose)
 
     benchmark = verbs.add_parser(
         "benchmark",
@@ -509,9 +562,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--play",
         default="play",
-        metavar="play|random|PATH|ID",
+        metavar="play|random|plan2explore|PATH|ID",
         help="data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of "
-        "all sizes; the default), 'random' (uniform), or a dataset",
+        "all sizes; the default), 'random' (uniform), 'plan2explore' (see aime-gym collect --help), or a dataset",
     )
     group.add_argument(
         "--play-episodes",

@@ -27,10 +27,12 @@ ORDER = (
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# In agents/, every module is an agent but these. Agents import base and nothing else of the room; base stands on the
-# others, some of which need its name in annotations.
+# In agents/, every module is an agent but these. Agents import base, or rewarded in its place, and nothing else of the
+# room; base stands on the others, some of which need its name in annotations.
+AGENT_BASES = {"base", "rewarded"}
 AGENT_FOUNDATION = {
     "base": {"environments", "files", "phases"},
+    "rewarded": {"base"},
     "environments": set(),
     "files": {"base"},
     "phases": {"base", "files"},
@@ -120,7 +122,7 @@ def sibling_arrows(package: Path) -> list[str]:
     for importer, target, place in imports(package):
         if importer[0] != "agents" or target[0] != "agents" or importer[1] in AGENT_LISTS:
             continue
-        allowed = AGENT_FOUNDATION.get(importer[1], {"base"})
+        allowed = AGENT_FOUNDATION.get(importer[1], AGENT_BASES)
         imported = target[1] if len(target) > 1 else "__init__"
         if imported not in allowed:
             wrong.append(f"{place}: agents/{importer[1]} imports agents/{imported}")

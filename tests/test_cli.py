@@ -31,7 +31,9 @@ def test_the_help_of_compare_shows_how_to_change_everything(capsys):
         assert part in text
 
 
-@pytest.mark.parametrize("verb", [[], ["compare"], ["collect"], ["train"], ["evaluate"], ["benchmark"], ["report"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["compare"], ["collect"], ["train"], ["diagnose"], ["evaluate"], ["benchmark"], ["report"]]
+)
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([*verb, "--help"])
@@ -57,10 +59,14 @@ def test_every_verb_has_help(verb, capsys):
         ("compare --play nowhere", "--play: nothing is stored at nowhere"),
         ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
         ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
-        ("compare CartPole-v1 --modality state", "agent aime: action_space: AIMEAgent expects a Box"),
+        ("compare CartPole-v1 --modality state --agents aime:horizon=1", "agent aime:horizon=1: horizon: expected at"),
         ("compare --speed 3", "unrecognized arguments: --speed"),
-        ("collect Pendulum-v1 --modality state --policy fast --out x", "--policy: expected 'play', 'random', 'expert'"),
+        (
+            "collect Pendulum-v1 --modality state --policy fast --out x",
+            "--policy: expected 'play', 'random', 'plan2explore'",
+        ),
         ("collect reach-v3 --episodes 0 --out x", "--episodes: expected at least 1, got 0"),
+        ("collect reach-v3 --modality pixels --policy plan2explore --out x", "modality='state' or 'position'"),
         ("collect reach-v3 --out .", "--out: . exists already"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
         ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
@@ -96,6 +102,14 @@ def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     assert "play: 3 episodes, 30 steps, mean return" in printed
     assert "bco.zip: bco:min_epochs=1" in printed
     assert "reach-v3 (position), 2 episodes each" in printed
+
+
+def test_exploration_is_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    collect = ["collect", "reach-v3", "--max-episode-steps", "20", "--policy", "plan2explore", "--episodes", "2"]
+    assert main([*collect, "--out", "play"]) == 0
+    assert [trajectory.actions.shape for trajectory in load_trajectories("play")] == [(10, 4)] * 2
+    assert "play: 2 episodes, 20 steps" in capsys.readouterr().out
 
 
 def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, capsys):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any
 
-import gymnasium as gym
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import agent_class
@@ -18,6 +19,8 @@ from aime_gym.experiments.task import TaskConfig
 from aime_gym.naming import suggestion
 from aime_gym.types import Trajectories
 
+#: Of its environment, for an agent that interacts with it: one pass through the networks then acts in all of them.
+_COPIES = 8
 _TRUTH = {"true": True, "false": False}
 
 
@@ -80,7 +83,7 @@ class AgentSpec:
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
 
-    def build(self, task: TaskConfig, env: gym.Env, seed: int, **arguments: Any) -> ImitationAgent:
+    def build(self, task: TaskConfig, env: GymEnv, seed: int, **arguments: Any) -> ImitationAgent:
         """Make the agent, untrained.
 
         Where one observation holds the velocities, agents that stack observations take one, as in the AIME paper.
@@ -98,23 +101,51 @@ class AgentSpec:
             raise type(error)(f"agent {self.label}: {error}") from error
 
 
+@contextmanager
+def training_env(kind: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
+    """Make what an agent of this kind trains in: copies of the environment in this process, if it interacts with it."""
+    env: GymEnv = make_vec_env(task.make, n_envs=_COPIES) if kind.imitates_online else task.make()
+    try:
+        yield env
+    finally:
+        env.close()
+
+
 def train(
     agent: ImitationAgent,
     play: Trajectories | None,
     demos: Trajectories,
     *,
+    learn: int = 0,
     callback: MaybeCallback = None,
     progress: bool = True,
 ) -> float:
     """Run the phases that an agent has data for, and return the seconds that they took.
 
+    :param learn: environment steps of ``learn`` afterwards.
     :param callback: of SB3, in every phase.
     """
     start = time.perf_counter()
     if agent.lacks_play:
         agent.pretrain(play, callback=callback, progress_bar=progress)
     agent.imitate(demos, callback=callback, progress_bar=progress)
+    if learn:
+        agent.learn(learn, callback=callback, progress_bar=progress)
     return time.perf_counter() - start
+
+
+def check_learn(kind: type[ImitationAgent], steps: int) -> None:
+    """Make sure that an agent has an online phase after ``imitate``, if it is to take steps in it.
+
+    :raises ValueError: it has none, or a negative number.
+    """
+    if steps < 0:
+        raise ValueError(f"learn: expected at least 0 environment steps, got {steps}")
+    if steps and not kind.improves_online:
+        instead = "; the option timesteps says how many imitate takes" * kind.imitates_online
+        raise ValueError(
+            f"learn: expected an agent that improves online after imitate, got {kind.__name__}, which does not{instead}"
+        )
 
 
 def _value(text: str, annotation: Any, argument: str) -> Any:

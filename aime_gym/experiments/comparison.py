@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.experiments.agents import AgentSpec, train
+from aime_gym.experiments.agents import AgentSpec, train, training_env
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import Expert
 from aime_gym.experiments.provenance import describe_machine, package_versions
@@ -189,8 +189,9 @@ class _Job:
         label = self.comparison.label(spec)
         name = as_file_name(label)
         self.say(f"{spec.label}: training")
-        with self.comparison.task.make() as env:
-            agent = spec.build(self.comparison.task, env, self.comparison.seed)
+        task = self.comparison.task
+        with training_env(spec.kind, task) as training, task.make() as env:
+            agent = spec.build(task, training, self.comparison.seed)
             seconds = train(agent, self.play, demos, progress=self.progress)
             agent.save(self.out / f"{name}.zip")
             score = evaluate(

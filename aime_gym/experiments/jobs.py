@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import save_minari
-from aime_gym.experiments.agents import train
+from aime_gym.experiments.agents import train, training_env
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
@@ -171,12 +171,12 @@ class CellJob:
             play = load_for(config, self.play, argument="play", actions=True, limit=data.play_episodes)
         demos = load_for(config, self.demos, argument="demos", actions=self.actions, limit=cell.demonstrations)
         seed = derived_seeds(cell.task.data_seed)["evaluation"]
-        with config.make() as env, config.make() as other:
-            agent = cell.spec.build(config, env, cell.seed)
+        with training_env(cell.spec.kind, config) as training, config.make() as env:
+            agent = cell.spec.build(config, training, cell.seed)
             curve = None
             if cell.curve is not None:
-                curve = LearningCurve(agent, other, cell.curve.steps, cell.curve.episodes, seed)
-            train_seconds = train(agent, play, demos, callback=curve, progress=False)
+                curve = LearningCurve(agent, env, cell.curve.steps, cell.curve.episodes, seed)
+            train_seconds = train(agent, play, demos, learn=cell.learn, callback=curve, progress=False)
             if agent.interrupted:
                 raise RuntimeError("the training was interrupted, and its result would stand for a whole one")
             score = evaluate(agent, env, cell.task.eval_episodes, seed=seed)
@@ -201,7 +201,7 @@ def demos_source(task: SuiteTask, job: DemosJob, *, actions: bool) -> str | Path
 class LearningCurve(BaseCallback):
     """Evaluates an agent each time that it has taken so many environment steps.
 
-    Steps are the agent's own: phases that take none get no point.
+    Steps are the agent's own: phases that take none get no point, but for what ``learn`` starts from.
 
     :param env: to evaluate in; the agent's own is left alone.
     :param steps: between two evaluations.
@@ -215,13 +215,20 @@ class LearningCurve(BaseCallback):
         #: Environment steps, and the returns of the episodes then.
         self.points: list[dict[str, Any]] = []
 
+    def _on_training_start(self) -> None:
+        if self._watched.interacts and self._watched.improves_online:  # from what imitate left
+            self._measure()
+
     def _on_step(self) -> bool:
         taken = self._watched.num_timesteps
         if taken >= self._next:
-            score = evaluate(self._watched, self._env, self._episodes, seed=self._seed)
-            self.points.append({"env_steps": taken, "returns": list(score.returns)})
+            self._measure()
             self._next = (taken // self._steps + 1) * self._steps
         return True
+
+    def _measure(self) -> None:
+        score = evaluate(self._watched, self._env, self._episodes, seed=self._seed)
+        self.points.append({"env_steps": self._watched.num_timesteps, "returns": list(score.returns)})
 
 
 def _scored(score: Score) -> dict[str, Any]:

@@ -23,6 +23,7 @@ A suite is a TOML file; only tasks and agents have to be there::
     options = { batch_size = 500 }
     seeds = [0]                  # or an agent's own, which comes first
     tasks = ["reach"]            # where it runs (default: everywhere)
+    learn = 10_000               # environment steps of `learn`, after `imitate` (default: none)
 
     [tasks.reach.options.bco]    # hyper-parameters on this task only
     stack = 3
@@ -39,7 +40,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aime_gym.experiments.agents import AgentSpec
+from aime_gym.experiments.agents import AgentSpec, check_learn
 from aime_gym.experiments.sources import DEMONSTRATIONS, EXPERT, PLAY_EPISODES, PLAY_POLICIES, Data
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.naming import suggestion
@@ -73,9 +74,24 @@ _TASK = {
     "eval_episodes": _NUMBER,
     "options": _TABLE,
 }
-_AGENT = {"agent": _TEXT, "options": _TABLE, "demonstrations": _COUNTS, "seeds": _NUMBERS, "tasks": _NAMES}
+_AGENT = {
+    "agent": _TEXT,
+    "options": _TABLE,
+    "demonstrations": _COUNTS,
+    "seeds": _NUMBERS,
+    "tasks": _NAMES,
+    "learn": _NUMBER,
+}
 #: Numbers below which the options of a suite and of its tables mean nothing.
-_LEAST = {"eval_episodes": 1, "data_seed": 0, "curve_steps": 1, "curve_episodes": 1, "demonstrations": 1, "seeds": 0}
+_LEAST = {
+    "eval_episodes": 1,
+    "data_seed": 0,
+    "curve_steps": 1,
+    "curve_episodes": 1,
+    "demonstrations": 1,
+    "seeds": 0,
+    "learn": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,7 @@ class Cell:
     :param spec: the agent, with the hyper-parameters that it has on this task.
     :param demonstrations: how many it gets: the first ones.
     :param seed: of the agent.
+    :param learn: environment steps of ``learn``, after ``imitate``.
     """
 
     task: SuiteTask
@@ -166,6 +183,7 @@ class Cell:
     seed: int
     curve: Curve | None = None
     imports: tuple[str, ...] = ()
+    learn: int = 0
 
     @property
     def title(self) -> str:
@@ -187,7 +205,7 @@ class Cell:
             "evaluation": self.task.expert_identity(),
             "play": self.task.play_identity() if kind.needs_play else None,
         }
-        return digest(identity)
+        return digest(identity | ({"learn": self.learn} if self.learn else {}))
 
 
 @dataclass(frozen=True)
@@ -258,7 +276,7 @@ def _suite(name: str, document: dict[str, Any]) -> Suite:
             spec = _on_task(specs[label], own.get("options", {}).get(label, {}), f"tasks.{task.label}.options.{label}")
             for count in counts if isinstance(counts, list) else [counts]:
                 for seed in _first("seeds", table, own, document, default=[0, 1, 2]):
-                    cells.append(Cell(task, label, spec, count, seed, curve, imports))
+                    cells.append(Cell(task, label, spec, count, seed, curve, imports, table.get("learn", 0)))
     return Suite(name, tasks, tuple(specs), tuple(cells))
 
 
@@ -299,7 +317,9 @@ def _task(label: str, table: dict[str, Any], document: dict[str, Any]) -> SuiteT
 def _spec(label: str, table: dict[str, Any], tasks: dict[str, Any]) -> AgentSpec:
     _known(table.get("tasks", ()), tasks, f"agents.{label}.tasks")
     try:
-        return AgentSpec.of(table.get("agent", label), table.get("options", {}))
+        spec = AgentSpec.of(table.get("agent", label), table.get("options", {}))
+        check_learn(spec.kind, table.get("learn", 0))
+        return spec
     except ValueError as error:
         raise ValueError(f"agents.{label}: {error}") from error
 

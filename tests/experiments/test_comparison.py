@@ -159,7 +159,7 @@ def test_sensors_of_a_dataset_are_joined_as_the_task_joins_them():
     [
         ({"task": TaskConfig("CartPole-v9", "state")}, "id: expected"),
         ({"task": TaskConfig("CartPole-v1", "stat")}, "modality: expected"),
-        ({"agents": agents("aime")}, "agent aime: action_space"),
+        ({"agents": agents("ilpo"), "task": TaskConfig("Pendulum-v1", "state")}, "agent ilpo: action_space"),
         ({"data": Data("none", demos="none")}, "play: nothing is stored at none"),
         ({"data": Data()}, "expert: there is no script"),
     ],

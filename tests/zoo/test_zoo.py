@@ -268,7 +268,6 @@ def test_the_hyper_parameters_are_those_of_the_agent(zoo, name):
         (f"train --algo bco --env {TASK} --demos DEMOS -optimize", "--optimize-hyperparameters: expected an algorithm"),
         (f"train --algo bco --env {TASK} --demos DEMOS --vec-env subproc", "--play: expected a dataset, since"),
         (f"train --algo bco --env {TASK} --demos DEMOS -conf nowhere.yml", "nowhere.yml"),
-        ("train --algo aime --env CartPole-v1 --demos DEMOS", "AIMEAgent expects a Box"),
         (
             "train --algo sac --env Pendulum-v1 --demos DEMOS",
             "--demos: expected an agent that learns",
