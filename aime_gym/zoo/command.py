@@ -34,7 +34,8 @@ For an agent of aime_gym, beside the options below:
 
 These agents learn from data: n_timesteps is 0, and where the options below count steps, they count gradient updates:
 --eval-freq (default: 1000), --save-freq, the timesteps in evaluations.npz, the x axis of plots. Those that imitate in
-their environment (gaifo, gail) count its steps there, and take -n of them, or as many as their configuration says.
+their environment (gaifo, gail, imrl, pmi-il, ilpo) count its steps there, and take -n of them, or as many as their
+configuration says.
 --hyperparams takes the agent's hyper-parameters and its constructor's: model_updates:1000 "checkpoint_dir:'runs/ck'".
 With checkpoint_dir and a --seed, the same command goes on where it was interrupted.
 With -i AGENT.zip, that agent imitates --demos anew; with --play, it goes through pretrain again before.
