@@ -61,9 +61,8 @@ class EarningConfig:
     :param generator_kwargs: arguments of its constructor, as JSON values; ``n_steps``, ``learning_rate``, ``gamma`` ...
     :param absorbing: whether an episode that terminates goes on in an absorbing state, which has a value. Without it, a
         terminal state is worth nothing. It is left out where the demonstrations do not say how they end.
-    :param averaging: what a round leaves of the average of past policies; 0 acts by the last policy. The game of policy
-        and reward turns around its solution rather than into it, and the average of its players is what comes close.
-        The first rounds weigh the same.
+    :param averaging: what a round leaves of the average of past policies; 0 acts by the last policy. The last one is
+        whatever the last round left, in a game that need not settle. The first rounds weigh the same.
     """
 
     timesteps: int = 100_000
