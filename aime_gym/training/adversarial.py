@@ -45,9 +45,9 @@ class AdversarialConfig(EarningConfig):
     penalty: float = 10.0
     discriminator_hidden: int = 256
     discriminator_layers: int = 2
-    discriminator_updates: int = 8
+    discriminator_updates: int = 16
     batch_size: int = 512
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
