@@ -3,7 +3,8 @@
     model    theta = argmin E[-log p(s' | s; theta)]      over the demonstrations' transitions
     policy   by reinforcement learning on a reward that falls with || s' - theta(s) ||, for example
 
-        r = -10 tanh || s' - theta(s) ||
+        r = -10 tanh || s' - theta(s) ||     in the paper
+        r = log p(s' | s; theta)             here, unless `reward` says otherwise
 
 The reward is learnt once, before the first step, and stays. See :class:`~aime_gym.models.next_state.NextStateModel` for
 its forms, and :class:`~aime_gym.training.fitted_reward.TransitionReward` for what is paid where episodes end.
@@ -11,7 +12,7 @@ its forms, and :class:`~aime_gym.training.fitted_reward.TransitionReward` for wh
 Deviations: there is no reward of the task beside it, which the paper adds; theta predicts the change s' - s and is the
 mean of a Gaussian with a sigma of its own; the norm is the root mean square, of features in units of the size of their
 changes; terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the algorithm
-looks ten steps ahead (``gamma`` 0.9). The reward says how the expert goes on from here, not where to be: whoever looks
+looks three steps ahead (``gamma`` 0.7). The reward says how the expert goes on from here, not where to be: whoever looks
 further finds the states that are easy to predict, and stays there.
 """
 
@@ -27,18 +28,18 @@ from aime_gym.training.fitted_reward import FittedConfig, FittedReward, Transiti
 from aime_gym.types import Array, Observation
 
 #: Of the algorithm, unless ``generator_kwargs`` says otherwise.
-_GAMMA = 0.9
+_GAMMA = 0.7
 
 
 @dataclass(frozen=True)
 class IMRLConfig(FittedConfig):
     """Hyper-parameters of :class:`IMRLAgent`, over :class:`~aime_gym.training.fitted_reward.FittedConfig`'s.
 
-    :param reward: form of the reward, ``tanh``, ``exp`` or ``likelihood``; see
+    :param reward: form of the reward, ``likelihood``, ``tanh`` or ``exp``; see
         :class:`~aime_gym.models.next_state.NextStateModel`.
     """
 
-    reward: str = "tanh"
+    reward: str = "likelihood"
 
     def __post_init__(self) -> None:
         super().__post_init__()
