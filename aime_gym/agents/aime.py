@@ -45,7 +45,6 @@ from aime_gym.training.diagnosis_report import Diagnosis
 from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
 from aime_gym.training.filtering import filter_trajectories
 from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import play_episodes
 from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
 from aime_gym.training.online import OWN_REWARD, OnlineConfig, OnlineImitation
 from aime_gym.training.ranges import check_ranges
@@ -313,16 +312,12 @@ class AIMEAgent(ImitationAgent):
             if isinstance(fresh.surrogate, ViperReward) and not fresh.surrogate.fit(dataset, fit, self.config):
                 return  # half a reward is none: the next learn fits it anew
             self.online = fresh
-        online, env, total = self.online, self.env, fit.total_timesteps
-        assert env is not None
+        online, total = self.online, fit.total_timesteps
         assert total is not None
 
         def play_round() -> Metrics:
             taken = online.experienced_steps
-            seed = int(torch.randint(2**31 - 1, (), generator=self.generator))
-            episodes = play_episodes(env, self._explore, steps=self.config.round_steps, seed=seed, on_step=step)
-            online.add(episodes)
-            rounds.collected({})
+            online.add(self._collect_episodes(rounds, self.config.round_steps))
             if rounds.stopped:
                 return self._episode_metrics()
             online.begin_updates(play, dataset, self.encoding, self._noise, self.generator)
@@ -331,10 +326,6 @@ class AIMEAgent(ImitationAgent):
             for _ in range(after - before):
                 rounds.update(online.update())
             return self._episode_metrics()
-
-        def step(local_values: dict[str, Any]) -> bool:
-            self._update_info_buffer(local_values["infos"], local_values["dones"])
-            return rounds.step(self.n_envs, local_values)
 
         rounds = Rounds(fit, "learn", total, online)
         rounds.run(play_round)

@@ -34,7 +34,8 @@ from aime_gym.data import (
 from aime_gym.models.acting import act_as_sb3
 from aime_gym.naming import suggestion
 from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import accept_env
+from aime_gym.training.interaction import accept_env, play_episodes
+from aime_gym.training.rounds import Rounds
 from aime_gym.types import Array, Metrics, Observation, Trajectories, Trajectory
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
@@ -436,6 +437,20 @@ class ImitationAgent(BaseAlgorithm):
     @abstractmethod
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """Encoded pre-actions (N, A) of every record; those of first records are not read."""
+
+    def _collect_episodes(self, rounds: Rounds, steps: int) -> list[Trajectory]:
+        """Whole episodes of a round, at least so many steps, seen by SB3's window of episodes and by callbacks."""
+        assert self.env is not None
+
+        def step(local_values: dict[str, Any]) -> bool:
+            self._update_info_buffer(local_values["infos"], local_values["dones"])
+            return rounds.step(self.n_envs, local_values)
+
+        seed = int(torch.randint(2**31 - 1, (), generator=self.generator))
+        episodes = play_episodes(self.env, self._explore, steps=steps, seed=seed, on_step=step)
+        if not rounds.stopped:
+            rounds.collected({})
+        return episodes
 
     def _episode_metrics(self) -> Metrics:
         """What SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""

@@ -36,7 +36,6 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import play_episodes
 from aime_gym.training.ranges import check_ranges
 from aime_gym.training.replay import Replay
 from aime_gym.training.rounds import Rounds
@@ -150,27 +149,13 @@ class BCOAgent(ImitationAgent):
         rounds = Rounds(fit, "learn", fit.total_timesteps, _Learnt(self))
 
         def play_round() -> Metrics:
-            self._collect(rounds)
-            if rounds.stopped:
-                return {}
-            return self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
+            self.collected.add(self._collect_episodes(rounds, round(self.config.alpha * self.play_steps)))
+            metrics = self._episode_metrics()
+            if not rounds.stopped:
+                metrics |= self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
+            return metrics
 
         rounds.run(play_round)
-
-    def _collect(self, rounds: Rounds) -> None:
-        assert self.env is not None
-        copies = self.env.num_envs
-        self.collected.add(
-            play_episodes(
-                self.env,
-                self._explore,
-                steps=round(self.config.alpha * self.play_steps),
-                seed=int(torch.randint(2**31 - 1, (), generator=self.generator)),
-                on_step=lambda local_values: rounds.step(copies, local_values),
-            )
-        )
-        if not rounds.stopped:
-            rounds.collected({})
 
     def _improve_inverse_model(self, play: Trajectories, rounds: Rounds) -> Metrics:
         trajectories = [*play, *self.collected.trajectories]

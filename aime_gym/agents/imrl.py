@@ -12,7 +12,7 @@ its forms, and :class:`~aime_gym.training.fitted_reward.TransitionReward` for wh
 Deviations: there is no reward of the task beside it, which the paper adds; theta predicts the change s' - s and is the
 mean of a Gaussian with a sigma of its own; the norm is the root mean square, of features in units of the size of their
 changes; terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the algorithm
-looks three steps ahead (``gamma`` 0.7). The reward says how the expert goes on from here, not where to be: whoever looks
+looks three steps ahead (``gamma`` 0.7). The reward says how the expert goes on from here, not where to be: who looks
 further finds the states that are easy to predict, and stays there.
 """
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small import LEARNING, TINY
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import BCOAgent
@@ -50,6 +51,15 @@ def test_a_round_is_a_share_of_the_play_and_an_episode_at_least(alpha, copies, s
         agent.learn(1, reset_num_timesteps=False)
         assert agent.num_timesteps == rounds * steps
         assert sum(map(len, agent.collected.trajectories)) == rounds * steps
+
+
+def test_a_round_logs_the_returns_of_its_episodes(tmp_path):
+    env, play, demos = toy.task()
+    agent = BCOAgent(env, seed=0, play=play, demonstrations=demos, **TINY["bco"]).learn(0)
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.learn(30)
+    header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
+    assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "inverse/loss", "policy/loss"} <= set(header)
 
 
 @pytest.mark.parametrize("task", [toy.DiscretePointMass, toy.SensorsPointMass, toy.ColumnPointMass])
