@@ -73,6 +73,8 @@ class ImitationAgent(BaseAlgorithm):
     imitates_online: ClassVar[bool] = False
     #: Whether ``imitate`` takes none, and ``learn`` then improves the policy with some.
     improves_online: ClassVar[bool] = False
+    #: Copies of its environment that it is best trained in, all in one process; scripts and the command line make them.
+    copies: ClassVar[int] = 1
 
     config: Any
     policy: nn.Module  # type: ignore[assignment]

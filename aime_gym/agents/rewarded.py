@@ -28,6 +28,7 @@ class RewardedAgent(ImitationAgent):
     config: EarningConfig
     needs_play = False
     imitates_online = True
+    copies = 8  # one pass through the networks then acts in all of them
 
     @abstractmethod
     def _make_reward(self, observation: int) -> LearnedReward:

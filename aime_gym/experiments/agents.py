@@ -19,8 +19,6 @@ from aime_gym.experiments.task import TaskConfig
 from aime_gym.naming import suggestion
 from aime_gym.types import Trajectories
 
-#: Of its environment, for an agent that interacts with it: one pass through the networks then acts in all of them.
-_COPIES = 8
 _TRUTH = {"true": True, "false": False}
 
 
@@ -103,8 +101,8 @@ class AgentSpec:
 
 @contextmanager
 def training_env(kind: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
-    """Make what an agent of this kind trains in: copies of the environment in this process, if it interacts with it."""
-    env: GymEnv = make_vec_env(task.make, n_envs=_COPIES) if kind.imitates_online else task.make()
+    """Make what an agent of this kind trains in: as many copies of the environment as suit it."""
+    env: GymEnv = make_vec_env(task.make, n_envs=kind.copies) if kind.copies > 1 else task.make()
     try:
         yield env
     finally:
