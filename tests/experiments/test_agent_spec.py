@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aime_gym.agents import AIMEAgent, BCOAgent, list_agents, load_agent
-from aime_gym.experiments.agents import AgentSpec
+from aime_gym.experiments.agents import AgentSpec, training_env
 from aime_gym.experiments.task import TaskConfig
 
 PENDULUM = TaskConfig("Pendulum-v1", "state")
@@ -103,3 +103,10 @@ def test_no_file_of_an_agent(tmp_path):
 
 def test_kinds():
     assert (AgentSpec("aime").kind, AgentSpec("bco").kind) == (AIMEAgent, BCOAgent)
+
+
+@pytest.mark.parametrize(("name", "copies"), [("gail", 8), ("ilpo", 1), ("bco", 1)])
+def test_an_agent_trains_in_as_many_copies_as_suit_it(name, copies):
+    kind = AgentSpec.parse(name).kind
+    with training_env(kind, CARTPOLE) as env:
+        assert kind(env, seed=0).n_envs == copies
