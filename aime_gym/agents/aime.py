@@ -45,6 +45,7 @@ from aime_gym.training.diagnosis_report import Diagnosis
 from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
 from aime_gym.training.filtering import filter_trajectories
 from aime_gym.training.fit import Fit
+from aime_gym.training.interaction import episode_metrics
 from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
 from aime_gym.training.online import OWN_REWARD, OnlineConfig, OnlineImitation
 from aime_gym.training.ranges import check_ranges
@@ -319,13 +320,13 @@ class AIMEAgent(ImitationAgent):
             taken = online.experienced_steps
             online.add(self._collect_episodes(rounds, self.config.round_steps))
             if rounds.stopped:
-                return self._episode_metrics()
+                return episode_metrics(self)
             online.begin_updates(play, dataset, self.encoding, self._noise, self.generator)
             # Of all steps so far less those of before: rounding each round by itself would starve short episodes.
             before, after = (round(self.config.updates_per_step * n) for n in (taken, online.experienced_steps))
             for _ in range(after - before):
                 rounds.update(online.update())
-            return self._episode_metrics()
+            return episode_metrics(self)
 
         rounds = Rounds(fit, "learn", total, online)
         rounds.run(play_round)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import check_for_correct_spaces, safe_mean
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ from aime_gym.naming import suggestion
 from aime_gym.training.fit import Fit
 from aime_gym.training.interaction import accept_env, play_episodes
 from aime_gym.training.rounds import Rounds
-from aime_gym.types import Array, Metrics, Observation, Trajectories, Trajectory
+from aime_gym.types import Array, Observation, Trajectories, Trajectory
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
 _POLICY_KWARGS = {"hidden", "layers"}
@@ -453,16 +453,6 @@ class ImitationAgent(BaseAlgorithm):
         if not rounds.stopped:
             rounds.collected({})
         return episodes
-
-    def _episode_metrics(self) -> Metrics:
-        """What SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""
-        metrics: Metrics = {}
-        if self.ep_info_buffer:
-            metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in self.ep_info_buffer])
-            metrics["rollout/ep_len_mean"] = safe_mean([info["l"] for info in self.ep_info_buffer])
-        if self.ep_success_buffer:
-            metrics["rollout/success_rate"] = safe_mean(self.ep_success_buffer)
-        return metrics
 
     def _trajectories(self, given: Any, default: Any, argument: str, *, need_actions: bool) -> list[Trajectory]:
         self._need_setup()

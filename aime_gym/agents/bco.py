@@ -36,6 +36,7 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork, joined
 from aime_gym.training.fit import Fit
+from aime_gym.training.interaction import episode_metrics
 from aime_gym.training.ranges import check_ranges
 from aime_gym.training.replay import Replay
 from aime_gym.training.rounds import Rounds
@@ -150,7 +151,7 @@ class BCOAgent(ImitationAgent):
 
         def play_round() -> Metrics:
             self.collected.add(self._collect_episodes(rounds, round(self.config.alpha * self.play_steps)))
-            metrics = self._episode_metrics()
+            metrics = episode_metrics(self)
             if not rounds.stopped:
                 metrics |= self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
             return metrics

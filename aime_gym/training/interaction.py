@@ -10,11 +10,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from aime_gym.data import EpisodeRecorder
 from aime_gym.training.reached import reached_observations
-from aime_gym.types import Array, Observation, Trajectory
+from aime_gym.types import Array, Metrics, Observation, Trajectory
 
 
 def accept_env(env: GymEnv | str, verbose: int) -> VecEnv:
@@ -45,6 +46,17 @@ class Actor(Protocol):
     def __call__(self, observation: Observation, state: Any, episode_start: Array, /) -> tuple[Array, Any]:
         """Actions (n_envs, ...) and the next state, as ``predict`` gives them; the first state is ``None``."""
         ...
+
+
+def episode_metrics(agent: BaseAlgorithm) -> Metrics:
+    """What SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""
+    metrics: Metrics = {}
+    if agent.ep_info_buffer:
+        metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in agent.ep_info_buffer])
+        metrics["rollout/ep_len_mean"] = safe_mean([info["l"] for info in agent.ep_info_buffer])
+    if agent.ep_success_buffer:
+        metrics["rollout/success_rate"] = safe_mean(agent.ep_success_buffer)
+    return metrics
 
 
 def play_episodes(

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import safe_mean
 
 from aime_gym.progress import progress_bar
 from aime_gym.training.fit import Fit
+from aime_gym.training.interaction import episode_metrics
 from aime_gym.training.reached import copied, reached_observations
 from aime_gym.types import Array, Metrics, Observation
 
@@ -81,10 +81,8 @@ def interact(agent: BaseAlgorithm, learner: Learner, timesteps: int, fit: Fit, n
 
 
 def _log(agent: BaseAlgorithm, fit: Fit, per_second: float) -> None:
-    episodes = agent.ep_info_buffer
-    if episodes:
-        fit.logger.record("rollout/ep_rew_mean", safe_mean([episode["r"] for episode in episodes]))
-        fit.logger.record("rollout/ep_len_mean", safe_mean([episode["l"] for episode in episodes]))
+    for name, value in episode_metrics(agent).items():
+        fit.logger.record(name, float(value))
     fit.logger.record("time/fps", int(per_second))
     fit.logger.record("time/total_timesteps", agent.num_timesteps)
     fit.logger.dump(step=agent.num_timesteps)
