@@ -13,6 +13,8 @@ import torch
 Array: TypeAlias = npt.NDArray[Any]
 #: One observation or a stack of them: an array, or one array per sensor (a Gymnasium ``Dict`` space).
 Observation: TypeAlias = Array | dict[str, Array]
+#: Of one observation of a sensor: ``(D,)`` for a vector; ``(H, W, C)`` for an image, or ``(C, H, W)``.
+SensorShape: TypeAlias = tuple[int, ...]
 #: Scalars of one update, by name. Tensors are allowed, so that logging costs no synchronisation.
 Metrics: TypeAlias = dict[str, float | torch.Tensor]
 
@@ -20,6 +22,16 @@ Metrics: TypeAlias = dict[str, float | torch.Tensor]
 def sensors(observation: Observation) -> dict[str, Array]:
     """View an observation as one array per sensor; a plain array is the single sensor ``"observation"``."""
     return observation if isinstance(observation, dict) else {"observation": observation}
+
+
+def is_image(shape: SensorShape) -> bool:
+    """Whether a sensor of this shape is an image, rather than a vector."""
+    return len(shape) == 3
+
+
+def channels_first(shape: SensorShape) -> bool:
+    """Whether an image has its channels first: by SB3's rule, those are the smallest of its sides."""
+    return shape[0] < min(shape[1:])
 
 
 @dataclass(frozen=True, eq=False)

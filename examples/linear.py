@@ -49,11 +49,11 @@ class LinearAgent(ImitationAgent):
 
     def _regress(self, network, data, actions, lag, phase, fit):
         optimizer = Optimizer([network], self.config.learning_rate)
-        observations, rows = joined(data.observations), (~data.first_rows()).nonzero().squeeze(-1)
+        rows = (~data.first_rows()).nonzero().squeeze(-1)
 
         def update():
             batch = rows[self._integers(len(rows), 64)]
-            stack = data.stacked(observations, batch - lag, 2).flatten(1)
+            stack = joined(data.windows(batch - lag, 2)).flatten(1)
             loss = (network(stack) - actions[batch]).square().mean()
             optimizer.step(loss)
             return {"loss": loss.detach()}
@@ -64,7 +64,7 @@ class LinearAgent(ImitationAgent):
     @torch.no_grad()
     def _infer_actions(self, demos):  # (N, A): the action that led to each record
         rows = torch.arange(len(demos), device=self.device)
-        return self.inverse_model(demos.stacked(joined(demos.observations), rows, 2).flatten(1)).clamp(-1, 1)
+        return self.inverse_model(joined(demos.windows(rows, 2)).flatten(1)).clamp(-1, 1)
 
     def _initial_state(self, observation):  # a tuple of tensors (n_envs, ...); () for an agent without a state
         return (joined(observation),)

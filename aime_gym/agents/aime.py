@@ -166,10 +166,9 @@ class AIMEAgent(ImitationAgent):
     def _setup_networks(self) -> None:
         config, actions = self.config.world_model, self.encoding.size
         assert isinstance(config, WorldModelConfig)
-        self.world_model = WorldModel(config, self.sensor_sizes, actions)
-        features = self.world_model.feature_size
-        observation, discrete = sum(self.sensor_sizes.values()), self.encoding.discrete
-        self.inverse_model = LatentInverseModel(features, observation, actions, discrete=discrete)
+        self.world_model = WorldModel(config, self.observations.shapes, actions)
+        features, shown = self.world_model.feature_size, self.world_model.shown_size
+        self.inverse_model = LatentInverseModel(features, shown, actions, discrete=self.encoding.discrete)
         self.policy = self._fresh_policy()
         if self.imported is not None:
             self.imported.restore(self.world_model, self.inverse_model)
@@ -214,7 +213,7 @@ class AIMEAgent(ImitationAgent):
             self.policy = self._fresh_policy().to(self.device)
         beliefs = None
         if config.warm_start:
-            source = inverse_source(self.inverse_model, dataset)
+            source = inverse_source(self.inverse_model, self.world_model, dataset)
             beliefs = filter_trajectories(self.world_model, dataset, source)
             completed = clone_actions(
                 self.policy,
@@ -250,7 +249,7 @@ class AIMEAgent(ImitationAgent):
         source = (
             policy_source(self.policy, self.encoding.size)
             if self.imitated
-            else inverse_source(self.inverse_model, demos)
+            else inverse_source(self.inverse_model, self.world_model, demos)
         )
         return filter_trajectories(self.world_model, demos, source).pre_actions
 
@@ -265,10 +264,12 @@ class AIMEAgent(ImitationAgent):
         :param play: with actions, recorded anew in the way of what the agent was trained on, which it does not
             remember. The constructor's unless given, which it was trained on; the report then says so.
         :raises ValueError: an agent without a world model, or data that is missing or does not fit the environment.
-        :raises NotImplementedError: discrete actions.
+        :raises NotImplementedError: discrete actions, or images.
         """
         if not self.pretrained:
             raise ValueError("diagnose: AIMEAgent has no world model yet; call pretrain first")
+        if self.world_model.frame_size:
+            raise NotImplementedError(f"diagnose: expected vectors in this version, got {self.observation_space}")
         if self.encoding.discrete:
             raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
         source = self.demonstrations if demos is None else demos
@@ -284,7 +285,7 @@ class AIMEAgent(ImitationAgent):
             dataset,
             TrajectoryDataset(known, self.encoding, self.device),
             inferred=inferred,
-            inverse=functools.partial(inverse_source, self.inverse_model),
+            inverse=functools.partial(inverse_source, self.inverse_model, self.world_model),
             make_policy=self._fresh_policy,
             play_held_out=play is not None and play is not self.play,
         )

@@ -36,7 +36,7 @@ from aime_gym.naming import suggestion
 from aime_gym.training.fit import Fit
 from aime_gym.training.interaction import accept_env, play_episodes
 from aime_gym.training.rounds import Rounds
-from aime_gym.types import Array, Observation, Trajectories, Trajectory
+from aime_gym.types import Array, Observation, Trajectories, Trajectory, is_image
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
 _POLICY_KWARGS = {"hidden", "layers"}
@@ -190,8 +190,17 @@ class ImitationAgent(BaseAlgorithm):
 
     @property
     def sensor_sizes(self) -> dict[str, int]:
-        """Features of each sensor."""
-        return self.observations.sizes
+        """Features of each sensor, for an agent that knows vectors only.
+
+        :raises NotImplementedError: an image.
+        """
+        for name, shape in self.observations.shapes.items():
+            if is_image(shape):
+                raise NotImplementedError(
+                    f"observation_space: {type(self).__name__} learns from vectors, {name!r} is an image {shape}; make "
+                    f"the environment with modality='state' or 'position'"
+                )
+        return {name: shape[0] for name, shape in self.observations.shapes.items()}
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed this agent and its environment."""

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
-from aime_gym.models.stacked import StackedNetwork, joined
+from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.fit import Fit
-from aime_gym.training.supervised import StackedConfig, regress_actions
+from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions
 from aime_gym.types import Trajectories
 
 
@@ -34,9 +34,9 @@ class BCAgent(ImitationAgent):
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
-        observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
+        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observations.shapes
         self.policy = StackedNetwork(
-            observation, self.config.stack, self.encoding.size, discrete=discrete, **self.policy_kwargs
+            shapes, self.config.stack, self.encoding.size, discrete=discrete, **self.policy_kwargs
         ).to(self.device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -50,7 +50,7 @@ class BCAgent(ImitationAgent):
         assert dataset.pre_actions is not None
         with self._initial_weights():
             self._setup_networks()
-        self.policy.standardizer.fit(joined(dataset.observations))
+        self.policy.fit_standardizer(dataset.observations)
         regress_actions(
             self.policy,
             dataset,
@@ -64,9 +64,8 @@ class BCAgent(ImitationAgent):
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """What the policy would have done."""
-        observations, rows = joined(demos.observations), torch.arange(len(demos), device=self.device)
-        actions: Tensor = self.policy(demos.stacked(observations, (rows - 1).clamp_min(0), self.policy.frames))
-        return actions
+        rows = torch.arange(len(demos), device=self.device)
+        return act_on_windows(self.policy, demos, (rows - 1).clamp_min(0))
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
         return self.policy.start(observation)

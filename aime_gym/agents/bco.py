@@ -34,13 +34,13 @@ from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
-from aime_gym.models.stacked import StackedNetwork, joined
+from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.fit import Fit
 from aime_gym.training.interaction import episode_metrics
 from aime_gym.training.ranges import check_ranges
 from aime_gym.training.replay import Replay
 from aime_gym.training.rounds import Rounds
-from aime_gym.training.supervised import StackedConfig, regress_actions, regress_further
+from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions, regress_further
 from aime_gym.types import Metrics, Trajectories
 
 
@@ -84,8 +84,8 @@ class BCOAgent(ImitationAgent):
         self.learns: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
 
     def _network(self, frames: int) -> StackedNetwork:
-        observation, discrete = sum(self.sensor_sizes.values()), isinstance(self.action_space, spaces.Discrete)
-        return StackedNetwork(observation, frames, self.encoding.size, discrete=discrete, **self.policy_kwargs)
+        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observations.shapes
+        return StackedNetwork(shapes, frames, self.encoding.size, discrete=discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
@@ -106,7 +106,7 @@ class BCOAgent(ImitationAgent):
         self._start_over()
         dataset = TrajectoryDataset(play, self.encoding, self.device)
         assert dataset.pre_actions is not None
-        self.inverse_model.standardizer.fit(joined(dataset.observations))
+        self.inverse_model.fit_standardizer(dataset.observations)
         self.play_steps, self.learns["play"] = sum(map(len, play)), self._split(len(play))
         regress_actions(
             self.inverse_model,
@@ -194,8 +194,7 @@ class BCOAgent(ImitationAgent):
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        observations, rows = joined(demos.observations), torch.arange(len(demos), device=self.device)
-        labels: Tensor = self.inverse_model(demos.stacked(observations, rows, self.inverse_model.frames))
+        labels = act_on_windows(self.inverse_model, demos, torch.arange(len(demos), device=self.device))
         if self.inverse_model.discrete:
             labels = torch.nn.functional.one_hot(labels.argmax(-1), self.encoding.size).float()
         return labels

@@ -139,7 +139,8 @@ class ILPOAgent(ImitationAgent):
     def _learn_latent_policy(self, demos: Trajectories, fit: Fit) -> None:
         dataset, config = TrajectoryDataset(demos, None, self.device), self.config
         rows = (~dataset.first_rows()).nonzero().squeeze(-1)
-        observations, changes = joined(dataset.observations)[rows - 1], dataset.changes()[rows]
+        observations = joined(dataset.observations)
+        observations, changes = observations[rows - 1], dataset.differences(observations)[rows]
         self.policy.fit(observations, changes)
         self.remap.standardizer.load_state_dict(self.policy.standardizer.state_dict())
         changes = self.policy.changes(changes)

@@ -65,7 +65,7 @@ class MBBCAgent(ImitationAgent):
 
     def _setup_networks(self) -> None:
         assert isinstance(self.config.world_model, WorldModelConfig)
-        self.world_model = WorldModel(self.config.world_model, self.sensor_sizes, self.encoding.size)
+        self.world_model = WorldModel(self.config.world_model, self.observations.shapes, self.encoding.size)
         self.policy = self._fresh_policy()
 
     def _fresh_policy(self) -> LatentPolicy:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aime_gym.data.actions import ActionEncoding
-from aime_gym.types import Clip, Trajectories, Trajectory, sensors
+from aime_gym.types import Clip, Trajectories, Trajectory, is_image, sensors
 
 
 class TrajectoryDataset:
@@ -26,6 +26,7 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
+        #: One row for each record, by sensor: vectors as ``float32``, images as bytes.
         self.observations: dict[str, Tensor] = {
             name: self._rows([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names
         }
@@ -37,7 +38,8 @@ class TrajectoryDataset:
         self.counts, self.starts = counts, counts.cumsum(0) - counts
 
     def _rows(self, arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
+        images = arrays[0].dtype == np.uint8 and is_image(arrays[0].shape[1:])
+        return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.uint8 if images else torch.float32)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -51,26 +53,33 @@ class TrajectoryDataset:
         """(N,) bool: whether a row is the first record of its trajectory."""
         return self.steps() == 0
 
-    def changes(self) -> Tensor:
-        """Each record's difference from the one before, all sensors side by side, (N, D); zeros for first records."""
-        observations = torch.cat(list(self.observations.values()), dim=-1)
-        changes = torch.zeros_like(observations)
-        changes[1:] = observations[1:] - observations[:-1]
+    def observed(self, rows: Tensor) -> dict[str, Tensor]:
+        """Every sensor's observations (..., *shape) at rows (...)."""
+        return {name: values[rows] for name, values in self.observations.items()}
+
+    def differences(self, values: Tensor) -> Tensor:
+        """Of values of all records (N, D), each one's from the record before; zeros for first records."""
+        changes = torch.zeros_like(values)
+        changes[1:] = values[1:] - values[:-1]
         return changes.masked_fill_(self.first_rows()[:, None], 0)
 
     def per_trajectory(self, values: Tensor) -> list[Tensor]:
         """Values of all records (N, ...), cut into trajectories again."""
         return list(values.split(self.counts.tolist()))
 
-    def stacked(self, values: Tensor, rows: Tensor, frames: int) -> Tensor:
-        """The last ``frames`` records up to each row, oldest first: (N, ...) at rows (M,) -> (M, frames, ...).
+    def windows(self, rows: Tensor, frames: int) -> dict[str, Tensor]:
+        """The last ``frames`` observations up to each row (M,), oldest first, (M, frames, *shape) for each sensor.
 
         At the start of a trajectory its first record is repeated, as when acting.
         """
+        return self.observed(self.window_rows(rows, frames))
+
+    def window_rows(self, rows: Tensor, frames: int) -> Tensor:
+        """Rows (M, frames) of these windows."""
         episode = torch.searchsorted(self.starts.to(rows.device), rows, right=True) - 1
         first = self.starts.to(rows.device)[episode]
         back = torch.arange(frames - 1, -1, -1, device=rows.device)
-        return values[torch.maximum(rows[:, None] - back, first[:, None])]
+        return torch.maximum(rows[:, None] - back, first[:, None])
 
     def split_rows(self, learns: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
         """Rows that an action led to, in two parts by whole trajectories; windows of one would leak into the other.
@@ -162,7 +171,7 @@ class ClipSampler:
         last = dataset.counts[episode] - 1
         rows = (dataset.starts[episode] + torch.minimum(steps, last)).to(dataset.device)
         return Clip(
-            observations={name: values[rows] for name, values in dataset.observations.items()},
+            observations=dataset.observed(rows),
             pre_actions=None if dataset.pre_actions is None else dataset.pre_actions[rows],
             is_first=(offset == 0).to(dataset.device),
             valid=(steps <= last).to(dataset.device),

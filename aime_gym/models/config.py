@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aime_gym.models.images import KINDS
+
 
 @dataclass(frozen=True)
 class WorldModelConfig:
@@ -25,7 +27,11 @@ class WorldModelConfig:
         0.5), and the KL with the mean of these weights, as the AIME authors do.
     :param free_nats: no gradient from a step's KL below this many nats, in training the model only.
     :param kl_balance: share of the KL that trains the prior; ``None`` is the plain KL.
-    :param standardize: see observations in units of the play data's spread.
+    :param standardize: see vectors in units of the play data's spread; images never are.
+    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see :mod:`aime_gym.models.images`.
+    :param image_depth: channels of its first layer.
+    :param image_sigma: std of a pixel, which is a number in [0, 1].
+    :param image_sigmoid: keep the mean of a pixel inside [0, 1].
     """
 
     deter: int = 256
@@ -46,13 +52,23 @@ class WorldModelConfig:
     free_nats: float = 0.0
     kl_balance: float | None = 0.8
     standardize: bool = True
+    image_encoder: str = "patch"
+    image_depth: int = 32
+    image_sigma: float = 0.1
+    image_sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_encoder not in KINDS:
+            raise ValueError(f"image_encoder: expected one of {', '.join(KINDS)}, got {self.image_encoder!r}")
+        if not self.image_sigma > 0:
+            raise ValueError(f"image_sigma: expected more than 0, got {self.image_sigma}")
 
 
 PRESETS: dict[str, WorldModelConfig] = {
     # A sharp likelihood on standardised observations is what makes actions identifiable.
     "default": WorldModelConfig(),
     # Half as wide, for tasks that are simple or hours that are short.
-    "small": WorldModelConfig(deter=128, hidden=128, decoder_hidden=128),
+    "small": WorldModelConfig(deter=128, hidden=128, decoder_hidden=128, image_depth=16),
     # AIME (Zhang et al. 2023), the authors' ``rssm``.
     "aime": WorldModelConfig(
         deter=512,
@@ -71,6 +87,9 @@ PRESETS: dict[str, WorldModelConfig] = {
         beta_nll=True,
         kl_balance=None,
         standardize=False,
+        image_encoder="ha",
+        image_sigma=1.0,
+        image_sigmoid=True,
     ),
     # AIME-v2 (Zhang et al. 2024), the authors' ``rssmo``: the world model of DreamerV2 with Gaussian latents.
     "dreamer": WorldModelConfig(
@@ -80,5 +99,21 @@ PRESETS: dict[str, WorldModelConfig] = {
         sigma=1.0,
         free_nats=1.0,
         standardize=False,
+        image_encoder="ha",
+        image_sigma=1.0,
+    ),
+    # AIME-v2 on Meta-World, the authors' ``rssmo-m``.
+    "dreamer-m": WorldModelConfig(
+        deter=1024,
+        hidden=640,
+        encoder_layers=3,
+        decoder_layers=3,
+        decoder_hidden=640,
+        sigma=1.0,
+        free_nats=1.0,
+        standardize=False,
+        image_encoder="stages",
+        image_depth=48,
+        image_sigma=1.0,
     ),
 }

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+#: Of a Gaussian's log-density, for each dimension.
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 #: Std of the Gaussian whose tanh is close to uniform on [-1, 1], as in the authors' code of AIME-v2.
 _BROAD_STD = 0.8742
 
@@ -43,7 +44,7 @@ class Normal(NamedTuple):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of ``value``, constant included."""
-        return -0.5 * ((value - self.mean) / self.std).square() - self.std.log() - _HALF_LOG_2PI
+        return -0.5 * ((value - self.mean) / self.std).square() - self.std.log() - HALF_LOG_2PI
 
     def kl(self, other: Normal) -> Tensor:
         """KL(self || other)."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -23,6 +24,7 @@ from aime_gym.archive import atomically
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
 from aime_gym.models.world_model import WorldModel
+from aime_gym.types import SensorShape, is_image
 
 SUFFIX = ".safetensors"
 _FORMAT = "aime_gym world model 1"
@@ -34,7 +36,7 @@ _MODULES = ("world_model", "inverse_model")
 class PretrainedWorldModel:
     """What a world model's file holds.
 
-    :param sensors: features of each sensor.
+    :param sensors: shape of each sensor.
     :param discrete: whether actions are one-hot.
     :param weights: of both modules, by ``world_model.`` or ``inverse_model.`` and the name in the module.
     :param digest: equal for equal contents.
@@ -42,7 +44,7 @@ class PretrainedWorldModel:
 
     path: Path
     config: WorldModelConfig
-    sensors: dict[str, int]
+    sensors: dict[str, SensorShape]
     action_size: int
     discrete: bool
     weights: Mapping[str, Tensor]
@@ -92,7 +94,7 @@ def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inv
         for name, module in zip(_MODULES, (world_model, inverse_model), strict=True)
         for key, tensor in module.state_dict().items()
     }
-    values = asdict(world_model.config), world_model.sensors, world_model.action_size, inverse_model.discrete
+    values = asdict(world_model.config), _stored(world_model.sensors), world_model.action_size, inverse_model.discrete
     description = dict(zip(_DESCRIPTION, map(json.dumps, values), strict=True))
     metadata = {"format": _FORMAT, **description, "digest": _digest(description, weights)}
     with atomically(path) as file:
@@ -125,7 +127,7 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
         return PretrainedWorldModel(
             path,
             WorldModelConfig(**values["configuration"]),
-            values["sensors"],
+            {name: tuple(np.atleast_1d(shape).tolist()) for name, shape in values["sensors"].items()},
             values["action_size"],
             values.get("discrete", False),  # the first files do not say so
             weights,
@@ -135,9 +137,14 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
         raise _unreadable(path, error) from error
 
 
-def _body(sensors: Mapping[str, int], action_size: int, discrete: bool) -> str:
+def _stored(sensors: Mapping[str, SensorShape]) -> dict[str, Any]:
+    """As JSON: a vector's size, an image's shape."""
+    return {name: list(shape) if is_image(shape) else shape[0] for name, shape in sensors.items()}
+
+
+def _body(sensors: Mapping[str, SensorShape], action_size: int, discrete: bool) -> str:
     """What a model and an environment have to agree on, in words."""
-    return f"sensors {dict(sensors)} and {action_size} {'one-hot ' if discrete else ''}actions"
+    return f"sensors {_stored(sensors)} and {action_size} {'one-hot ' if discrete else ''}actions"
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -3,44 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aime_gym.models.images import ImageEncoder
 from aime_gym.models.networks import mlp
 from aime_gym.models.standardizer import Standardizer
+from aime_gym.types import SensorShape, is_image
+
+#: Channels of the first layer of an image's encoder.
+_DEPTH = 32
 
 
 class StackedNetwork(nn.Module):
     """An action from ``frames`` consecutive observations.
 
-    :param observation: features of one observation, all sensors together.
+    Images go through an encoder first, the same one for all frames.
+
+    :param sensors: shape of each sensor.
     :param actions: size of an encoded action.
     :param discrete: whether the output is logits, instead of an action in [-1, 1].
     """
 
     def __init__(
-        self, observation: int, frames: int, actions: int, *, discrete: bool, hidden: int = 128, layers: int = 2
+        self,
+        sensors: Mapping[str, SensorShape],
+        frames: int,
+        actions: int,
+        *,
+        discrete: bool,
+        hidden: int = 128,
+        layers: int = 2,
     ) -> None:
         super().__init__()
         self.frames, self.discrete = frames, discrete
-        self.standardizer = Standardizer(observation)
-        self.net = mlp(frames * observation, actions, hidden, layers, layer_norm=False)
+        self.vectors = [name for name, shape in sensors.items() if not is_image(shape)]
+        size = sum(sensors[name][0] for name in self.vectors)
+        self.standardizer = Standardizer(size)
+        self.encoders = nn.ModuleDict(
+            {name: ImageEncoder(shape, "patch", _DEPTH) for name, shape in sensors.items() if is_image(shape)}
+        )
+        size += sum(cast(ImageEncoder, encoder).size for encoder in self.encoders.values())
+        self.net = mlp(frames * size, actions, hidden, layers, layer_norm=False)
 
-    def forward(self, stack: Tensor) -> Tensor:
-        """(N, frames, D), oldest first -> encoded actions (N, A)."""
-        out: Tensor = self.net(self.standardizer(stack).flatten(1))
+    def fit_standardizer(self, observations: Mapping[str, Tensor]) -> None:
+        """Take the units of vectors from data (N, D)."""
+        if self.vectors:
+            self.standardizer.fit(self._vectors(observations))
+
+    def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Observations (..., *shape) of each sensor -> features of each (..., E)."""
+        parts = [self.standardizer(self._vectors(observations))] if self.vectors else []
+        return torch.cat([*parts, *(encoder(observations[name]) for name, encoder in self.encoders.items())], dim=-1)
+
+    def forward(self, stack: Mapping[str, Tensor]) -> Tensor:
+        """(N, frames, *shape) of each sensor, oldest first -> encoded actions (N, A)."""
+        return self.act(self.encode(stack))
+
+    def act(self, features: Tensor) -> Tensor:
+        """Features of a stack (N, frames, E) -> encoded actions (N, A)."""
+        out: Tensor = self.net(features.flatten(1))
         return out if self.discrete else out.tanh()
 
-    def error(self, stack: Tensor, actions: Tensor) -> Tensor:
+    def error(self, stack: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """Mean squared error, or cross-entropy of discrete actions; scalar."""
         out = self(stack)
         return F.cross_entropy(out, actions) if self.discrete else F.mse_loss(out, actions)
 
     def start(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The state before an episode's first step: its first observation, over and over, (N, frames, D)."""
-        return (joined(observation)[:, None].repeat(1, self.frames, 1),)
+        """The state before an episode's first step: its first observation's features, over and over, (N, frames, E)."""
+        return (self.encode(observation)[:, None].repeat(1, self.frames, 1),)
 
     def step(
         self, observation: Mapping[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
@@ -49,12 +84,15 @@ class StackedNetwork(nn.Module):
 
         :param generator: samples discrete actions from the logits; ``None`` takes the most likely one.
         """
-        stack = torch.cat([state[0][:, 1:], joined(observation)[:, None]], dim=1)
-        out: Tensor = self(stack)
+        stack = torch.cat([state[0][:, 1:], self.encode(observation)[:, None]], dim=1)
+        out = self.act(stack)
         if self.discrete and generator is not None:
             uniform = torch.rand(out.shape, generator=generator).to(out.device)
             out = out - (-uniform.log()).log()  # the argmax of logits plus Gumbel noise is a sample
         return out, (stack,)
+
+    def _vectors(self, observations: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([observations[name] for name in self.vectors], dim=-1)
 
 
 def joined(observation: Mapping[str, Tensor]) -> Tensor:

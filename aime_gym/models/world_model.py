@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -10,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.distributions import Normal
+from aime_gym.models.distributions import HALF_LOG_2PI, Normal
+from aime_gym.models.images import ImageDecoder, ImageEncoder, as_floats
 from aime_gym.models.networks import mlp
 from aime_gym.models.rssm import RSSM, ActionSource, Latents, State
 from aime_gym.models.standardizer import Standardizer
-from aime_gym.types import Metrics
+from aime_gym.types import Metrics, SensorShape, is_image
 
 #: The learned std of a decoder is softplus(x) plus this, as in the authors' code.
 _MIN_DECODER_STD = 1e-6
@@ -29,76 +31,175 @@ class Evidence(NamedTuple):
     latents: Latents
 
 
-class Decoder(nn.Module):
-    """p(o | h, s) of one sensor: a Gaussian with learned or fixed std."""
+class Score(NamedTuple):
+    """How well a sensor is predicted, (...) each: summed over all of its numbers."""
 
-    def __init__(self, features: int, size: int, config: WorldModelConfig) -> None:
+    kernel: Tensor  # log-likelihood in nats, but for a constant, which dwarfs what is said of thousands of pixels
+    constant: float
+    weighted: Tensor  # log-likelihood, each number times its weight in the loss
+    weight: Tensor  # the sum of these weights
+    error: Tensor  # mean squared error, without gradient
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """In nats."""
+        return self.kernel + self.constant
+
+
+class Decoder(nn.Module):
+    """p(o | h, s) of a vector: a Gaussian with learned or fixed std."""
+
+    def __init__(self, features: int, shape: SensorShape, config: WorldModelConfig) -> None:
         super().__init__()
-        self.sigma = config.sigma
+        self.sigma, self.beta_nll = config.sigma, config.beta_nll
         nets = 1 if config.sigma is not None else 2
         self.nets = nn.ModuleList(
-            mlp(features, size, config.decoder_hidden, config.decoder_layers, layer_norm=config.layer_norm)
+            mlp(features, shape[0], config.decoder_hidden, config.decoder_layers, layer_norm=config.layer_norm)
             for _ in range(nets)
         )
 
     def forward(self, features: Tensor) -> Normal:
         mean = self.nets[0](features)
         if self.sigma is not None:
-            return Normal(mean, torch.full_like(mean, self.sigma))
+            return Normal(mean, mean.new_tensor(self.sigma))
         return Normal(mean, F.softplus(self.nets[1](features)) + _MIN_DECODER_STD)
+
+    def score(self, features: Tensor, values: Tensor) -> Score:
+        """Score standardised vectors (..., D)."""
+        decoded = self(features)
+        distance = ((values - decoded.mean) / decoded.std).square()
+        kernels = -0.5 * distance if self.sigma is not None else -0.5 * distance - decoded.std.log()
+        constant = -HALF_LOG_2PI - (math.log(self.sigma) if self.sigma is not None else 0.0)
+        std = decoded.std.detach().expand_as(decoded.mean)
+        kernel, constants = kernels.sum(-1), constant * values.shape[-1]
+        return Score(
+            kernel,
+            constants,
+            (std * (kernels + constant)).sum(-1) if self.beta_nll else kernel + constants,
+            std.sum(-1),
+            (decoded.mean - values).detach().square().mean(-1),
+        )
+
+
+class FrameDecoder(nn.Module):
+    """p(o | h, s) of an image: a Gaussian of one fixed std for all pixels, which are numbers in [0, 1]."""
+
+    def __init__(self, features: int, shape: SensorShape, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.shape, self.sigma, self.beta_nll = shape, config.image_sigma, config.beta_nll
+        self.net = ImageDecoder(
+            features, shape, config.image_encoder, config.image_depth, sigmoid=config.image_sigmoid
+        )
+
+    def forward(self, features: Tensor) -> Normal:
+        mean: Tensor = self.net(features)
+        return Normal(mean, mean.new_tensor(self.sigma))
+
+    def score(self, features: Tensor, frames: Tensor) -> Score:
+        """Score frames (..., *shape), of bytes or of numbers in [0, 1]."""
+        distance = (self.net(features) - as_floats(frames, self.shape)).flatten(-3).square().sum(-1)
+        pixels = math.prod(self.shape)
+        kernel, constant = -0.5 * distance / self.sigma**2, -pixels * (HALF_LOG_2PI + math.log(self.sigma))
+        return Score(
+            kernel,
+            constant,
+            (self.sigma if self.beta_nll else 1.0) * (kernel + constant),
+            torch.full_like(kernel, self.sigma * pixels),
+            distance.detach() / pixels,
+        )
 
 
 class WorldModel(nn.Module):
     """RSSM with its encoders and decoders.
 
     :param config: sizes and choices.
-    :param sensors: features of each sensor, by name, in a fixed order.
+    :param sensors: shape of each sensor, by name, in a fixed order: vectors (D,) and images.
     :param actions: size of an action.
     """
 
-    def __init__(self, config: WorldModelConfig, sensors: Mapping[str, int], actions: int) -> None:
+    def __init__(self, config: WorldModelConfig, sensors: Mapping[str, SensorShape], actions: int) -> None:
         super().__init__()
         self.config = config
-        self.sensors = dict(sensors)
-        self.standardizers = nn.ModuleDict({name: Standardizer(size) for name, size in self.sensors.items()})
-        observed = sum(self.sensors.values())
+        self.sensors = {name: tuple(shape) for name, shape in sensors.items()}
+        self.vectors = {name: shape[0] for name, shape in self.sensors.items() if not is_image(shape)}
+        images = {name: shape for name, shape in self.sensors.items() if is_image(shape)}
+        self.standardizers = nn.ModuleDict({name: Standardizer(size) for name, size in self.vectors.items()})
+        observed = sum(self.vectors.values())
+        encodes = bool(config.encoder_layers and observed)
         self.encoder: nn.Module = (
             mlp(observed, None, config.hidden, config.encoder_layers, layer_norm=config.layer_norm)
-            if config.encoder_layers
+            if encodes
             else nn.Identity()
         )
-        self.embedding_size = config.hidden if config.encoder_layers else observed
+        self.frame_encoders = nn.ModuleDict(
+            {name: ImageEncoder(shape, config.image_encoder, config.image_depth) for name, shape in images.items()}
+        )
+        #: Numbers in the embeddings of all images of an observation.
+        self.frame_size = sum(cast(ImageEncoder, encoder).size for encoder in self.frame_encoders.values())
+        self.embedding_size = (config.hidden if encodes else observed) + self.frame_size
         self.feature_size, self.action_size = config.deter + config.stoch, actions
         self.rssm = RSSM(config, self.embedding_size, actions)
         self.decoders = nn.ModuleDict(
-            {name: Decoder(self.feature_size, size, config) for name, size in self.sensors.items()}
+            {
+                name: (FrameDecoder if is_image(shape) else Decoder)(self.feature_size, shape, config)
+                for name, shape in self.sensors.items()
+            }
         )
 
     def fit_standardizers(self, observations: Mapping[str, Tensor]) -> None:
-        """Set each sensor's shift and scale from play data (N, D); nothing to do for models on raw observations."""
+        """Set each vector's shift and scale from play data (N, D); nothing to do for models on raw observations."""
         if self.config.standardize:
             for name, standardizer in self.standardizers.items():
                 cast(Standardizer, standardizer).fit(observations[name])
 
     def standardize(self, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every sensor in the units that the model sees."""
-        return {name: self.standardizers[name](observations[name]) for name in self.sensors}
+        """Every sensor in the units that the model sees; images as they are."""
+        return {
+            name: self.standardizers[name](observations[name]) if name in self.vectors else observations[name]
+            for name in self.sensors
+        }
 
     def embed(self, standardized: Mapping[str, Tensor]) -> Tensor:
-        """The embedding e (..., E) of standardised sensors (..., D)."""
-        e: Tensor = self.encoder(torch.cat([standardized[name] for name in self.sensors], dim=-1))
-        return e
+        """The embedding e (..., E) of standardised sensors (..., *shape)."""
+        if not self.frame_encoders:
+            e: Tensor = self.encoder(torch.cat([standardized[name] for name in self.sensors], dim=-1))
+            return e
+        parts = [self.embed_frames(standardized)]
+        if self.vectors:
+            parts.insert(0, self.encoder(torch.cat([standardized[name] for name in self.vectors], dim=-1)))
+        return torch.cat(parts, dim=-1)
+
+    def embed_frames(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """The images' part of the embedding, (..., E')."""
+        return torch.cat([encoder(observations[name]) for name, encoder in self.frame_encoders.items()], dim=-1)
+
+    def shown(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """What an action is read off by its change: vectors side by side, and the images' embeddings, (..., D).
+
+        The difference of two frames says little of how far anything moved.
+        """
+        parts = [observations[name] for name in self.vectors]
+        return torch.cat([*parts, self.embed_frames(observations)] if self.frame_encoders else parts, dim=-1)
+
+    @property
+    def shown_size(self) -> int:
+        """Numbers in it."""
+        return sum(self.vectors.values()) + self.frame_size
 
     def decode(self, features: Tensor) -> dict[str, Normal]:
-        """p(o | h, s) of every sensor, in standardised units."""
+        """p(o | h, s) of every sensor: of vectors in standardised units, of images (..., H, W, C) in [0, 1]."""
         return {name: self.decoders[name](features) for name in self.sensors}
+
+    def score(self, features: Tensor, standardized: Mapping[str, Tensor]) -> dict[str, Score]:
+        """How well every sensor (..., *shape) is predicted from latent features (..., F)."""
+        return {name: cast(Decoder, self.decoders[name]).score(features, standardized[name]) for name in self.sensors}
 
     def observe(
         self, observation: Mapping[str, Tensor], state: State, pre_action: Tensor, noise: Tensor | None = None
     ) -> State:
         """One step of the filter: the state at an observation to which ``pre_action`` (B, A) led from ``state``.
 
-        :param observation: (B, D) for each sensor, raw.
+        :param observation: (B, *shape) for each sensor, raw.
         :param noise: (B, S) standard normal, for a sample of the posterior; ``None`` takes its mean.
         """
         embedding = self.embed(self.standardize(observation))
@@ -118,7 +219,7 @@ class WorldModel(nn.Module):
     ) -> Evidence:
         """The ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
 
-        :param observations: (T, B, D) for each sensor, raw.
+        :param observations: (T, B, *shape) for each sensor, raw.
         :param source: recorded actions (phase 1) or a policy (phase 2).
         :param noise: (T, B, S) standard normal, for the posterior's samples.
         :param initial: state before the first observation.
@@ -127,22 +228,19 @@ class WorldModel(nn.Module):
         """
         targets = self.standardize(observations)
         latents = self.rssm(self.embed(targets), source, noise, initial)
-        decoded = self.decode(latents.states.feature)
-        log_likelihoods = {name: decoded[name].log_prob(targets[name]) for name in self.sensors}  # (T, B, D)
+        scores = self.score(latents.states.feature, targets)
         kl = latents.posterior.kl(latents.prior).sum(-1)  # (T, B)
 
         kl_for_loss = kl
         if regularize:
             kl_for_loss = balanced_kl(latents.posterior, latents.prior, self.config.kl_balance)
             kl_for_loss = with_free_nats(kl_for_loss, self.config.free_nats)
-        weighted = log_likelihoods
         if self.config.beta_nll:
-            stds = {name: decoded[name].std.detach() for name in self.sensors}
-            weighted = {name: stds[name] * log_likelihoods[name] for name in self.sensors}
-            kl_for_loss = kl_for_loss * torch.cat(list(stds.values()), dim=-1).mean(-1)
+            numbers = sum(math.prod(shape) for shape in self.sensors.values())
+            kl_for_loss = kl_for_loss * over_sensors(scores, "weight") / numbers
 
-        loss = per_sequence(kl_for_loss - sum_over_sensors(weighted), valid)
-        reconstruction = per_sequence(sum_over_sensors(log_likelihoods), valid)
+        loss = per_sequence(kl_for_loss - over_sensors(scores, "weighted"), valid)
+        reconstruction = per_sequence(over_sensors(scores, "log_likelihood"), valid)
         elbo = reconstruction - per_sequence(kl, valid)
         metrics: Metrics = {
             "loss": loss.detach(),
@@ -150,9 +248,8 @@ class WorldModel(nn.Module):
             "reconstruction": reconstruction.detach(),
             "kl": (reconstruction - elbo).detach(),
         }
-        for name in self.sensors:
-            error = (decoded[name].mean - targets[name]).detach().square().mean(-1)
-            metrics[f"mse/{name}"] = error.mean() if valid is None else error[valid].mean()
+        for name, score in scores.items():
+            metrics[f"mse/{name}"] = score.error.mean() if valid is None else score.error[valid].mean()
         return Evidence(loss, elbo, metrics, latents)
 
 
@@ -161,9 +258,9 @@ def per_sequence(values: Tensor, valid: Tensor | None) -> Tensor:
     return (values if valid is None else values * valid).sum(0).mean()
 
 
-def sum_over_sensors(log_likelihoods: Mapping[str, Tensor]) -> Tensor:
-    """(T, B, D) for each sensor -> (T, B): the sensors are independent given the state."""
-    return torch.stack([values.sum(-1) for values in log_likelihoods.values()]).sum(0)
+def over_sensors(scores: Mapping[str, Score], field: str) -> Tensor:
+    """One field of all scores, summed (T, B): the sensors are independent given the state."""
+    return torch.stack([getattr(score, field) for score in scores.values()]).sum(0)
 
 
 def balanced_kl(posterior: Normal, prior: Normal, balance: float | None) -> Tensor:

@@ -14,7 +14,7 @@ from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import State
 from aime_gym.models.sources import InverseActions, PolicyActions
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
-from aime_gym.training.filtering import Filtered, RowSource
+from aime_gym.training.filtering import Filtered, RowSource, all_changes
 from aime_gym.types import Clip
 
 #: Standard normal noise of a shape.
@@ -77,13 +77,15 @@ class ActionInference(NamedTuple):
         return loss, evidence
 
 
-def inverse_source(inverse_model: LatentInverseModel, dataset: TrajectoryDataset) -> RowSource:
+def inverse_source(
+    inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset
+) -> RowSource:
     """The actions that an inverse model believes in, for :func:`~aime_gym.training.filtering.filter_trajectories`.
 
     :raises ValueError: an inverse model that has learnt nothing.
     """
     require_fitted(inverse_model)
-    changes = dataset.changes()
+    changes = all_changes(world_model, dataset)
     return lambda rows: InverseActions(inverse_model, changes[rows])
 
 

@@ -21,9 +21,9 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import Latents, State
 from aime_gym.models.sources import RecordedActions
-from aime_gym.models.world_model import WorldModel, sum_over_sensors
+from aime_gym.models.world_model import WorldModel, over_sensors
 from aime_gym.training.diagnosis_report import ActionKnowledge, Coverage, Diagnosis, Evidence, Step
-from aime_gym.training.filtering import Filtered, RowSource, filtered_batches
+from aime_gym.training.filtering import Filtered, RowSource, filtered_batches, standardized
 from aime_gym.training.fit import Fit
 from aime_gym.training.latent_regression import clone_actions
 from aime_gym.types import Array
@@ -111,14 +111,12 @@ def explain(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) ->
 
     :param source: where the actions come from.
     """
-    targets = model.standardize(dataset.observations)
-    embeddings = model.embed(targets)
-    features = embeddings.new_zeros(len(dataset), model.feature_size)
-    pre_actions = embeddings.new_zeros(len(dataset), model.action_size)
-    elbo = embeddings.new_zeros(len(dataset))
-    surprise = embeddings.new_zeros(len(dataset), sum(model.sensors.values()))
-    for rows, valid, latents in filtered_batches(model, dataset, embeddings, source):
-        seen = {name: values[rows] for name, values in targets.items()}
+    features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
+    pre_actions = features.new_zeros(len(dataset), model.action_size)
+    elbo = features.new_zeros(len(dataset))
+    surprise = features.new_zeros(len(dataset), sum(model.vectors.values()))
+    for rows, valid, latents in filtered_batches(model, dataset, source):
+        seen = standardized(model, dataset, rows)
         predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mean], dim=-1))
         distances = torch.cat([(predicted[name].mean - seen[name]).abs() for name in model.sensors], dim=-1)
         chosen = rows[valid]
@@ -132,8 +130,7 @@ def step_evidence(model: WorldModel, targets: dict[str, Tensor], latents: Latent
 
     :param targets: standardised sensors, (T, B, D) each.
     """
-    decoded = model.decode(latents.states.feature)
-    likelihood = sum_over_sensors({name: decoded[name].log_prob(targets[name]) for name in model.sensors})
+    likelihood = over_sensors(model.score(latents.states.feature, targets), "log_likelihood")
     return likelihood - latents.posterior.kl(latents.prior).sum(-1)
 
 
@@ -144,7 +141,7 @@ def _worst_steps(
 
     An entry that hardly moves in play is still allowed a hundredth of play's spread.
     """
-    names = [f"{name}[{i}]" if size > 1 else name for name, size in model.sensors.items() for i in range(size)]
+    names = [f"{name}[{i}]" if size > 1 else name for name, size in model.vectors.items() for i in range(size)]
     usual = on_play.surprise.square().mean(0).sqrt().clamp_min(0.01)
     ratios = on_demos.surprise / usual
     steps, found = demos.steps(), list[Step]()
@@ -222,7 +219,7 @@ def action_posterior(
 
     grid = torch.linspace(-1, 1, _GRID, device=dataset.device)
     window = (rows + torch.arange(records, device=rows.device)[:, None]).repeat(1, _GRID)  # (K, G * M)
-    targets = model.standardize({name: values[window] for name, values in dataset.observations.items()})
+    targets = standardized(model, dataset, window)
     embeddings = model.embed(targets)
     before = State(*explained.features[window[0] - 1].split([model.config.deter, model.config.stoch], dim=-1))
     noise = embeddings.new_zeros(*window.shape, model.config.stoch)

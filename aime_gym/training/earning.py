@@ -165,7 +165,7 @@ class Earner:
     ) -> None:
         self.config, self.observations, self.encoding = config, observations, encoding
         self.policy_kwargs, self.device = dict(policy_kwargs), device
-        self.size = sum(observations.sizes.values())
+        self.size = sum(math.prod(shape) for shape in observations.shapes.values())
         #: Holds what was learnt; each run has one of its own, for its environment.
         self.algorithm = self._make_generator(n_envs=1)
         #: What acts, once trained: the average over rounds of the weights of the one that learns.

@@ -153,7 +153,7 @@ class Explorer:
     def _make_networks(self) -> None:
         config, actions = self.config, self.encoding.size
         assert isinstance(config.world_model, WorldModelConfig)
-        model = self.world_model = WorldModel(config.world_model, self.observations.sizes, actions).to(self.device)
+        model = self.world_model = WorldModel(config.world_model, self.observations.shapes, actions).to(self.device)
         self.task_model = TaskModel(model, config.model_learning_rate, config.clip, self.device)
         self.ensemble = Ensemble(
             model.feature_size,

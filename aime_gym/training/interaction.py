@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_vec_normalize
 
 from aime_gym.data import EpisodeRecorder
 from aime_gym.training.reached import reached_observations
@@ -19,7 +19,7 @@ from aime_gym.types import Array, Metrics, Observation, Trajectory
 
 
 def accept_env(env: GymEnv | str, verbose: int) -> VecEnv:
-    """Wrap what a user gave as SB3 does.
+    """Wrap what a user gave as SB3 does, but for its ``VecTransposeImage``: demonstrations have their channels last.
 
     :raises ValueError: something else than an environment, or one that normalises observations.
     """
@@ -31,6 +31,8 @@ def accept_env(env: GymEnv | str, verbose: int) -> VecEnv:
             f"env: expected a Gymnasium environment, an SB3 VecEnv or an id, got {type(env).__name__}{advice}"
         )
     wrapped = BaseAlgorithm._wrap_env(env, verbose)
+    if isinstance(wrapped, VecTransposeImage):
+        wrapped = wrapped.venv
     normalizer = unwrap_vec_normalize(wrapped)
     if normalizer is not None and normalizer.norm_obs:
         raise ValueError(

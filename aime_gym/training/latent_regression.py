@@ -10,7 +10,7 @@ from aime_gym.models.inverse import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.sources import RecordedActions
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.filtering import Filtered, filter_trajectories
+from aime_gym.training.filtering import Filtered, all_changes, filter_trajectories
 from aime_gym.training.fit import Fit
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
@@ -25,7 +25,7 @@ _ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
 def fit_inverse_model(
     model: LatentInverseModel, world_model: WorldModel, play: TrajectoryDataset, fit: Fit, *, updates: int
 ) -> None:
-    """Regress a_{t-1} on [h, s]_{t-1} and o_t - o_{t-1}, and measure the error that is left.
+    """Regress a_{t-1} on [h, s]_{t-1} and what changed since, and measure the error that is left.
 
     The latent states are those of the play data, filtered with its recorded actions. Without a single update the model
     counts as not fitted.
@@ -33,7 +33,7 @@ def fit_inverse_model(
     pre_actions = play.pre_actions
     assert pre_actions is not None
     features, _ = filter_trajectories(world_model, play, lambda rows: RecordedActions(pre_actions[rows]))
-    changes, targets = play.changes(), _reached(play)
+    changes, targets = all_changes(world_model, play), _reached(play)
     model.standardizer.fit(changes)
     optimizer = Optimizer([model], _LEARNING_RATE, decay_updates=updates)
 

@@ -166,7 +166,7 @@ class OnlineImitation:
         # The model has moved since the last time, and with it what it believes of the demonstrations.
         self._beliefs: Filtered | None = None
         if config.warm_start:
-            source = inverse_source(self.inverse_model, demos)
+            source = inverse_source(self.inverse_model, self.world_model, demos)
             self._beliefs = filter_trajectories(self.world_model, demos, source)
 
     def update(self) -> Metrics:
@@ -209,8 +209,9 @@ class OnlineImitation:
         """It has to follow the latent states, and learns from what only experience holds."""
         assert clip.pre_actions is not None
         reached = clip.valid[1:]
-        observations = torch.cat(list(clip.observations.values()), dim=-1)
-        features, changes = states.feature[:-1][reached], (observations[1:] - observations[:-1])[reached]
+        with torch.no_grad():
+            shown = self.world_model.shown(clip.observations)
+        features, changes = states.feature[:-1][reached], (shown[1:] - shown[:-1])[reached]
         self.inverse_optimizer.step(self.inverse_model.loss(features, changes, clip.pre_actions[1:][reached]))
 
     def _starts(self, states: State, clip: Clip) -> State:

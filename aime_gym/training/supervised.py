@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.stacked import StackedNetwork, joined
+from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.fit import Finished, Fit, averaged
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Metrics
 
 #: Rows of one piece of the validation pass.
-_VALIDATION_BATCH = 8192
+_VALIDATION_BATCH = 2048
 #: Plain numbers of a regression that is under way.
 _COUNTERS = ("best_error", "validation_error", "updates", "stale")
 
@@ -60,6 +60,16 @@ class StackedConfig:
             batch_size=(1, None),
             learning_rate=(0, None),
         )
+
+
+@torch.no_grad()
+def act_on_windows(network: StackedNetwork, dataset: TrajectoryDataset, rows: Tensor) -> Tensor:
+    """What a network says (N, A) of the windows that end at rows (N,); each record is encoded once."""
+    records = torch.arange(len(dataset), device=dataset.device).split(_VALIDATION_BATCH)
+    features = torch.cat([network.encode(dataset.observed(piece)) for piece in records])
+    return torch.cat(
+        [network.act(features[dataset.window_rows(piece, network.frames)]) for piece in rows.split(_VALIDATION_BATCH)]
+    )
 
 
 def regress_actions(
@@ -141,7 +151,6 @@ class _Regression:
     ) -> None:
         self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
         self.generator, self.goes_on = generator, goes_on
-        self.observations = joined(dataset.observations)
         self.train, self.held_out = dataset.split_rows(learns, config.train_fraction)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
         self.optimizer = Optimizer([network], config.learning_rate, clip=None)
@@ -182,8 +191,7 @@ class _Regression:
         self.network.load_state_dict(self.best_weights)
 
     def _error(self, rows: Tensor) -> Tensor:
-        stack = self.dataset.stacked(self.observations, rows - self.lag, self.network.frames)
-        return self.network.error(stack, self.actions[rows])
+        return self.network.error(self.dataset.windows(rows - self.lag, self.network.frames), self.actions[rows])
 
     def _validate(self) -> None:
         with torch.no_grad():

@@ -23,8 +23,9 @@ from torch import Tensor
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.discriminator import Discriminator, discrimination_loss, gradient_penalty
 from aime_gym.models.sources import RecordedActions
-from aime_gym.models.world_model import WorldModel, sum_over_sensors
+from aime_gym.models.world_model import WorldModel, over_sensors
 from aime_gym.training.clips import train_on_clips
+from aime_gym.training.filtering import by_pieces, filtered_batches, standardized
 from aime_gym.training.fit import Fit
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Array, Clip, Metrics, Observation, Trajectory, sensors
@@ -33,8 +34,6 @@ from aime_gym.types import Array, Clip, Metrics, Observation, Trajectory, sensor
 SURROGATES = ("viper", "ail", "none")
 #: Weight of the discriminator's gradient penalty (AIME-NoB).
 _PENALTY = 10.0
-#: Trajectories that are filtered side by side.
-_EPISODES_AT_ONCE = 128
 
 #: Rewards (n,) of transitions, on arriving at ``next_obs``.
 OwnReward = Callable[[Observation, Observation], Array]
@@ -168,19 +167,20 @@ class ViperReward(LabelledReward):
         symlog would erase its changes.
         """
         model = self.model
-        targets = model.standardize(dataset.observations)
-        embeddings = model.embed(targets)
-        out = embeddings.new_zeros(len(dataset))
-        for rows, valid in dataset.episodes(_EPISODES_AT_ONCE):
-            noise = embeddings.new_zeros(*rows.shape, model.config.stoch)
-            nothing = RecordedActions(embeddings.new_zeros(*rows.shape, 0))
-            latents = model.rssm(embeddings[rows], nothing, noise)
-            decoded = model.decode(latents.states.feature)
-            scores = {name: -0.5 * ((targets[name][rows] - d.mean) / d.std).square() for name, d in decoded.items()}
-            if model.config.sigma is None:
-                scores = {name: score - decoded[name].std.log() for name, score in scores.items()}
-            value = sum_over_sensors(scores) - latents.posterior.kl(latents.prior).sum(-1)
-            out[rows[valid]] = value[valid]
+        out = next(model.parameters()).new_zeros(len(dataset))
+
+        def nothing(rows: Tensor) -> RecordedActions:
+            return RecordedActions(out.new_zeros(*rows.shape, 0))
+
+        for rows, valid, latents in filtered_batches(model, dataset, nothing):
+            chosen, features = rows[valid], latents.states.feature[valid]
+
+            def kernel(piece: Tensor, chosen: Tensor = chosen, features: Tensor = features) -> Tensor:
+                scores = model.score(features[piece], standardized(model, dataset, chosen[piece]))
+                return over_sensors(scores, "kernel")
+
+            likelihood = by_pieces(model, kernel, torch.arange(len(chosen), device=dataset.device))
+            out[chosen] = likelihood - latents.posterior.kl(latents.prior).sum(-1)[valid]
         return out
 
     def state_dict(self) -> dict[str, Any]:

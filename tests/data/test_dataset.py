@@ -62,7 +62,7 @@ def test_a_share_of_the_clips_starts_where_episodes_start():
 
 def test_stacks_repeat_the_first_record_of_their_trajectory():
     dataset = TrajectoryDataset(numbered([5, 5]), None)
-    stack = dataset.stacked(dataset.observations["observation"], torch.tensor([1, 6, 9]), 3)
+    stack = dataset.windows(torch.tensor([1, 6, 9]), 3)["observation"]
     assert stack[..., 0].tolist() == [[0, 0, 1], [100, 100, 100], [101, 102, 103]]
 
 
@@ -105,7 +105,8 @@ def test_a_split_that_grows(fraction, seed):
 
 
 def test_changes_stay_inside_a_trajectory():
-    changes = TrajectoryDataset(numbered([3, 3]), None).changes()[:, 0]
+    dataset = TrajectoryDataset(numbered([3, 3]), None)
+    changes = dataset.differences(dataset.observations["observation"])[:, 0]
     assert changes.tolist() == [0, 1, 1, 1, 0, 1, 1, 1]
 
 

@@ -14,12 +14,12 @@ from aime_gym.models.pretrained import _digest, imported_world_model, read_world
 from aime_gym.models.world_model import WorldModel
 
 SMALL = WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8, sigma=None)
-SENSORS = {"angles": 3, "height": 1}
+SENSORS = {"angles": (3,), "height": (1,)}
 
 
 def models(sensors=SENSORS, actions=2, *, discrete=False):
     world_model = WorldModel(SMALL, sensors, actions)
-    observation = sum(sensors.values())
+    observation = sum(size for (size,) in sensors.values())
     return world_model, LatentInverseModel(world_model.feature_size, observation, actions, discrete=discrete)
 
 
@@ -33,7 +33,7 @@ def same(one, other):
 
 def test_round_trip(tmp_path):
     written, fresh = models(), models()
-    written[0].fit_standardizers({name: torch.randn(9, size) for name, size in SENSORS.items()})
+    written[0].fit_standardizers({name: torch.randn(9, *shape) for name, shape in SENSORS.items()})
     written[1].variance.fill_(0.5)
     write_world_model(tmp_path / "new" / "walker", *written)
     assert not same(written, fresh)
@@ -50,7 +50,7 @@ def test_any_reader_sees_what_it_is(tmp_path):
         metadata, names = file.metadata(), list(file.keys())
     assert metadata["format"] == "aime_gym world model 1"
     assert WorldModelConfig(**json.loads(metadata["configuration"])) == SMALL
-    assert json.loads(metadata["sensors"]) == SENSORS
+    assert json.loads(metadata["sensors"]) == {"angles": 3, "height": 1}
     assert json.loads(metadata["action_size"]) == 2
     assert "world_model.standardizers.angles.mean" in names
     assert "inverse_model.variance" in names
@@ -97,7 +97,7 @@ def test_every_torn_or_changed_byte_is_noticed(tmp_path):
 def test_another_body_is_refused(tmp_path):
     write_world_model(tmp_path / "walker", *models())
     read = read_world_model(tmp_path / "walker.safetensors")
-    for sensors, actions in (({"angles": 3}, 2), ({"angles": 3, "height": 2}, 2), (SENSORS, 3)):
+    for sensors, actions in (({"angles": (3,)}, 2), ({"angles": (3,), "height": (2,)}, 2), (SENSORS, 3)):
         with pytest.raises(ValueError, match="^world_model: expected the environment's sensors .* got .* 2 actions in"):
             read.restore(*models(sensors, actions))
 

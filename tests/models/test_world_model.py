@@ -10,7 +10,7 @@ from aime_gym.models.sources import PolicyActions, RecordedActions
 from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
 
 T, B, ACTIONS = 6, 3, 2
-SENSORS = {"angles": 3, "height": 1}
+SENSORS = {"angles": (3,), "height": (1,)}
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,8 @@ def double():
 
 def make(preset):
     model = WorldModel(PRESETS[preset], SENSORS, ACTIONS)
-    observations = {name: torch.randn(T, B, size) for name, size in SENSORS.items()}
-    model.fit_standardizers({name: 3 * torch.randn(50, size) + 1 for name, size in SENSORS.items()})
+    observations = {name: torch.randn(T, B, *size) for name, size in SENSORS.items()}
+    model.fit_standardizers({name: 3 * torch.randn(50, *size) + 1 for name, size in SENSORS.items()})
     return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, PRESETS[preset].stoch)
 
 
@@ -132,7 +132,7 @@ def test_the_straight_through_gradient_agrees_with_a_plain_version(preset):
 
 
 def test_one_hot_actions_of_a_pass_follow_the_policy():
-    model = WorldModel(PRESETS["default"], {"observation": 2}, ACTIONS)
+    model = WorldModel(PRESETS["default"], {"observation": (2,)}, ACTIONS)
     policy, count = CategoricalPolicy(model.feature_size, ACTIONS), 20_000
     torch.nn.init.normal_(policy.logits_net[-1].bias)
     noise = torch.randn(1, count, model.config.stoch)
@@ -199,7 +199,7 @@ def test_kl_balance_and_free_nats_keep_the_value():
 
 
 def test_standardisation_tames_dimensions_that_hardly_move():
-    model = WorldModel(PRESETS["default"], {"observation": 2}, ACTIONS)
+    model = WorldModel(PRESETS["default"], {"observation": (2,)}, ACTIONS)
     play = torch.stack([torch.randn(500), 1e-9 * torch.randn(500)], -1)
     model.fit_standardizers({"observation": play})
     seen = model.standardize({"observation": torch.tensor([[0.0, 0.5]])})["observation"]

@@ -135,7 +135,7 @@ def imitation(surrogate="watched", *, play=True, seed=0, encoding=ENCODING, task
     _, recorded, demos = toy.task(task)
     config = replace(CONFIG, **changes)
     torch.manual_seed(seed)
-    model = WorldModel(config.world_model, {"observation": 2}, encoding.size)
+    model = WorldModel(config.world_model, {"observation": (2,)}, encoding.size)
     play_data = TrajectoryDataset(recorded, encoding)
     model.fit_standardizers(play_data.observations)
     inverse = LatentInverseModel(model.feature_size, 2, encoding.size, discrete=encoding.discrete)

@@ -34,7 +34,7 @@ def budget(**changes):
 def viper(config=SMALL, sensors=None, of=None):
     """A reward with first weights, in the units of some play."""
     torch.manual_seed(0)
-    model = WorldModel(config, sensors or {"observation": 2}, 2)
+    model = WorldModel(config, sensors or {"observation": (2,)}, 2)
     model.fit_standardizers(TrajectoryDataset(of or toy.task().play, None).observations)
     return ViperReward(model, CPU)
 
@@ -58,7 +58,7 @@ def test_viper_prefers_the_experts_episodes_to_random_ones():
 
 def test_viper_learns_from_the_agents_units_and_leaves_its_model_alone():
     torch.manual_seed(0)
-    model = WorldModel(SMALL, {"observation": 2}, 2)
+    model = WorldModel(SMALL, {"observation": (2,)}, 2)
     model.fit_standardizers({"observation": 7 + 3 * torch.randn(100, 2)})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     reward = ViperReward(model, CPU)
@@ -116,7 +116,7 @@ def test_viper_sees_no_actions():
 
 def test_viper_of_sensors_and_its_state():
     demos = toy.demonstrations(toy.SensorsPointMass(), 2)
-    one, other = (viper(sensors={"horizontal": 1, "vertical": 1}, of=demos) for _ in range(2))
+    one, other = (viper(sensors={"horizontal": (1,), "vertical": (1,)}, of=demos) for _ in range(2))
     one.fit(TrajectoryDataset(demos, None), fit(), budget(reward_updates=2))
     assert one.labels(demos[0]).shape == (len(demos[0]),)
     assert not np.array_equal(one.labels(demos[0]), other.labels(demos[0]))
