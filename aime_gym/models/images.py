@@ -2,8 +2,8 @@
 
 Three kinds, for one frame of H x W x C with ``depth`` d:
 
-    ha      the papers' (Ha and Schmidhuber 2018): four convolutions of width 4 and stride 2 without padding, to d, 2d, 4d
-            and 8d channels; for 64 x 64 alone
+    ha      the papers' (Ha and Schmidhuber 2018): four convolutions of width 4 and stride 2 without padding, to d, 2d,
+            4d and 8d channels; for 64 x 64 alone
     stages  AIME-v2's of Meta-World: convolutions of width 4 and stride 2 with padding, each followed by instance
             normalisation and SiLU, until the map is less than 8 wide; any size
     patch   the first layer is a linear one on patches of 4 x 4 pixels, the last layer likewise; between them stages as
@@ -16,6 +16,7 @@ Frames stay ``uint8`` until they are here. Floating point ones are taken as what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class ImageEncoder(nn.Module):
         if self.patches is not None:
             widths = widths[1:]
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(before, after, 4, 2, 0 if kind == "ha" else 1))
             if kind == "stages":
                 layers.append(nn.InstanceNorm2d(after, affine=True))
@@ -102,7 +103,7 @@ class ImageDecoder(nn.Module):
             self.patches = None
         else:
             widths = [*plan.widths[::-1], channels] if kind == "stages" else list(plan.widths[::-1])
-            for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            for index, (before, after) in enumerate(pairwise(widths)):
                 small, large = plan.maps[::-1][index], plan.maps[::-1][index + 1]
                 odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
                 layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, output_padding=odd))
@@ -121,7 +122,7 @@ class ImageDecoder(nn.Module):
 
 
 class _Plan:
-    """Sizes of the maps of an encoder, first to last, and their channels; ``maps[0]`` is what the first stage halves."""
+    """Sizes of an encoder's maps, first to last, and their channels; ``maps[0]`` is what the first stage halves."""
 
     def __init__(
         self, height: int, width: int, channels: int, widths: Sequence[int], maps: Sequence[tuple[int, int]]

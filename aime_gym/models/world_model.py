@@ -87,9 +87,7 @@ class FrameDecoder(nn.Module):
     def __init__(self, features: int, shape: SensorShape, config: WorldModelConfig) -> None:
         super().__init__()
         self.shape, self.sigma, self.beta_nll = shape, config.image_sigma, config.beta_nll
-        self.net = ImageDecoder(
-            features, shape, config.image_encoder, config.image_depth, sigmoid=config.image_sigmoid
-        )
+        self.net = ImageDecoder(features, shape, config.image_encoder, config.image_depth, sigmoid=config.image_sigmoid)
 
     def forward(self, features: Tensor) -> Normal:
         mean: Tensor = self.net(features)

@@ -77,9 +77,7 @@ class ActionInference(NamedTuple):
         return loss, evidence
 
 
-def inverse_source(
-    inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset
-) -> RowSource:
+def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset) -> RowSource:
     """The actions that an inverse model believes in, for :func:`~aime_gym.training.filtering.filter_trajectories`.
 
     :raises ValueError: an inverse model that has learnt nothing.

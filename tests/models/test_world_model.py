@@ -4,6 +4,7 @@ from torch.distributions import Gumbel, Independent, Normal, kl_divergence
 
 from aime_gym.models.config import PRESETS
 from aime_gym.models.distributions import OneHotCategorical, TanhNormal
+from aime_gym.models.images import as_floats
 from aime_gym.models.policies import CategoricalPolicy, TanhGaussianPolicy
 from aime_gym.models.rssm import State
 from aime_gym.models.sources import PolicyActions, RecordedActions
@@ -11,6 +12,7 @@ from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
 
 T, B, ACTIONS = 6, 3, 2
 SENSORS = {"angles": (3,), "height": (1,)}
+CAMERA = {"camera": (10, 12, 3)}
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +23,13 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-def make(preset):
-    model = WorldModel(PRESETS[preset], SENSORS, ACTIONS)
-    observations = {name: torch.randn(T, B, *size) for name, size in SENSORS.items()}
-    model.fit_standardizers({name: 3 * torch.randn(50, *size) + 1 for name, size in SENSORS.items()})
+def make(preset, sensors=SENSORS):
+    model = WorldModel(PRESETS[preset], sensors, ACTIONS)
+    observations = {
+        name: torch.randint(256, (T, B, *shape), dtype=torch.uint8) if len(shape) == 3 else torch.randn(T, B, *shape)
+        for name, shape in sensors.items()
+    }
+    model.fit_standardizers({name: 3 * torch.randn(50, *sensors[name]) + 1 for name in model.vectors})
     return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, PRESETS[preset].stoch)
 
 
@@ -34,27 +39,32 @@ def plain_elbo(model, observations, source, noise):
     state = model.rssm.initial_state(B)
     for t in range(T):
         seen = {name: (observations[name][t] - s.mean) / s.std for name, s in model.standardizers.items()}
-        e = model.encoder(torch.cat(list(seen.values()), -1))
+        e = [model.encoder(torch.cat(list(seen.values()), -1))] if seen else []
+        e = torch.cat([*e, *(encoder(observations[name][t]) for name, encoder in model.frame_encoders.items())], -1)
+        seen |= {name: as_floats(observations[name][t], model.sensors[name]) for name in model.frame_encoders}
         h = model.rssm.transition(state, source(t, state))
         prior, posterior = model.rssm.prior(h), model.rssm.posterior(h, model.rssm.prepare(e))
         s = posterior.mean + posterior.std * noise[t]
         state = State(h, s)
         for name, value in seen.items():
             decoded = model.decoders[name](torch.cat([h, s], -1))
-            total = total + Independent(Normal(decoded.mean, decoded.std), 1).log_prob(value)
+            total = total + Independent(Normal(decoded.mean, decoded.std), value.ndim - 1).log_prob(value)
         p, q = Normal(prior.mean, prior.std), Normal(posterior.mean, posterior.std)
         total = total - kl_divergence(q, p).sum(-1)
     return total.mean()
 
 
+@pytest.mark.parametrize("sensors", [SENSORS, CAMERA, SENSORS | CAMERA], ids=["vectors", "image", "both"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_elbo_and_gradient_agree_with_a_plain_version(preset):
-    model, observations, pre_actions, noise = make(preset)
+def test_elbo_and_gradient_agree_with_a_plain_version(preset, sensors):
+    if sensors is not SENSORS and preset in ("aime", "dreamer"):
+        sensors = sensors | {"camera": (64, 64, 3)}  # the papers' network knows no other
+    model, observations, pre_actions, noise = make(preset, sensors)
     pre_actions.requires_grad_()
     evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
     plain = plain_elbo(model, observations, lambda t, _: pre_actions[t], noise)
     torch.testing.assert_close(evidence.elbo, plain)
-    wanted = [pre_actions, *model.rssm.parameters()]
+    wanted = [pre_actions, *model.rssm.parameters(), *model.frame_encoders.parameters(), *model.decoders.parameters()]
     for ours, theirs in zip(
         torch.autograd.grad(evidence.elbo, wanted), torch.autograd.grad(plain, wanted), strict=True
     ):
