@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aime_gym.data.actions import ActionEncoding
+from aime_gym.data.frames import Frames
 from aime_gym.types import Clip, Trajectories, Trajectory, sensors
 
 
@@ -26,8 +28,10 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
-        self.observations: dict[str, Tensor] = {
-            name: self._rows([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names
+        #: Of each sensor, what rows (...) index: a tensor (N, D), or :class:`~aime_gym.data.frames.Frames` of images.
+        self.observations: dict[str, Any] = {
+            name: self._sensor([sensors(trajectory.observations)[name] for trajectory in trajectories])
+            for name in names
         }
         self.pre_actions: Tensor | None = None
         if encoding is not None:
@@ -35,6 +39,10 @@ class TrajectoryDataset:
         counts = torch.tensor([len(trajectory) + 1 for trajectory in trajectories])
         #: Records of each trajectory, and the row of its first one.
         self.counts, self.starts = counts, counts.cumsum(0) - counts
+
+    def _sensor(self, arrays: list[np.ndarray]) -> Tensor | Frames:
+        is_image = arrays[0].dtype == np.uint8 and arrays[0].ndim == 4
+        return Frames(arrays, self.device) if is_image else self._rows(arrays)
 
     def _rows(self, arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
