@@ -33,7 +33,8 @@ def load_trajectories(
     - observations alone: an array ``(E, T + 1, ...)`` of ``E`` episodes, or a list of ``E`` arrays ``(T + 1, ...)``;
     - a dict of such: ``{"observations": ..., "actions": (E, T, ...), "rewards": (E, T), "terminated": (E,),
       "truncated": (E,)}``, all but the first optional; ``observations`` may be a dict of sensors;
-    - a Minari dataset: the object, its id, or the path of its folder;
+    - a Minari dataset: the object, its id, or the path of its folder. Images that
+      :func:`~aime_gym.data.save_minari` wrote stay on disk: their arrays are read-only views of the mapped file;
     - the path of an AIME folder (one ``.npz`` or ``.hdf5`` file per trajectory), or of one such file;
     - trajectories of the ``imitation`` library;
     - ``"classic/CartPole-v1"``, ``"classic/Acrobot-v1"`` or ``"classic/MountainCar-v0"``: 20 demonstrations of an
