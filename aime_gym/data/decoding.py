@@ -149,11 +149,11 @@ def _complaint(text: str) -> str | None:
 
 
 def _times(seconds: Sequence[str], text: str) -> Array | None:
-    """(N + 1,); the last frame is shown for as long as the others on average."""
+    """(N + 1,); the last frame is shown for as long as most of the others."""
     if not any("N" in second for second in seconds) and len(seconds) > 1:  # NOPTS: a container without times
         times = np.array([float(second) for second in seconds])
         if (np.diff(times) > 0).all():
-            return np.append(times, times[-1] + (times[-1] - times[0]) / (len(times) - 1))
+            return np.append(times, times[-1] + np.median(np.diff(times)))
     rate = re.search(r"frame_rate: (\d+)/(\d+)", text)
     if rate is None or not int(rate[1]) or not int(rate[2]):
         return None

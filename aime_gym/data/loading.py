@@ -151,8 +151,8 @@ def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument
         files = aime_files(path)
         if not files:
             raise FileNotFoundError(
-                f"{argument}: expected a Minari dataset, {' or '.join(SUFFIXES)} files, videos or frames, found none "
-                f"in {path}"
+                f"{argument}: expected a Minari dataset or files ({', '.join(SUFFIXES)}, videos, numbered frames), "
+                f"found none in {path}"
             )
         return [read_aime_file(file, actions=actions, sensors=wanted) for file in files]
     if path.exists():

@@ -103,6 +103,8 @@ def read_videos(
     argument: str,
 ) -> list[Trajectory]:
     """Read one trajectory of images for each video; see :func:`~aime_gym.data.load_trajectories`."""
+    if not paths:
+        return []
     trajectories, others = [], []
     with progress_bar("videos", len(paths), enabled=progress) as advance:
         for path in paths:
@@ -178,9 +180,11 @@ def _decisions(video: Video, rate: float | None) -> Array | None:
     # Of a gif, each delay may be rounded the same way: then all of them are off.
     if (abs(delays - period) < video.rounding - 1e-9).all():
         return None
-    early = min(max(video.rounding, 1e-6), float(np.median(delays)) / 4)
-    decisions = np.arange(math.ceil((video.times[-1] - early) * rate)) * period
-    return np.searchsorted(video.times[:-1], decisions + early, side="right") - 1
+    # A frame that is due at a decision may be stored a little late, and the end too.
+    rounding = max(video.rounding, 1e-6)
+    count = math.ceil((video.times[-1] - min(rounding, period / 4) - 1e-9) * rate)
+    due = np.arange(count) * period + min(rounding / 2, float(np.median(delays)) / 4) + 1e-9
+    return np.searchsorted(video.times[:-1], due, side="right") - 1
 
 
 def _rate_in_words(video: Video) -> str:
