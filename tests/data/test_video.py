@@ -235,7 +235,7 @@ def test_the_stated_rate_comes_first(tmp_path):
     assert taken(path, 40) == list(range(8))
     for damage in ("{", "[]", '{"frame_rate": "fast"}', '{"frame_rate": 0, "videos": []}'):
         description.write_text(damage)
-        with pytest.raises(ValueError, match=r"videos\.json: expected what save_videos writes"):
+        with pytest.raises(ValueError, match=r"videos\.json: expected a description as save_videos writes it"):
             load_trajectories(path)
 
 
