@@ -140,8 +140,9 @@ def _ffmpeg(path: Path, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
 def _complaint(text: str) -> str | None:
     """What ffmpeg has to say of a damaged file; some of it ends with status 0."""
     found = re.search(
-        r"^(?!.*showinfo)(?:\[[^\]]*\] )?(.*(?:prematurely|partial file|orrupt|not found|rror opening|rror while|"
-        r"nvalid (?:data|NAL|argument)|matches no streams).*)$",
+        # What follows no bracket may be the file's name, or its title.
+        r"^\[(?!Parsed_showinfo)[^\]]* @ 0x[0-9a-f]+\] (.*(?:prematurely|partial file|orrupt|not found|rror opening|"
+        r"rror while|nvalid (?:data|NAL|argument)|matches no streams).*)$",
         text,
         re.MULTILINE,
     )

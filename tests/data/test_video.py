@@ -409,6 +409,11 @@ def test_a_pattern_skips_the_description(tmp_path):
     assert lengths(str(folder / "*")) == [11, 11]
 
 
+def test_a_name_that_sounds_like_an_error(tmp_path):
+    name = "corrupt partial file, not found.mp4"
+    assert lengths(encode(tmp_path / name, frames(), 20, "libx264", "yuv420p", ["-metadata", f"title={name}"])) == [11]
+
+
 def test_capital_suffixes(tmp_path):
     save_video(tmp_path / "a.gif", counting(5), 20).rename(tmp_path / "A.GIF")
     assert lengths(tmp_path) == [4]
