@@ -9,7 +9,7 @@ from typing import Any
 
 from aime_gym.agents.registry import load_agent
 from aime_gym.data import load_trajectories
-from aime_gym.data.video import check_video_path
+from aime_gym.data.captions import check_video_path
 from aime_gym.training.diagnosis_report import Diagnosis
 from aime_gym.types import Trajectory
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from aime_gym.data.video import BLOCK, captioned, write_video
+from aime_gym.data.captions import BLOCK, captioned, write_video
 from aime_gym.experiments.evaluation import Policy, as_predictor
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
-from aime_gym.data.video import captioned, check_video_path, write_video
+from aime_gym.data.captions import captioned, check_video_path, write_video
 from aime_gym.models.rssm import RSSM, Latents, State
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.filtering import RowSource, by_pieces, filtered_batches

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from aime_gym.agents import AIMEAgent, BCAgent
 from aime_gym.cli import main
 from aime_gym.data import TrajectoryDataset, save_minari
-from aime_gym.data.video import LINE
+from aime_gym.data.captions import LINE
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.testing import toy
 from aime_gym.training.action_inference import inverse_source, policy_source
