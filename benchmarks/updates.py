@@ -277,7 +277,7 @@ def peak_memory() -> int | None:
 def table(lines: list[dict[str, Any]]) -> str:
     """The figures as a table; the last column is how many times as long the authors' update of that size takes."""
     rows = [
-        "| code | model | frames | clips | ms (least, greatest) | draw, loss, step | processor ms | peak MiB | authors' |",
+        "| code | model | side | clips | ms (least, greatest) | draw, loss, step | CPU ms | peak MiB | authors' |",
         "| --- " * 9 + "|",
     ]
     for line in lines:
