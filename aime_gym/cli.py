@@ -1,4 +1,4 @@
-"""The command line: ``aime-gym collect | train | diagnose | evaluate | compare | benchmark | report``."""
+"""The command line: ``aime-gym collect | train | diagnose | beliefs | evaluate | compare | benchmark | report``."""
 
 from __future__ import annotations
 
@@ -87,6 +87,19 @@ examples:
   aime-gym diagnose reach.zip --demos data/reach-demos --play data/reach-fresh-play --out runs/reach-diagnosis
 """
 
+_BELIEFS_HELP = """\
+Write a video of what a trained agent believes that demonstrations show, for agents that see images. Side by side: the
+demonstration; its reconstruction by the world model under the actions that the agent infers; and the prediction, which
+sees a few records of it and from then on these actions only. What the first lacks of the demonstration the world model
+cannot represent; what the second lacks of the first it cannot foresee.
+"""
+
+_BELIEFS_EXAMPLES = """\
+examples:
+  aime-gym beliefs walker.zip --demos data/walker-demos --out walker.mp4
+  aime-gym beliefs walker.zip --demos data/walker-demos --episodes 1 --horizon 50 --context 10 --out walker.gif
+"""
+
 _BENCHMARK_HELP = """\
 Train and evaluate all agents of a suite on all of its tasks, with all of its seeds and numbers of demonstrations, in
 processes of one thread each. What cells of a task share (play, demonstrations, the expert) is made once.
@@ -132,6 +145,7 @@ _OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint", "suite": "SUITE", 
     for name in (
         "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
         "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out", "workers", "against", "video",
+        "context", "horizon", "fps",
     )
 }  # fmt: skip
 
@@ -292,6 +306,15 @@ def _diagnose(options: argparse.Namespace) -> int:
     files = write_diagnosis(report, options.out)
     _wide(Console()).print(report.table())
     print(f"wrote {', '.join(map(str, files))}")
+    return 0
+
+
+def _beliefs(options: argparse.Namespace) -> int:
+    with _BadInputEnds("beliefs"):
+        from aime_gym.experiments.diagnosing import render_beliefs_of_file
+
+        view = {name: getattr(options, name) for name in ("context", "horizon", "episodes", "fps")}
+        print(f"wrote {render_beliefs_of_file(options.agent, options.demos, options.out, **view)}")
     return 0
 
 
@@ -522,6 +545,23 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--play", required=True, metavar="PATH|ID", help="a dataset with actions, recorded anew")
     diagnose.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for all that is written")
     diagnose.set_defaults(verb=_diagnose)
+
+    beliefs = verbs.add_parser(
+        "beliefs",
+        help="show what a trained agent sees in demonstrations, and what it foresees",
+        description=_BELIEFS_HELP,
+        epilog=_BELIEFS_EXAMPLES,
+    )
+    beliefs.add_argument("agent", type=Path, metavar="FILE", help="an agent's file, as train and compare write it")
+    beliefs.add_argument("--demos", required=True, metavar="PATH|ID", help="a dataset of what is to be imitated")
+    beliefs.add_argument(
+        "--context", type=int, default=5, metavar="N", help="records that the prediction sees (default: %(default)s)"
+    )
+    beliefs.add_argument("--horizon", type=int, metavar="N", help="records of each demonstration (default: all)")
+    beliefs.add_argument("--episodes", type=int, default=3, metavar="N", help="demonstrations (default: %(default)s)")
+    beliefs.add_argument("--fps", type=float, default=10, metavar="N", help="records a second (default: %(default)s)")
+    beliefs.add_argument("--out", type=Path, required=True, metavar="FILE", help="the video, an .mp4 or .gif")
+    beliefs.set_defaults(verb=_beliefs)
 
     benchmark = verbs.add_parser(
         "benchmark",

@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -39,11 +40,12 @@ from aime_gym.models.policies import LatentPolicy, latent_policy
 from aime_gym.models.pretrained import imported_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.action_inference import ActionInference, inverse_source, policy_source, require_fitted
+from aime_gym.training.beliefs import write_beliefs
 from aime_gym.training.clips import train_on_clips
 from aime_gym.training.diagnosis import diagnose
 from aime_gym.training.diagnosis_report import Diagnosis
 from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
-from aime_gym.training.filtering import filter_trajectories
+from aime_gym.training.filtering import RowSource, filter_trajectories
 from aime_gym.training.fit import Fit
 from aime_gym.training.interaction import episode_metrics
 from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
@@ -245,13 +247,56 @@ class AIMEAgent(ImitationAgent):
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """By the policy once it has imitated, by the inverse model before."""
-        source = (
-            policy_source(self.policy, self.encoding.size)
-            if self.imitated
-            else inverse_source(self.inverse_model, self.world_model, demos)
+        return filter_trajectories(self.world_model, demos, self._inferring(demos)).pre_actions
+
+    def _inferring(self, demos: TrajectoryDataset) -> RowSource:
+        """The policy once it has imitated, the inverse model before."""
+        if self.imitated:
+            return policy_source(self.policy, self.encoding.size)
+        return inverse_source(self.inverse_model, self.world_model, demos)
+
+    def render_beliefs(
+        self,
+        demos: Any = None,
+        path: str | PathLike[str] = "beliefs.mp4",
+        *,
+        context: int = 5,
+        horizon: int | None = None,
+        episodes: int = 3,
+        fps: float = 10,
+    ) -> Path:
+        """Write a video of what the agent believes that demonstrations show, if they have images.
+
+        Side by side: the demonstration, the world model's reconstruction under the inferred actions, and its prediction
+        from a few records and these actions. Before ``imitate`` the actions are those of the inverse model, afterwards
+        those of the policy. Several images of an observation stand on top of each other; of stacked frames the last
+        three channels are shown. Changes nothing in the agent.
+
+        :param demos: the constructor's unless given.
+        :param path: ends in ``.mp4`` or ``.gif``.
+        :param context: records of each demonstration after which the prediction sees no more of it.
+        :param horizon: records of each demonstration to show; ``None`` for all.
+        :param episodes: demonstrations to show, the first ones.
+        :param fps: records a second.
+        :return: the path.
+        :raises ValueError: an agent without a world model, observations without an image, data that is missing or does
+            not fit the environment, or an argument out of range.
+        """
+        if not self.pretrained:
+            raise ValueError("render_beliefs: AIMEAgent has no world model yet; call pretrain first")
+        checked = self._trajectories(demos, self.demonstrations, "demos", need_actions=False)
+        written = Path(path)
+        write_beliefs(
+            written,
+            self.world_model,
+            checked,
+            self._inferring,
+            context=context,
+            horizon=horizon,
+            episodes=episodes,
+            fps=fps,
         )
-        return filter_trajectories(self.world_model, demos, source).pre_actions
+        return written
 
     def diagnose(self, demos: Any = None, play: Any = None) -> Diagnosis:
         """What stands between the agent and the demonstrations: too little play, too few demonstrations, or nothing.

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import imageio.v2 as imageio
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from aime_gym.data.captions import BLOCK, captioned, write_video
 from aime_gym.experiments.evaluation import Policy, as_predictor
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array
 
-#: Pixels: height of a picture, and of the line of text above it. Video codecs want multiples of 16.
-SIZE, LINE = 320, 48
+#: Pixels: height of a picture.
+SIZE = 320
 #: Frames per second at most, and how long the end of an episode stays.
 _RATE, _HOLD_SECONDS = 30, 0.7
 
@@ -46,13 +46,7 @@ def record_video(path: Path, halves: Sequence[Half], *, episodes: int, seed: int
     with ExitStack() as stack:
         envs = [stack.enter_context(_render_env(half.task)) for half in halves]
         rate = min(_RATE, max(1, round(envs[0].metadata.get("render_fps") or _RATE)))
-        writer: Any = None
-        for frame in _frames(halves, envs, episodes, seed, hold=round(_HOLD_SECONDS * rate)):
-            if writer is None:  # only now it is known that there are pictures
-                writer = stack.enter_context(
-                    imageio.get_writer(path, fps=rate, codec="libx264", quality=8, macro_block_size=16)
-                )
-            writer.append_data(frame)
+        write_video(path, _frames(halves, envs, episodes, seed, hold=round(_HOLD_SECONDS * rate)), rate)
 
 
 def _render_env(task: TaskConfig) -> gym.Env:
@@ -102,13 +96,10 @@ def _side_by_side(halves: Sequence[Half], moments: Sequence[_Moment], episode: i
 
 def _with_caption(moment: _Moment, label: str, episode: int) -> Array:
     picture = Image.fromarray(moment.picture)
-    width = max(16, round(picture.width * SIZE / picture.height / 16) * 16)
-    whole = Image.new("RGB", (width, SIZE + LINE), "#16181d")
-    whole.paste(picture.resize((width, SIZE)), (0, LINE))
-    draw = ImageDraw.Draw(whole)
-    draw.text((10, 4), label, fill="white", font=ImageFont.load_default(size=18))
-    state = f"episode {episode + 1}   return {moment.episode_return:.1f}"
-    draw.text((10, 26), state, fill="#b8bcc6", font=ImageFont.load_default(size=14))
-    if moment.success:
-        draw.text((width - 10, 6), "success", fill="#4fd07f", font=ImageFont.load_default(size=16), anchor="ra")
-    return np.asarray(whole)
+    width = max(BLOCK, round(picture.width * SIZE / picture.height / BLOCK) * BLOCK)
+    return captioned(
+        picture.resize((width, SIZE)),
+        label,
+        f"episode {episode + 1}   return {moment.episode_return:.1f}",
+        mark="success" if moment.success else None,
+    )

@@ -4,9 +4,10 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from aime_gym.data.captions import LINE
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.task import TaskConfig
-from aime_gym.experiments.video import LINE, SIZE, Half, record_video
+from aime_gym.experiments.video import SIZE, Half, record_video
 
 REACH = TaskConfig("reach-v3", max_episode_steps=12)
 
