@@ -22,7 +22,6 @@ def frames(name, steps=2, **options):
 def test_fast_frames_are_others_of_the_same_scene(name):
     default, fast = (list(frames(name, quality=quality)) for quality in ("default", "fast"))
     assert not np.array_equal(default, fast)
-    # Apart by shadows and edges; two steps of one quality from another seed differ by more than that would explain.
     assert np.abs(np.subtract(default, fast, dtype=float)).mean() < 30
     np.testing.assert_array_equal(fast, list(frames(name, quality="fast")))
 
