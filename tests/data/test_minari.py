@@ -355,9 +355,7 @@ def test_rendering_is_remembered(tmp_path):
     folder = save_minari(tmp_path / "spaces", recorded, spaces_only)
     assert load_trajectories(folder)[0].rendering == "fast"
     both = [recorded[0], replace(recorded[0], rendering="default")]
-    with pytest.raises(
-        ValueError, match=r"one quality, got 'default' in trajectories\[1\], 'fast' in"
-    ):
+    with pytest.raises(ValueError, match=r"one quality, got 'default' in trajectories\[1\], 'fast' in"):
         save_minari(tmp_path / "both", both, spaces_only)
     folder = save_minari(tmp_path / "unknown", [recorded[0], replace(recorded[0], rendering=None)], spaces_only)
     assert load_trajectories(folder)[0].rendering is None
