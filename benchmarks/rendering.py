@@ -3,7 +3,8 @@
 Small frames (64 x 64), action repeat 2: one environment, two in one process, two in processes of their own; the figures
 of two environments count the frames of both. The ways to render take turns in short spans, so that what else the
 machine does disturbs all of them alike: believe the ratios before the rates. "simulator" is dm_control through Shimmy,
-or Meta-World, as their own packages make them. One line of JSON for each task is appended to ``--out``.
+or Meta-World, as their own packages make them. One line of JSON for each row of the table is
+appended to ``--out``.
 
     python benchmarks/rendering.py
     python benchmarks/rendering.py reach-v3 --rounds 10
@@ -17,16 +18,16 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import AddRenderObservation, RepeatAction
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from aime_gym import make_env
 from aime_gym.experiments.provenance import describe_machine, package_versions
@@ -34,11 +35,8 @@ from aime_gym.wrappers.rendering import require_gl
 
 SIZE, REPEAT = 64, 2
 WAYS = ("simulator", "default", "fast")
-LAYOUTS: dict[str, Callable[[Any], VecEnv]] = {
-    "1 environment": lambda make: DummyVecEnv([make]),
-    "2 in one process": lambda make: DummyVecEnv([make] * 2),
-    "2 processes": lambda make: SubprocVecEnv([make] * 2, start_method="spawn"),
-}
+#: Processes, and environments in each of them.
+LAYOUTS = {"1 environment": (1, 1), "2 in one process": (1, 2), "2 processes": (2, 1)}
 
 
 def make(task: str, way: str) -> gym.Env:
@@ -71,10 +69,10 @@ class Contiguous(gym.ObservationWrapper):
 _env: VecEnv
 
 
-def begin(task: str, way: str, layout: str) -> None:
+def begin(task: str, way: str, copies: int) -> None:
     """Make the environments of this process."""
     global _env
-    _env = LAYOUTS[layout](functools.partial(make, task, way))
+    _env = DummyVecEnv([functools.partial(make, task, way)] * copies)
     _env.reset()
 
 
@@ -94,21 +92,31 @@ def end() -> None:
 
 
 def measure(task: str, layout: str, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Frames per second of every way in every round. Each way has a process: simulators draw where another one drew."""
+    """Frames per second of every way in every round. Each way has processes of its own: simulators draw where another
+    one drew.
+    """
+    processes, copies = LAYOUTS[layout]
     with ExitStack() as stack:
         pools = {
-            way: stack.enter_context(
-                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin, (task, way, layout))
-            )
+            way: [
+                stack.enter_context(
+                    ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin, (task, way, copies))
+                )
+                for _ in range(processes)
+            ]
             for way in WAYS
         }
-        for pool in pools.values():
-            pool.submit(frames_per_second, seconds / 4).result()
+
+        def rate(way: str, span: float) -> float:
+            return sum(future.result() for future in [pool.submit(frames_per_second, span) for pool in pools[way]])
+
+        for way in WAYS:
+            rate(way, seconds / 4)
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(rounds):
-            for way, pool in pools.items():
-                rates[way].append(pool.submit(frames_per_second, seconds).result())
-        for pool in pools.values():
+            for way in WAYS:
+                rates[way].append(rate(way, seconds))
+        for pool in chain(*pools.values()):
             pool.submit(end).result()
     return rates
 
@@ -125,27 +133,19 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     print("| task | | simulator | default | fast | fast / simulator | fast / default |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for task in options.tasks:
-        results = {}
+    for task, layout in product(options.tasks, LAYOUTS):
         load = os.getloadavg()[0]
-        for layout in LAYOUTS:
-            results[layout] = measure(task, layout, options.rounds, options.seconds)
-            middle = {way: float(np.median(rates)) for way, rates in results[layout].items()}
-            # The ratio of each round, whose spans lie beside each other, and then the median.
-            over = {
-                way: float(np.median(np.divide(results[layout]["fast"], results[layout][way])))
-                for way in ("simulator", "default")
-            }
-            rates = " | ".join(f"{middle[way]:.0f}" for way in WAYS)
-            print(f"| {task} | {layout} | {rates} | {over['simulator']:.1f} | {over['default']:.1f} |", flush=True)
+        rates = measure(task, layout, options.rounds, options.seconds)
+        # The ratio of each round, whose spans lie beside each other, and then the median.
+        ratios = [float(np.median(np.divide(rates["fast"], rates[way]))) for way in ("simulator", "default")]
+        cells = [f"{np.median(rates[way]):.0f}" for way in WAYS] + [f"{ratio:.1f}" for ratio in ratios]
+        print(f"| {task} | {layout} | {' | '.join(cells)} |", flush=True)
         line = {
             "task": task,
+            "layout": layout,
             "size": SIZE,
             "action_repeat": REPEAT,
-            "frames_per_second": {
-                layout: {way: [round(rate, 1) for rate in rates] for way, rates in ways.items()}
-                for layout, ways in results.items()
-            },
+            "frames_per_second": {way: [round(rate, 1) for rate in found] for way, found in rates.items()},
             "gl": os.environ.get("MUJOCO_GL"),
             "load_before": round(load, 1),
             "versions": package_versions(),
