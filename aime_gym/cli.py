@@ -34,8 +34,9 @@ the same job for ...
     aime-gym compare Reacher-v5 --expert sac:20000
     aime-gym compare Reacher-v5 --expert sac:runs/Reacher-v5/expert.zip
 
-  another modality (position leaves the velocities out), action repeat or time limit
+  another modality (position leaves the velocities out; pixels are rendered), action repeat or time limit
     aime-gym compare reach-v3 --modality state --action-repeat 1 --max-episode-steps 500
+    aime-gym compare reach-v3 --modality pixels --quality fast
     aime-gym compare CartPole-v1 --positions 0,2 --agents bco bc --expert ppo:20000
 
   another dataset: a folder of `aime-gym collect`, a Minari dataset by id or path, a folder of .npz or .hdf5 files
@@ -143,9 +144,9 @@ _EXPERT_HELP = (
 _OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint", "suite": "SUITE", "results": "RESULTS"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
-        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out", "workers", "against", "video",
-        "context", "horizon", "fps",
+        "modality", "action_repeat", "max_episode_steps", "image_size", "quality", "agents", "play", "play_episodes",
+        "demos", "demo_count", "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out",
+        "workers", "against", "video", "context", "horizon", "fps",
     )
 }  # fmt: skip
 
@@ -408,6 +409,8 @@ def _task(options: argparse.Namespace) -> TaskConfig:
         options.action_repeat,
         options.max_episode_steps,
         tuple(map(int, positions)) if all(position.isdigit() for position in positions) else positions,
+        options.image_size,
+        options.quality,
     )
 
 
@@ -599,7 +602,9 @@ def _add_env(parser: argparse.ArgumentParser) -> None:
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the task")
-    group.add_argument("--modality", default="position", help="state, or position (the default): no velocities")
+    group.add_argument(
+        "--modality", default="position", help="state, position (the default; no velocities) or pixels: rendered frames"
+    )
     group.add_argument(
         "--positions",
         metavar="A,B,...",
@@ -610,6 +615,13 @@ def _add_task_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-episode-steps", type=int, metavar="N", help="episode length in simulator steps (default: the task's own)"
+    )
+    group.add_argument("--image-size", type=int, metavar="N", help="side of the frames of pixels (default: 64)")
+    group.add_argument(
+        "--quality",
+        default="default",
+        help="of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections and "
+        "multisampling (MuJoCo). Data must be rendered as the task is",
     )
 
 

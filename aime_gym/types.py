@@ -44,6 +44,8 @@ class Trajectory:
     :param rewards: ``(T,)``; ``rewards[t]`` is received on arriving at observation ``t + 1``. ``None`` when unknown.
     :param terminated: the last observation is a terminal state of the task.
     :param truncated: the episode was cut at the last observation, by a time limit for example.
+    :param rendering: the quality in which its images were drawn, as :func:`aime_gym.make_env` has it; ``None`` when
+        unknown, or without images.
     :raises ValueError: lengths that do not fit together, or fewer than two observations.
     """
 
@@ -52,6 +54,7 @@ class Trajectory:
     rewards: Array | None = None
     terminated: bool = False
     truncated: bool = False
+    rendering: str | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in sensors(self.observations).items()}

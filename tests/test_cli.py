@@ -49,6 +49,12 @@ def test_every_verb_has_help(verb, capsys):
         ("compare reech-v3", "ENV_ID: expected 'walker-walk' (dm_control), 'reach-v3' (Meta-World)"),
         ("compare reech-v3", "the nearest names are 'reach-v3'"),
         ("compare --modality stat", "--modality: expected one of"),
+        ("compare --quality fast", "--quality: expected with modality='pixels' only"),
+        ("compare --image-size 32", "--image-size: expected with modality='pixels' only"),
+        (
+            "collect CartPole-v1 --modality pixels --quality fast --out x",
+            "--quality: expected 'default' for CartPole-v1",
+        ),
         ("compare --modality pixels", "modality='state' or 'position'"),
         ("compare --action-repeat 0", "--action-repeat: expected an integer of at least 1, got 0"),
         ("compare --action-repeat two", "argument --action-repeat: invalid int value: 'two'"),

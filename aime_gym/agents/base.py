@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.environments import check_copies_agree, record_play, shown_frames
+from aime_gym.agents.environments import check_copies_agree, record_play, rendering_of_copies, shown_frames
 from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
 from aime_gym.agents.phases import run_phase
 from aime_gym.archive import Source, write_archive
@@ -161,6 +161,14 @@ class ImitationAgent(BaseAlgorithm):
     def has_online_phase(self) -> bool:
         """Whether ``learn`` takes environment steps."""
         return self.imitates_online or self.improves_online
+
+    @property
+    def rendering(self) -> str | None:
+        """The quality in which the environment draws images; ``None`` when unknown, or when it shows none.
+
+        :raises ValueError: copies of several qualities.
+        """
+        return None if self.env is None else rendering_of_copies(self.env)
 
     @property
     def lacks_play(self) -> bool:
@@ -479,6 +487,7 @@ class ImitationAgent(BaseAlgorithm):
             observation_space=self.observation_space,
             action_space=self.action_space,
             need_actions=need_actions,
+            rendering=self.rendering,
         )
 
     def _load(self, source: Any, argument: str, *, actions: bool, progress: bool = False) -> list[Trajectory]:

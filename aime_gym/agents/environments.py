@@ -11,10 +11,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from aime_gym.data import collect, frame_rate, frame_shape
 from aime_gym.types import Trajectory
+from aime_gym.wrappers.quality import holds_images, known_quality
 
 
 def check_copies_agree(env: VecEnv) -> None:
-    """Make sure that all copies of an environment have the same spaces.
+    """Make sure that all copies of an environment have the same spaces, and draw images alike.
 
     :raises ValueError: the first copy that has others.
     """
@@ -26,6 +27,25 @@ def check_copies_agree(env: VecEnv) -> None:
                     f"env: expected copies that agree on {name}, {first} as the first one has it, got {space} in copy "
                     f"{index}"
                 )
+    rendering_of_copies(env)
+
+
+def rendering_of_copies(env: VecEnv) -> str | None:
+    """The quality in which the images of all copies of an environment are drawn, as of one by ``rendering_of``.
+
+    :raises ValueError: copies of several qualities.
+    """
+    # A worker of SubprocVecEnv dies of an attribute that it does not have.
+    if not holds_images(env.observation_space) or not env.has_attr("rendering"):
+        return None
+    first, *others = map(known_quality, env.get_attr("rendering"))
+    for index, quality in enumerate(others, start=1):
+        if quality != first:
+            raise ValueError(
+                f"env: expected copies that agree on quality, {first!r} as the first one has it, got {quality!r} in "
+                f"copy {index}"
+            )
+    return first
 
 
 def shown_frames(env: VecEnv | None, space: spaces.Space) -> dict[str, Any]:

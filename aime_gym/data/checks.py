@@ -20,6 +20,7 @@ def check_trajectories(
     observation_space: spaces.Space,
     action_space: spaces.Space,
     need_actions: bool,
+    rendering: str | None = None,
 ) -> list[Trajectory]:
     """Check trajectories against the spaces of an environment, and return them in its dtypes.
 
@@ -29,8 +30,11 @@ def check_trajectories(
     :param argument: what the user calls this data (``"play"``, ``"demos"``): errors start with it.
     :param observation_space: Box, or Dict of Boxes, as the trajectories should have it: images as the user sees them.
     :param need_actions: ``False`` drops the actions before anything looks at them; the result has none.
+    :param rendering: the quality in which the environment draws its images (see :class:`Trajectory`); ``None`` when
+        unknown, or without images. Images of another quality would be told from the environment's by that alone.
     :raises ValueError: nothing there; another shape, kind of dtype or set of sensors than the space; NaN or infinity;
-        actions that are missing, of another shape, or outside the space. The message names the argument, the
+        actions that are missing, of another shape, or outside the space; images that are known to be drawn otherwise
+        than the environment's. The message names the argument, the
         trajectory, what was expected and what came.
     """
     return list(
@@ -40,6 +44,7 @@ def check_trajectories(
             observation_space=observation_space,
             action_space=action_space,
             need_actions=need_actions,
+            rendering=rendering,
         )
     )
 
@@ -51,6 +56,7 @@ def iterate_checked(
     observation_space: spaces.Space,
     action_space: spaces.Space,
     need_actions: bool,
+    rendering: str | None = None,
 ) -> Iterator[Trajectory]:
     """What :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
     if not isinstance(trajectories, Sequence):
@@ -61,12 +67,18 @@ def iterate_checked(
         where = f"{argument}[{index}]"
         if not isinstance(trajectory, Trajectory):
             raise ValueError(f"{where}: expected a Trajectory, got {type(trajectory).__name__}")
+        if None not in (rendering, trajectory.rendering) and trajectory.rendering != rendering:
+            raise ValueError(
+                f"{where}.rendering: expected images drawn as the environment's are, with quality={rendering!r}, got "
+                f"quality={trajectory.rendering!r}; make the environment with that, or record the data anew"
+            )
         yield Trajectory(
             observations=_checked_observations(trajectory.observations, observation_space, where),
             actions=_checked_actions(trajectory.actions, action_space, where) if need_actions else None,
             rewards=None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, where),
             terminated=trajectory.terminated,
             truncated=trajectory.truncated,
+            rendering=trajectory.rendering,
         )
 
 

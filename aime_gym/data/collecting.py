@@ -16,6 +16,7 @@ from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExp
 from aime_gym.data.recording import EpisodeRecorder
 from aime_gym.progress import progress_bar
 from aime_gym.types import Observation, Predictor, Trajectory
+from aime_gym.wrappers import rendering_of
 
 #: What can choose the actions: a callable, a model as SB3's, or the name of a policy made for the environment.
 Policy: TypeAlias = Callable[[Observation], Any] | Predictor | str
@@ -83,7 +84,7 @@ def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajector
         action = _legal_action(act(observation, not len(episode)), env.action_space)
         observation, reward, terminated, truncated, _ = env.step(_in_dtype_of(env.action_space, action))
         episode.add(action, reward, observation)
-    return episode.trajectory(terminated=bool(terminated), truncated=bool(truncated))
+    return episode.trajectory(terminated=bool(terminated), truncated=bool(truncated), rendering=rendering_of(env))
 
 
 def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -255,4 +256,4 @@ def _with_sensors(trajectory: Trajectory, names: str | Sequence[str], flatten: b
                     "pass flatten=False to keep the sensors apart"
                 )
         observations = np.concatenate([stored[name].reshape(len(stored[name]), -1) for name in wanted], axis=1)
-    return Trajectory(observations, trajectory.actions, trajectory.rewards, trajectory.terminated, trajectory.truncated)
+    return replace(trajectory, observations=observations)

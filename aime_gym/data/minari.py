@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from minari.storage import get_dataset_path
 
 from aime_gym.data.checks import iterate_checked
 from aime_gym.types import Array, Observation, Trajectory, sensors
+from aime_gym.wrappers import rendering_of
+from aime_gym.wrappers.quality import known_quality
 
 #: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
 _METADATA_KEY = "aime_gym"
@@ -66,13 +68,14 @@ def save_minari(
     :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
     :raises FileExistsError: the target exists.
     :raises ValueError: a target that looks like an id, but is none to Minari; trajectories that do not fit the spaces,
-        or some with actions and some without.
+        some with actions and some without, or images of several qualities.
     """
     refuse_malformed_id(target, "target")
     if isinstance(env, gym.Env):
         observation_space, action_space, spec = env.observation_space, env.action_space, env.spec
+        rendering = rendering_of(env)
     else:
-        (observation_space, action_space), spec = env, None
+        (observation_space, action_space), spec, rendering = env, None, None
     if actions is None:
         actions = any(trajectory.actions is not None for trajectory in trajectories)
     check = functools.partial(
@@ -81,13 +84,16 @@ def save_minari(
         observation_space=observation_space,
         action_space=action_space,
         need_actions=actions,
+        rendering=rendering,
     )
-    with_rewards = True
-    for trajectory in check(trajectories):  # all of them, before anything is written
+    with_rewards, renderings = True, dict[str | None, int]()
+    for index, trajectory in enumerate(check(trajectories)):  # all of them, before anything is written
         slashed = [name for name in sensors(trajectory.observations) if "/" in name]
         if slashed:  # HDF5 would take them for groups, which Minari does not find again
             raise ValueError(f"trajectories: expected sensor names without '/', got {slashed}")
         with_rewards = with_rewards and trajectory.rewards is not None
+        renderings.setdefault(trajectory.rendering, index)
+    rendering = rendering or _common_rendering(renderings)
 
     folder, dataset_id = _place(target)
     if folder.exists():
@@ -109,10 +115,11 @@ def save_minari(
                 "dataset_id": dataset_id,
                 "minari_version": minari.__version__,
                 _METADATA_KEY: {
-                    **_described(spec),
+                    **described_env(spec),
                     **(metadata or {}),
                     "actions": actions,
                     "rewards": with_rewards,
+                    **({} if rendering is None else {"rendering": rendering}),
                 },
             }
         )
@@ -223,6 +230,7 @@ def _read_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) ->
     ours = dataset.storage.metadata.get(_METADATA_KEY, {})
     actions = actions and ours.get("actions", True)
     with_rewards = ours.get("rewards", True)
+    rendering = known_quality(ours.get("rendering"))
     if len(dataset.episode_indices) == 0:
         return
     if isinstance(dataset.storage, HDF5Storage):
@@ -236,6 +244,7 @@ def _read_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) ->
             rewards=np.asarray(episode["rewards"]) if with_rewards else None,
             terminated=bool(episode["terminations"][-1]),
             truncated=bool(episode["truncations"][-1]),
+            rendering=rendering,
         )
 
 
@@ -341,11 +350,21 @@ def _is_serialisable(spec: Any) -> bool:
     return True
 
 
-def _described(spec: Any) -> dict[str, Any]:
+def described_env(spec: Any) -> dict[str, Any]:
+    """What makes the same environment again: its id, and the arguments that are JSON."""
     if spec is None:
         return {}
     arguments = {name: value for name, value in spec.kwargs.items() if isinstance(value, str | int | float | bool)}
     return {"env_id": spec.id, "env_arguments": arguments}
+
+
+def _common_rendering(found: Mapping[str | None, int]) -> str | None:
+    """The one quality of all trajectories, if it is known; ``found`` has the first one of each."""
+    known = [name for name in found if name is not None]
+    if len(known) > 1:
+        places = ", ".join(f"{name!r} in trajectories[{found[name]}]" for name in sorted(known))
+        raise ValueError(f"trajectories: expected images of one quality, got {places}")
+    return known[0] if len(found) == len(known) == 1 else None
 
 
 def _no_actions(steps: int, space: spaces.Space) -> Array:

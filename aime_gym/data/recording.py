@@ -30,9 +30,10 @@ class EpisodeRecorder:
         self._rewards.append(reward)
         self._observations.append(_copy(observation))
 
-    def trajectory(self, *, terminated: bool, truncated: bool) -> Trajectory:
+    def trajectory(self, *, terminated: bool, truncated: bool, rendering: str | None = None) -> Trajectory:
         """All of it, with rewards in ``float32``.
 
+        :param rendering: see :class:`Trajectory`.
         :raises ValueError: not a single step.
         """
         by_sensor = [sensors(observation) for observation in self._observations]
@@ -43,6 +44,7 @@ class EpisodeRecorder:
             rewards=np.array(self._rewards, dtype=np.float32),
             terminated=terminated,
             truncated=truncated,
+            rendering=rendering,
         )
 
 

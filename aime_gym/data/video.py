@@ -21,6 +21,7 @@ from aime_gym.data.aime_folder import natural_order
 from aime_gym.data.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, pictures, read_video, same_suffix, videos
 from aime_gym.progress import progress_bar
 from aime_gym.types import Array, Trajectory
+from aime_gym.wrappers.quality import known_quality
 
 #: What is known of the videos in a folder that :func:`~aime_gym.data.save_videos` wrote.
 DESCRIPTION = "videos.json"
@@ -117,8 +118,7 @@ def read_videos(
             if len(frames) < 2:
                 taken = "" if chosen is None else f" at {frame_rate:g} a second, of {len(video.frames)} frames"
                 raise ValueError(f"{argument}: expected at least 2 frames, got {len(frames)}{taken} in {path}")
-            # Here belongs described_quality(path.parent), as soon as trajectories say how they were rendered.
-            trajectories.append(Trajectory(np.ascontiguousarray(frames)))
+            trajectories.append(Trajectory(np.ascontiguousarray(frames), rendering=described_quality(path)))
             advance(1, path.name)
     if others:
         warnings.warn(
@@ -130,14 +130,15 @@ def read_videos(
     return trajectories
 
 
-def described_quality(folder: Path) -> str | None:
-    """How the videos of a folder were rendered, as :func:`aime_gym.make_env` calls it; ``None`` if nobody knows."""
-    described = _description(folder)
-    return None if described is None else str(described.get("env_arguments", {}).get("quality", "default"))
+def described_quality(video: Path) -> str | None:
+    """How a video was rendered, as :func:`aime_gym.make_env` calls it; ``None`` if nobody knows."""
+    described = _described(video)
+    return None if described is None else known_quality(described.get("env_arguments", {}).get("quality", "default"))
 
 
-def _description(folder: Path) -> dict[str, Any] | None:
-    path = folder / DESCRIPTION
+def _described(video: Path) -> dict[str, Any] | None:
+    """What was written beside a video."""
+    path = video.parent / DESCRIPTION
     if not path.is_file():
         return None
     try:
@@ -149,13 +150,13 @@ def _description(folder: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{path}: expected a description as save_videos writes it, but it is damaged ({error})"
         ) from error
-    return dict(described)
+    return dict(described) if video.name in names else None
 
 
 def _at_stated_rate(video: Video, path: Path) -> Video:
     """Believe what was written beside a video more than its container, which rounds."""
-    described = _description(path.parent)
-    if described is None or path.name not in described["videos"]:
+    described = _described(path)
+    if described is None:
         return video
     return Video(video.frames, np.arange(len(video.frames) + 1) / described["frame_rate"], rounding=0.0)
 

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from aime_gym.data.minari import _described
+from aime_gym.data.minari import described_env
 from aime_gym.data.video import DESCRIPTION, frame_rate_of
 from aime_gym.types import Array, Trajectory, sensors
 
@@ -104,7 +104,7 @@ def save_videos(
     try:
         for name, trajectory in zip(names, trajectories, strict=True):
             save_video(partial / name, trajectory, rate, sensor=sensor)
-        described = {**_described(env.spec), "frame_rate": rate, "policy": policy, "videos": names}
+        described = {**described_env(env.spec), "frame_rate": rate, "policy": policy, "videos": names}
         (partial / DESCRIPTION).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         partial.rename(folder)
     finally:

@@ -11,6 +11,8 @@ from gymnasium import spaces
 from aime_gym.data import check_trajectories, frame_rate_of, frame_shape, load_trajectories
 from aime_gym.envs import Modality, make_env
 from aime_gym.types import Trajectory
+from aime_gym.wrappers import rendering_of
+from aime_gym.wrappers.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,14 @@ class TaskConfig:
     """A task by name, with the options of :func:`aime_gym.make_env` that an experiment may choose.
 
     :param env_id: see :func:`aime_gym.make_env`.
-    :param modality: ``"position"`` or ``"state"``.
+    :param modality: ``"position"``, ``"state"`` or ``"pixels"``.
     :param action_repeat: simulator steps per decision; ``None`` for the task's default.
     :param max_episode_steps: episode length in simulator steps; ``None`` for the task's default.
     :param positions: what of an observation is positions, where ``make_env`` does not know: names of sensors, or
         numbers of entries.
+    :param image_size: side of the frames of ``"pixels"``; ``None`` for the default.
+    :param quality: of the frames of ``"pixels"``.
+    :raises ValueError: options of ``"pixels"`` in another modality.
     """
 
     env_id: str
@@ -30,6 +35,16 @@ class TaskConfig:
     action_repeat: int | None = None
     max_episode_steps: int | None = None
     positions: tuple[str, ...] | tuple[int, ...] = ()
+    image_size: int | None = None
+    quality: Quality = "default"
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "quality"):
+            value = getattr(self, name)
+            if self.modality != "pixels" and value != getattr(TaskConfig, name):
+                raise ValueError(
+                    f"{name}: expected with modality='pixels' only, got {value!r} with modality={self.modality!r}"
+                )
 
     def make(self, **options: Any) -> gym.Env:
         """Make the environment; ``options`` are further ones of :func:`aime_gym.make_env`.
@@ -39,6 +54,8 @@ class TaskConfig:
         if self.positions:
             numbers = all(isinstance(position, int) for position in self.positions)
             options["position_indices" if numbers else "position_keys"] = list(self.positions)
+        if self.modality == "pixels":
+            options = {"image_size": self.image_size, "quality": self.quality, **options}
         return make_env(
             self.env_id,
             modality=self.modality,
@@ -49,7 +66,7 @@ class TaskConfig:
 
     def with_state(self) -> TaskConfig:
         """The same task, seen with its velocities."""
-        return replace(self, modality="state", positions=())
+        return replace(self, modality="state", positions=(), image_size=None, quality="default")
 
     def __str__(self) -> str:
         return f"{self.env_id} ({self.modality})"
@@ -77,7 +94,7 @@ def load_for(
     :raises FileNotFoundError: nothing is stored there.
     """
     with task.make() as env:
-        observation_space, action_space = env.observation_space, env.action_space
+        observation_space, action_space, rendering = env.observation_space, env.action_space, rendering_of(env)
         shape = frame_shape(observation_space)
         rate = None if shape is None else frame_rate_of(env)
     trajectories = load_trajectories(
@@ -94,4 +111,5 @@ def load_for(
         observation_space=observation_space,
         action_space=action_space,
         need_actions=actions,
+        rendering=rendering,
     )

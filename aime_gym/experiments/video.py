@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ from aime_gym.data.captions import BLOCK, captioned, write_video
 from aime_gym.experiments.evaluation import Policy, as_predictor
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array
+from aime_gym.wrappers.quality import draw_fast, mujoco_model
 
 #: Pixels: height of a picture.
 SIZE = 320
@@ -50,11 +51,11 @@ def record_video(path: Path, halves: Sequence[Half], *, episodes: int, seed: int
 
 
 def _render_env(task: TaskConfig) -> gym.Env:
+    if task.modality == "pixels":  # the frames that the agent sees
+        return task.make()
     env = task.make(render_mode="rgb_array", image_size=SIZE)
-    simulator: Any = env.unwrapped
-    model: Any = getattr(getattr(simulator, "physics", simulator), "model", None)
-    if hasattr(model, "vis"):
-        model.vis.quality.shadowsize = 0  # shadows are two thirds of the time that a processor needs for a picture
+    if mujoco_model(env) is not None:
+        draw_fast(env)
     return env
 
 

@@ -51,6 +51,7 @@ def _document(trajectory: Trajectory) -> Frozen:
         rewards=None if rewards is None else _tensor(rewards),
         terminated=trajectory.terminated,
         truncated=trajectory.truncated,
+        rendering=trajectory.rendering,
     )
 
 
@@ -66,6 +67,7 @@ def _trajectory(document: Mapping[str, Any]) -> Trajectory:
         rewards=None if rewards is None else rewards.numpy(),
         terminated=document["terminated"],
         truncated=document["truncated"],
+        rendering=document.get("rendering"),
     )
 
 

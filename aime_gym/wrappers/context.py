@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from aime_gym.wrappers.rendering import require_gl
+from aime_gym.wrappers.rendering import begin_drawing
 
 
 class OwnContext(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -31,10 +31,10 @@ class OwnContext(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     def render(self) -> Any:
         """Render a frame.
 
-        :raises RuntimeError: no OpenGL library; the message names the packages.
+        :raises RuntimeError: no OpenGL library (the message names the packages), or a fork of a process that rendered.
         """
         if not self._has_rendered and (self._is_gymnasium or self._is_dm_control):
-            require_gl()
+            begin_drawing()
         self._make_current()
         self._has_rendered = True
         return self.env.render()

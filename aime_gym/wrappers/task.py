@@ -18,10 +18,14 @@ class Task(gym.Wrapper[Any, Any, Any, Any]):
     :param env: the wrapped environment.
     :param spec: rebuilds the whole, through :func:`gymnasium.make`.
     :param metadata: what differs from the simulator's; ``render_fps`` is decisions per second of simulated time.
+    :param rendering: the quality in which frames are drawn; ``None`` when none are.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], spec: EnvSpec, metadata: dict[str, Any]) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], spec: EnvSpec, metadata: dict[str, Any], rendering: str | None = None
+    ) -> None:
         super().__init__(env)
+        self.rendering = rendering
         self.unwrapped.spec = spec
         self.metadata = {**env.metadata, **metadata}
 

@@ -90,6 +90,7 @@ class ImitationExperiment(ExperimentManager):
                     observation_space=agent.observation_space,
                     action_space=agent.action_space,
                     need_actions=need_actions,
+                    rendering=agent.rendering,
                 )
         super().create_log_folder()
 

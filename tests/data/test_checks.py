@@ -228,3 +228,38 @@ def test_end_of_episode_survives():
     assert checked.terminated
     assert not checked.truncated
     assert checked.rewards is None
+
+
+# ---- how images were drawn ----
+
+
+def drawn(*renderings):
+    return [Trajectory(np.zeros((3, 4, 4, 3), np.uint8), rendering=rendering) for rendering in renderings]
+
+
+def check_drawn(trajectories, rendering):
+    return check_trajectories(
+        trajectories,
+        argument="demos",
+        observation_space=IMAGE,
+        action_space=BOX,
+        need_actions=False,
+        rendering=rendering,
+    )
+
+
+def test_images_drawn_otherwise_are_named():
+    message = r"^demos\[1\].rendering: expected .*quality='fast', got quality='default'"
+    with pytest.raises(ValueError, match=message):
+        check_drawn(drawn("fast", "default"), "fast")
+
+
+@pytest.mark.parametrize(("renderings", "rendering"), [(("fast", None), "fast"), (("fast", "default"), None)])
+def test_what_is_unknown_passes(renderings, rendering):
+    assert tuple(checked.rendering for checked in check_drawn(drawn(*renderings), rendering)) == renderings
+
+
+def test_rendering_survives():
+    (trajectory,) = drawn("fast")
+    assert trajectory.without_actions().rendering == "fast"
+    assert trajectory.with_actions(np.zeros((2, 2), np.float32)).rendering == "fast"

@@ -249,3 +249,8 @@ def test_sensors_of_the_imitation_library():
 def test_another_kind_of_source(source):
     with pytest.raises(ValueError, match="play: expected trajectories, arrays, a Minari dataset, or a path, got"):
         load_trajectories(source, argument="play")
+
+
+def test_sensors_of_drawn_images():
+    drawn = Trajectory({"image": np.zeros((3, 4, 4, 3), np.uint8), "x": np.zeros((3, 2))}, rendering="fast")
+    assert load_trajectories(drawn, sensors="image")[0].rendering == "fast"

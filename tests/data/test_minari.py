@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -336,3 +337,33 @@ def test_images_that_lost_detail_are_named_once(jpeg):
             messages = [str(entry.message) for entry in caught if "JPEG" in str(entry.message)]
             assert len(messages) == lossy
             assert all(name in message and "jpeg_encoding=False" in message for message in messages)
+
+
+# ---- how images were drawn ----
+
+
+def test_rendering_is_remembered(tmp_path):
+    env = make_env("HalfCheetah-v5", modality="pixels", image_size=16, max_episode_steps=2, quality="fast")
+    recorded = collect(env, "random", 1, seed=0, progress=False)
+    assert recorded[0].rendering == "fast"
+    folder = save_minari(tmp_path / "cheetah", recorded, env)
+    assert [trajectory.rendering for trajectory in load_trajectories(folder)] == ["fast"]
+    assert minari.MinariDataset(folder / "data").storage.metadata["aime_gym"]["env_arguments"]["quality"] == "fast"
+    with pytest.raises(ValueError, match=r"^trajectories\[0\].rendering: expected .*'fast'.*got .*'default'"):
+        save_minari(tmp_path / "other", [replace(recorded[0], rendering="default")], env)
+    spaces_only = (env.observation_space, env.action_space)
+    folder = save_minari(tmp_path / "spaces", recorded, spaces_only)
+    assert load_trajectories(folder)[0].rendering == "fast"
+    both = [recorded[0], replace(recorded[0], rendering="default")]
+    with pytest.raises(ValueError, match=r"one quality, got 'default' in trajectories\[1\], 'fast' in"):
+        save_minari(tmp_path / "both", both, spaces_only)
+    folder = save_minari(tmp_path / "unknown", [recorded[0], replace(recorded[0], rendering=None)], spaces_only)
+    assert load_trajectories(folder)[0].rendering is None
+
+
+def test_numbers_have_no_rendering(tmp_path):
+    env = make_env("HalfCheetah-v5", render_mode="rgb_array", max_episode_steps=2)
+    recorded = collect(env, "random", 1, seed=0, progress=False)
+    folder = save_minari(tmp_path / "cheetah", recorded, env)
+    assert recorded[0].rendering is load_trajectories(folder)[0].rendering is None
+    assert "rendering" not in minari.MinariDataset(folder / "data").storage.metadata["aime_gym"]

@@ -1,3 +1,4 @@
+import ctypes
 import os
 
 import pytest
@@ -64,3 +65,76 @@ def test_no_library_at_all(bare_linux):
     bare_linux.setattr(rendering, "load", lambda *names: None)
     with pytest.raises(RuntimeError, match="neither was found"):
         rendering.require_gl()
+
+
+class FakeEGL:
+    """A library whose only device starts or does not, and has or lacks configurations that draw."""
+
+    def __init__(self, devices=1, starts=True, configurations=1):
+        self._starts, self._configurations = starts, configurations
+        pointer = ctypes.c_void_p
+
+        def query(_, found, count):
+            ctypes.cast(count, ctypes.POINTER(ctypes.c_int))[0] = devices
+            if found:
+                ctypes.cast(found, ctypes.POINTER(pointer))[0] = 1
+            return 1
+
+        self._functions = {
+            b"eglQueryDevicesEXT": ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, pointer, pointer)(query),
+            b"eglGetPlatformDisplayEXT": ctypes.CFUNCTYPE(pointer, ctypes.c_uint, pointer, pointer)(lambda *_: 1),
+        }
+
+        def address(name):
+            return ctypes.cast(self._functions[name], pointer).value if name in self._functions else None
+
+        self.eglGetProcAddress = lambda name: address(name)
+
+    def eglInitialize(self, display, major, minor):  # noqa: N802 - the library's name
+        return int(self._starts)
+
+    def eglChooseConfig(self, display, wanted, configurations, size, found):  # noqa: N802
+        found._obj.value = self._configurations
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("egl", "chosen"),
+    [
+        ({}, "egl"),
+        ({"devices": 0}, "osmesa"),
+        ({"starts": False}, "osmesa"),
+        ({"configurations": 0}, "osmesa"),
+    ],
+)
+def test_a_library_that_cannot_draw_is_passed_over(bare_linux, egl, chosen):
+    fake = FakeEGL(**egl)
+    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    rendering.choose_gl()
+    assert os.environ.get("MUJOCO_GL") == chosen
+
+
+def test_an_old_egl_without_devices(bare_linux):
+    fake = FakeEGL()
+    fake._functions.clear()
+    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    rendering.choose_gl()
+    assert os.environ.get("MUJOCO_GL") == "osmesa"
+
+
+def test_the_error_names_what_works(bare_linux):
+    have(bare_linux, "osmesa")
+    bare_linux.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(RuntimeError, match="MUJOCO_GL=egl: .*MUJOCO_GL=osmesa works"):
+        rendering.require_gl()
+
+
+def test_a_fork_of_a_process_that_has_drawn(monkeypatch):
+    """It would wait for its first frame forever."""
+    have(monkeypatch, "egl", "osmesa")
+    monkeypatch.setattr(rendering, "_drawn_in", None)
+    rendering.begin_drawing()
+    rendering.begin_drawing()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="forked .* context='forkserver'"):
+        rendering.begin_drawing()

@@ -1,0 +1,69 @@
+"""Many environments draw at once, in one process and in several: every one as if it were alone."""
+
+import functools
+
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+import aime_gym
+
+STEPS = 3
+TASKS = ["walker-walk", "reach-v3"]
+
+
+def make(name):
+    return aime_gym.make_env(name, modality="pixels", image_size=32, quality="fast")
+
+
+def actions(copy, space):
+    return np.random.default_rng(copy).uniform(-1, 1, (STEPS, *space.shape)).astype(space.dtype)
+
+
+@functools.cache
+def alone(name, copy):
+    """Frames (STEPS + 1, 32, 32, 3) of an environment that nobody disturbs."""
+    with make(name) as env:
+        frames = [env.reset(seed=copy)[0]]
+        frames += [env.step(action)[0] for action in actions(copy, env.action_space)]
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_sb3_in_one_process_and_in_several(name):
+    makers = [functools.partial(make, name)] * 2
+    for vec_env in (DummyVecEnv(makers), SubprocVecEnv(makers, start_method="spawn")):
+        vec_env.seed(0)
+        chosen = np.stack([actions(copy, vec_env.action_space) for copy in range(2)], axis=1)
+        frames = [vec_env.reset(), *(vec_env.step(action)[0] for action in chosen)]
+        vec_env.close()
+        for copy in range(2):
+            np.testing.assert_array_equal(np.stack(frames)[:, copy], alone(name, copy))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gymnasium_in_several_processes(name):
+    vec_env = AsyncVectorEnv([functools.partial(make, name)] * 2, context="forkserver")
+    chosen = np.stack([actions(copy, vec_env.single_action_space) for copy in range(2)], axis=1)
+    frames = [vec_env.reset(seed=[0, 1])[0].copy(), *(vec_env.step(action)[0].copy() for action in chosen)]
+    vec_env.close()
+    for copy in range(2):
+        np.testing.assert_array_equal(np.stack(frames)[:, copy], alone(name, copy))
+
+
+def test_interleaved_in_one_process():
+    """Other simulators, and environments that go away in between."""
+    names = ["walker-walk", "reach-v3", "walker-walk"]
+    envs = [make(name) for name in names]
+    for copy, (name, env) in enumerate(zip(names, envs, strict=True)):
+        np.testing.assert_array_equal(env.reset(seed=copy)[0], alone(name, copy)[0])
+    for step in range(STEPS):
+        for copy, (name, env) in enumerate(zip(names, envs, strict=True)):
+            action = actions(copy, env.action_space)[step]
+            np.testing.assert_array_equal(env.step(action)[0], alone(name, copy)[step + 1])
+        if step == 1:
+            envs.pop().close()
+            names.pop()
+    for env in envs:
+        env.close()
