@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward
+from aime_gym.models.packing import Packing
+from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
 from aime_gym.types import Array, Observation
 
 
@@ -36,13 +37,14 @@ class GAIfOAgent(RewardedAgent):
     discriminator: Discriminator
     presets: ClassVar = {"default": AdversarialConfig()}
 
-    def _make_reward(self, observation: int) -> AdversarialReward:
-        return AdversarialReward(self.config, observation, None, self.device)
+    def _make_reward(self, packing: Packing) -> AdversarialReward:
+        return AdversarialReward(self.config, Discriminated(packing), self.device)
 
     def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
         """The learned reward g(f(s, s')) of transitions, (n,).
 
-        See :class:`~aime_gym.models.discriminator.Discriminator`.
+        See :class:`~aime_gym.models.discriminator.Discriminator`. Images are taken for the first two of an episode,
+        the frames before s for copies of s.
 
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.

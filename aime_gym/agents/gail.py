@@ -16,7 +16,8 @@ from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward
+from aime_gym.models.packing import Packing
+from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
 from aime_gym.types import Array, Observation
 
 
@@ -33,13 +34,14 @@ class GAILAgent(RewardedAgent):
     presets: ClassVar = {"default": AdversarialConfig()}
     needs_demonstration_actions = True
 
-    def _make_reward(self, observation: int) -> AdversarialReward:
-        return AdversarialReward(self.config, observation, self.encoding.size, self.device)
+    def _make_reward(self, packing: Packing) -> AdversarialReward:
+        return AdversarialReward(self.config, Discriminated(packing, self.encoding.size), self.device)
 
     def reward_fn(self, obs: Observation, actions: Array) -> Array:
         """The learned reward g(f(s, a)) of transitions, (n,).
 
-        See :class:`~aime_gym.models.discriminator.Discriminator`.
+        See :class:`~aime_gym.models.discriminator.Discriminator`. Images are taken for the first of an episode, the
+        frames before s for copies of s.
 
         :param obs: (n, ...).
         :param actions: (n, ...), as the environment takes them.
