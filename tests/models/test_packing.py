@@ -9,7 +9,7 @@ from aime_gym.models.augmentation import largest_shift, random_shift, shifted
 from aime_gym.models.packing import Packing, StackedObservations
 from aime_gym.types import Trajectory
 
-IMAGE, FIRST = (8, 9, 3), (3, 8, 9)
+IMAGE, FIRST = (9, 8, 3), (3, 9, 8)
 
 
 def images(count, shape=IMAGE, seed=0):
