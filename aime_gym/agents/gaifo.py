@@ -6,7 +6,8 @@
 
 The paper's discriminator D is the probability of the agent, and its reward -log D; here f is the logit of the expert,
 which makes that the form ``positive``. See :class:`~aime_gym.models.discriminator.Discriminator` for the forms and for
-what happens where episodes end.
+what happens where episodes end. Of images, the policy and f see the last few frames (``frame_stack``): f those of s and
+of s', one behind the other along the channels, both shifted at random (``augment``).
 
 Deviations: PPO by default, where the paper has TRPO (``generator="trpo"``); the reward is the logit; terminal states
 have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the discriminator is regularised and its

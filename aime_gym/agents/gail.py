@@ -7,7 +7,8 @@ demonstrations' true actions.
 
 GAIfO with another input to the discriminator, so that the two differ only in what they see. The paper's D is the
 probability of the agent, and log D what the policy pays; here f is the logit of the expert, which makes the paper's
--log D the form ``positive``. Deviations: those of GAIfO; no entropy bonus unless ``generator_kwargs`` has ``ent_coef``.
+-log D the form ``positive``. Of images, f sees the last few frames, and the action beside their embedding. Deviations:
+those of GAIfO; no entropy bonus unless ``generator_kwargs`` has ``ent_coef``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Both for :class:`~aime_gym.models.packing.Packing`; without images, SB3's polici
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -59,10 +59,10 @@ class PixelSACPolicy(SACPolicy):
         self.critic_target = self.make_critic()
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
-        self.actor = self.make_actor(_Seen(cast(BaseFeaturesExtractor, self.critic.features_extractor)))
-        rate = lr_schedule(1)
+        self.actor = self.make_actor(_Seen(self.critic.features_extractor))
+        options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         for part in (self.actor, self.critic):
-            part.optimizer = self.optimizer_class(part.parameters(), lr=rate, **self.optimizer_kwargs)
+            part.optimizer = self.optimizer_class(part.parameters(), **options)
 
 
 class _Seen(BaseFeaturesExtractor):

@@ -161,7 +161,7 @@ class AdversarialReward:
         network.standardizer.update(torch.cat([seen.vectors(side) for side in balanced]))
         for _ in range(config.discriminator_updates):
             sides = (expert.sample(config.batch_size, draw), taken.sample(config.batch_size, draw))
-            metrics = self.update_discriminator(*map(seen.rows, sides), draw)
+            metrics = self.update_discriminator(seen.rows(sides[0]), seen.rows(sides[1]), draw)
             fit.counter.num_updates += 1
             for name, value in metrics.items():
                 fit.logger.record_mean(f"{self.name}/{name}", float(value))

@@ -96,7 +96,7 @@ def make_generator(
         others = " or ".join(other for other, (known, _) in GENERATORS.items() if issubclass(known, OnPolicyAlgorithm))
         raise ValueError(f"generator: expected {others} for Discrete actions, got {name!r}, which needs a Box")
     if off_policy:
-        rhythm = {"train_freq": max(1, _BOUT // n_envs), "gradient_steps": -1}
+        rhythm: dict[str, Any] = {"train_freq": max(1, _BOUT // n_envs), "gradient_steps": -1}
         fits = _REPLAY_BYTES // (2 * packing.size * packing.dtype.itemsize)
         rhythm |= {"target_entropy": -float(np.prod(action_space.shape))}
         options = {**rhythm, **defaults, "buffer_size": min(defaults["buffer_size"], fits), **options}
