@@ -20,7 +20,7 @@ from aime_gym.types import Trajectory
 #: How a trajectory is spoiled, and what the error says.
 BAD_DATA: dict[str, tuple[Callable[[Any], list[Trajectory]], str]] = {
     "empty": (lambda t: [], "at least one trajectory"),
-    "shape": (lambda t: [Trajectory(np.zeros((5, 3), np.float32), np.zeros((4, 2), np.float32))], "shape"),
+    "shape": (lambda t: [Trajectory(np.zeros((5, 3), t.observations.dtype), np.zeros((4, 2)))], "shape"),
     "not a number": (lambda t: [replace(t, observations=np.full_like(t.observations, np.nan))], "NaN|nan|finite"),
     "infinite rewards": (lambda t: [replace(t, rewards=np.full(len(t), np.inf))], "inf|finite"),
     "images": (lambda t: [replace(t, observations=t.observations.astype(np.uint8))], "uint8"),
