@@ -53,6 +53,7 @@ examples:
   aime-gym train aime reach-v3 --out reach.zip
   aime-gym train bco walker-walk --play data/walker-play --demos data/walker-expert -o stack=3 --out walker.zip
   aime-gym train aime reach-v3 --checkpoint runs/reach --out reach.zip
+  aime-gym train aime reach-v3 --modality pixels --demos "data/reach-videos/*.mp4" --out reach.zip
 """
 
 _EVALUATE_EXAMPLES = """\
@@ -65,6 +66,7 @@ _COLLECT_EXAMPLES = """\
 examples:
   aime-gym collect reach-v3 --policy play --episodes 200 --out data/reach-play
   aime-gym collect reach-v3 --policy expert --episodes 20 --without-actions --out data/reach-demos
+  aime-gym collect reach-v3 --policy expert --episodes 20 --modality pixels --video --out data/reach-videos
   aime-gym collect Reacher-v5 --policy sac:model.zip --episodes 50 --out data/reacher-expert
   aime-gym collect window-open-v3 --policy plan2explore --episodes 150 --out data/window-play
   aime-gym collect Pendulum-v1 --modality state --policy dreamer:10000 --episodes 20 --out data/pendulum-expert
@@ -129,7 +131,7 @@ _OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint", "suite": "SUITE", 
     name: f"--{name.replace('_', '-')}"
     for name in (
         "modality", "action_repeat", "max_episode_steps", "agents", "play", "play_episodes", "demos", "demo_count",
-        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out", "workers", "against",
+        "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out", "workers", "against", "video",
     )
 }  # fmt: skip
 
@@ -170,12 +172,17 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _collect(options: argparse.Namespace) -> int:
     with _BadInputEnds("collect"):
-        from aime_gym.data import save_minari
+        from aime_gym.data import frame_rate_of, frame_shape, save_minari, save_videos
         from aime_gym.experiments.experts import SCRIPTED, prepare_expert, record_demonstrations
         from aime_gym.experiments.sources import PLAY_POLICIES, check_play, record_play
 
         task = _task(options)
-        task.make().close()
+        with task.make() as env:
+            if options.video and (frame_shape(env.observation_space) is None or frame_rate_of(env) is None):
+                raise ValueError(
+                    f"video: expected an environment that shows images (--modality pixels) and says at which rate, "
+                    f"got {env.observation_space}"
+                )
         if options.out.exists():
             raise FileExistsError(f"out: {options.out} exists already: choose another name, or remove it first")
         if options.episodes < 1:
@@ -200,13 +207,16 @@ def _collect(options: argparse.Namespace) -> int:
         print("aime-gym collect: interrupted before the first episode ended, nothing is written", file=sys.stderr)
         return 130
     with task.make() as env:
-        save_minari(
-            options.out,
-            trajectories,
-            env,
-            actions=not options.without_actions,
-            metadata={"policy": options.policy},
-        )
+        if options.video:
+            save_videos(options.out, trajectories, env, policy=options.policy)
+        else:
+            save_minari(
+                options.out,
+                trajectories,
+                env,
+                actions=not options.without_actions,
+                metadata={"policy": options.policy},
+            )
     returns = [trajectory.episode_return for trajectory in trajectories]
     mean = sum(returns) / len(returns)
     print(f"{options.out}: {len(trajectories)} episodes, {sum(map(len, trajectories))} steps, mean return {mean:.2f}")
@@ -428,8 +438,8 @@ def _parser() -> argparse.ArgumentParser:
 
     collect = verbs.add_parser(
         "collect",
-        help="record episodes as a Minari dataset",
-        description="Record whole episodes of a policy as a Minari dataset.",
+        help="record episodes as a Minari dataset, or as videos",
+        description="Record whole episodes of a policy as a Minari dataset, or as videos.",
         epilog=_COLLECT_EXAMPLES,
     )
     _add_env(collect)
@@ -445,6 +455,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     collect.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
     collect.add_argument("--without-actions", action="store_true", help="leave the actions out, for demonstrations")
+    collect.add_argument(
+        "--video",
+        action="store_true",
+        help="write each episode as an .mp4, without loss, and a videos.json beside them, in place of a Minari "
+        "dataset: demonstrations without actions and rewards; with --modality pixels",
+    )
     _add_seed(collect)
     collect.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     collect.set_defaults(verb=_collect)
@@ -576,7 +592,8 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "--demos",
         default="expert",
         metavar="expert|PATH|ID",
-        help="what to imitate: 'expert' (recorded here; the default), or a dataset. Actions go to oracles only",
+        help="what to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their "
+        "folder). Actions go to oracles only",
     )
     group.add_argument(
         "--demo-count", type=int, metavar="N", help="to record (default: 20), or to take from a dataset (all)"

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from aime_gym.cli import main
 from aime_gym.data import load_trajectories
+from aime_gym.experiments.task import TaskConfig, load_for
 
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
 
@@ -68,6 +70,8 @@ def test_every_verb_has_help(verb, capsys):
         ("collect reach-v3 --episodes 0 --out x", "--episodes: expected at least 1, got 0"),
         ("collect reach-v3 --modality pixels --policy plan2explore --out x", "modality='state' or 'position'"),
         ("collect reach-v3 --out .", "--out: . exists already"),
+        ("collect reach-v3 --video --out x", "--video: expected an environment that shows images (--modality pixels)"),
+        ("compare --demos clips/*.mp4", "--demos: nothing matches the pattern 'clips/*.mp4'"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
         ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
         ("", "the following arguments are required: VERB"),
@@ -142,3 +146,22 @@ def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, ca
     written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}
     assert written == {"results.json", "returns.png", "bc.zip", "expert.zip"}
     assert "bc (oracle: sees the actions)" in capsys.readouterr().out
+
+
+def test_collected_videos_are_demonstrations(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reach = ["reach-v3", "--modality", "pixels", "--max-episode-steps", "8"]
+    collect = ["collect", *reach, "--policy", "expert", "--episodes", "2"]
+    assert main([*collect, "--video", "--out", "videos"]) == 0
+    assert "videos: 2 episodes, 8 steps" in capsys.readouterr().out
+    assert main([*collect, "--out", "dataset"]) == 0
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["000.mp4", "001.mp4", "videos.json"]
+    task = TaskConfig("reach-v3", "pixels", max_episode_steps=8)
+    shown = load_for(task, "videos/*.mp4", argument="demos", actions=False)
+    for video, episode in zip(shown, load_trajectories("dataset"), strict=True):
+        assert (video.observations == episode.observations).all()
+        assert video.actions is None
+        assert video.rewards is None
+    with pytest.warns(UserWarning, match="40 frames per second.*80 times a second"):
+        upsampled = load_for(replace(task, action_repeat=1), "videos", argument="demos", actions=False)
+    assert [len(video) for video in upsampled] == [9, 9]

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.data import TrajectoryDataset, load_trajectories
+from aime_gym.data import TrajectoryDataset
 from aime_gym.models.acting import act_in_latents, initial_memory
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse import LatentInverseModel
@@ -273,7 +273,7 @@ class AIMEAgent(ImitationAgent):
         if self.encoding.discrete:
             raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
         source = self.demonstrations if demos is None else demos
-        shown = source if source is None else load_trajectories(source, argument="demos")
+        shown = source if source is None else self._load(source, "demos", actions=True)
         recorded = shown is not None and all(demo.actions is not None for demo in shown)
         checked = self._trajectories(shown, None, "demos", need_actions=recorded)
         known = self._trajectories(play, self.play, "play", need_actions=True)

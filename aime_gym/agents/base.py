@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.environments import check_copies_agree, record_play
+from aime_gym.agents.environments import check_copies_agree, record_play, shown_frames
 from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
 from aime_gym.agents.phases import run_phase
 from aime_gym.archive import Source, write_archive
@@ -245,7 +245,7 @@ class ImitationAgent(BaseAlgorithm):
         :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
             any training.
         """
-        trajectories = self._trajectories(play, self.play, "play", need_actions=True)
+        trajectories = self._trajectories(play, self.play, "play", need_actions=True, progress=progress_bar)
         self._run_pretrain(trajectories, callback, tb_log_name, progress_bar)
         return self
 
@@ -308,7 +308,9 @@ class ImitationAgent(BaseAlgorithm):
         if total_timesteps is not None and total_timesteps < 1:
             raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
         need_actions = self.needs_demonstration_actions
-        trajectories = self._trajectories(demos, self.demonstrations, "demos", need_actions=need_actions)
+        trajectories = self._trajectories(
+            demos, self.demonstrations, "demos", need_actions=need_actions, progress=progress_bar
+        )
         self._need_env_online()
         if self.lacks_play:
             if self.play is not None:
@@ -392,6 +394,7 @@ class ImitationAgent(BaseAlgorithm):
                 self.demonstrations,
                 "demonstrations",
                 need_actions=self.needs_demonstration_actions,
+                progress=progress_bar,
             )
             self._need_env_online(interacts=total_timesteps > 0)
         if demos is not None and total_timesteps > 0:
@@ -463,17 +466,29 @@ class ImitationAgent(BaseAlgorithm):
             rounds.collected({})
         return episodes
 
-    def _trajectories(self, given: Any, default: Any, argument: str, *, need_actions: bool) -> list[Trajectory]:
+    def _trajectories(
+        self, given: Any, default: Any, argument: str, *, need_actions: bool, progress: bool = False
+    ) -> list[Trajectory]:
         self._need_setup()
         source = given if given is not None else default
         if source is None:
             raise ValueError(f"{argument}: expected trajectories, got None")
         return check_trajectories(
-            load_trajectories(source, actions=need_actions, argument=argument),
+            self._load(source, argument, actions=need_actions, progress=progress),
             argument=argument,
             observation_space=self.observation_space,
             action_space=self.action_space,
             need_actions=need_actions,
+        )
+
+    def _load(self, source: Any, argument: str, *, actions: bool, progress: bool = False) -> list[Trajectory]:
+        """Load data as :func:`load_trajectories` does, videos as this agent's environment shows them."""
+        return load_trajectories(
+            source,
+            actions=actions,
+            argument=argument,
+            progress=progress,
+            **shown_frames(self.env, self.observation_space),
         )
 
     def _record_play(self, progress_bar: bool) -> list[Trajectory]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from aime_gym.data import collect
+from aime_gym.data import collect, frame_rate, frame_shape
 from aime_gym.types import Trajectory
 
 
@@ -23,6 +26,24 @@ def check_copies_agree(env: VecEnv) -> None:
                     f"env: expected copies that agree on {name}, {first} as the first one has it, got {space} in copy "
                     f"{index}"
                 )
+
+
+def shown_frames(env: VecEnv | None, space: spaces.Space) -> dict[str, Any]:
+    """What videos have to be like for an environment that shows images: options of ``load_trajectories``."""
+    shape = frame_shape(space)
+    return {} if shape is None else {"frame_shape": shape, "frame_rate": _frame_rate(env)}
+
+
+def _frame_rate(env: VecEnv | None) -> float | None:
+    if env is None:
+        return None
+    try:
+        (metadata,) = env.get_attr("metadata", [0])
+        # Not from another process: a specification may hold what cannot be sent.
+        (spec,) = env.get_attr("spec", [0]) if isinstance(env.unwrapped, DummyVecEnv) else (None,)
+    except AttributeError:  # a VecEnv of others need not have them
+        return None
+    return frame_rate(metadata, spec.id if spec is not None else "") if isinstance(metadata, Mapping) else None
 
 
 def record_play(vec_env: VecEnv | None, timesteps: int, *, seed: int, progress: bool) -> tuple[list[Trajectory], bool]:

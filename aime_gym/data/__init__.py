@@ -9,6 +9,8 @@ from aime_gym.data.minari import save_minari
 from aime_gym.data.observations import ObservationEncoding
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
 from aime_gym.data.recording import EpisodeRecorder
+from aime_gym.data.video import described_quality, frame_rate, frame_rate_of, frame_shape
+from aime_gym.data.video_writing import save_video, save_videos
 
 __all__ = [
     "ActionEncoding",
@@ -21,7 +23,13 @@ __all__ = [
     "TrajectoryDataset",
     "check_trajectories",
     "collect",
+    "described_quality",
+    "frame_rate",
+    "frame_rate_of",
+    "frame_shape",
     "load_trajectories",
     "save_minari",
+    "save_video",
+    "save_videos",
     "split_trajectories",
 ]

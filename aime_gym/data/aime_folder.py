@@ -28,12 +28,14 @@ _RESERVED = ("pre_action", "reward", "is_first", "is_last", "is_terminal", "succ
 def aime_files(folder: Path) -> list[Path]:
     """The trajectories of a folder, in numerical order: ``2.npz`` before ``10.npz``."""
     files = [path for path in folder.iterdir() if path.suffix in SUFFIXES]
-    return sorted(files, key=_natural_order)
+    return sorted(files, key=natural_order)
 
 
-def _natural_order(path: Path) -> list[str | int]:
+def natural_order(path: Path) -> list[str | int]:
+    """A key to sort paths by: ``2`` before ``10``."""
     # re.split alternates text and digits, so that a text is compared with texts only.
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
+    parts = re.split(r"([0-9]+)", path.as_posix())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def read_aime_file(path: Path, *, actions: bool, sensors: Sequence[str] | None = None) -> Trajectory:

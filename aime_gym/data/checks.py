@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from gymnasium import spaces
@@ -33,25 +33,41 @@ def check_trajectories(
         actions that are missing, of another shape, or outside the space. The message names the argument, the
         trajectory, what was expected and what came.
     """
+    return list(
+        iterate_checked(
+            trajectories,
+            argument=argument,
+            observation_space=observation_space,
+            action_space=action_space,
+            need_actions=need_actions,
+        )
+    )
+
+
+def iterate_checked(
+    trajectories: Sequence[Trajectory],
+    *,
+    argument: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    need_actions: bool,
+) -> Iterator[Trajectory]:
+    """What :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
     if not isinstance(trajectories, Sequence):
         raise ValueError(f"{argument}: expected a sequence of Trajectory, got {type(trajectories).__name__}")
     if not trajectories:
         raise ValueError(f"{argument}: expected at least one trajectory, got an empty dataset")
-    checked = []
     for index, trajectory in enumerate(trajectories):
         where = f"{argument}[{index}]"
         if not isinstance(trajectory, Trajectory):
             raise ValueError(f"{where}: expected a Trajectory, got {type(trajectory).__name__}")
-        checked.append(
-            Trajectory(
-                observations=_checked_observations(trajectory.observations, observation_space, where),
-                actions=_checked_actions(trajectory.actions, action_space, where) if need_actions else None,
-                rewards=None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, where),
-                terminated=trajectory.terminated,
-                truncated=trajectory.truncated,
-            )
+        yield Trajectory(
+            observations=_checked_observations(trajectory.observations, observation_space, where),
+            actions=_checked_actions(trajectory.actions, action_space, where) if need_actions else None,
+            rewards=None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, where),
+            terminated=trajectory.terminated,
+            truncated=trajectory.truncated,
         )
-    return checked
 
 
 def _checked_observations(observations: Observation, space: spaces.Space, where: str) -> Observation:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aime_gym.data.actions import ActionEncoding
+from aime_gym.data.frames import Frames
 from aime_gym.types import Clip, Trajectories, Trajectory, is_image, sensors
 
 
@@ -26,9 +28,10 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
-        #: One row for each record, by sensor: vectors as ``float32``, images as bytes.
-        self.observations: dict[str, Tensor] = {
-            name: self._rows([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names
+        #: Of each sensor, what rows (...) index: a tensor (N, D), or :class:`~aime_gym.data.frames.Frames` of images.
+        self.observations: dict[str, Any] = {
+            name: self._sensor([sensors(trajectory.observations)[name] for trajectory in trajectories])
+            for name in names
         }
         self.pre_actions: Tensor | None = None
         if encoding is not None:
@@ -37,9 +40,12 @@ class TrajectoryDataset:
         #: Records of each trajectory, and the row of its first one.
         self.counts, self.starts = counts, counts.cumsum(0) - counts
 
+    def _sensor(self, arrays: list[np.ndarray]) -> Tensor | Frames:
+        of_images = arrays[0].dtype == np.uint8 and is_image(arrays[0].shape[1:])
+        return Frames(arrays, self.device) if of_images else self._rows(arrays)
+
     def _rows(self, arrays: list[np.ndarray]) -> Tensor:
-        images = arrays[0].dtype == np.uint8 and is_image(arrays[0].shape[1:])
-        return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.uint8 if images else torch.float32)
+        return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -169,9 +175,11 @@ class ClipSampler:
 
         steps = offset + torch.arange(self.horizon)[:, None]  # (T, B)
         last = dataset.counts[episode] - 1
-        rows = (dataset.starts[episode] + torch.minimum(steps, last)).to(dataset.device)
+        rows = dataset.starts[episode] + torch.minimum(steps, last)
+        observations = dataset.observed(rows)  # by rows on the CPU, where images are
+        rows = rows.to(dataset.device)
         return Clip(
-            observations=dataset.observed(rows),
+            observations=observations,
             pre_actions=None if dataset.pre_actions is None else dataset.pre_actions[rows],
             is_first=(offset == 0).to(dataset.device),
             valid=(steps <= last).to(dataset.device),

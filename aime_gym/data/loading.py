@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aime_gym.data.aime_folder import SUFFIXES, aime_files, read_aime_file
+from aime_gym.data.decoding import VIDEO_SUFFIXES
 from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
 from aime_gym.data.shipped import list_shipped, load_shipped
+from aime_gym.data.video import find_videos, matching_paths, read_videos
 from aime_gym.types import Array, Observation, Trajectory
 
 _STACKED_KEYS = ("observations", "actions", "rewards", "terminated", "truncated")
@@ -23,6 +27,9 @@ def load_trajectories(
     sensors: str | Sequence[str] | None = None,
     flatten: bool = True,
     actions: bool = True,
+    frame_rate: float | None = None,
+    frame_shape: tuple[int, ...] | None = None,
+    progress: bool = False,
     argument: str = "source",
 ) -> list[Trajectory]:
     """Load trajectories from whatever holds them.
@@ -33,8 +40,13 @@ def load_trajectories(
     - observations alone: an array ``(E, T + 1, ...)`` of ``E`` episodes, or a list of ``E`` arrays ``(T + 1, ...)``;
     - a dict of such: ``{"observations": ..., "actions": (E, T, ...), "rewards": (E, T), "terminated": (E,),
       "truncated": (E,)}``, all but the first optional; ``observations`` may be a dict of sensors;
-    - a Minari dataset: the object, its id, or the path of its folder;
+    - a Minari dataset: the object, its id, or the path of its folder. Images that
+      :func:`~aime_gym.data.save_minari` wrote stay on disk: their arrays are read-only views of the mapped file;
     - the path of an AIME folder (one ``.npz`` or ``.hdf5`` file per trajectory), or of one such file;
+    - videos: a file (``.mp4``, ``.mkv``, ``.avi``, ``.mov``, ``.webm``, ``.gif``), a folder of numbered frames
+      (``.png``, ``.jpg``), or a folder of such files or of such folders; each video is an episode of images, without
+      actions or rewards;
+    - a pattern such as ``"demos/*.mp4"``, or a list of paths and patterns;
     - trajectories of the ``imitation`` library;
     - ``"classic/CartPole-v1"``, ``"classic/Acrobot-v1"`` or ``"classic/MountainCar-v0"``: 20 demonstrations of an
       expert, which come with this package.
@@ -48,14 +60,32 @@ def load_trajectories(
         joins its sensors in this order to ``(T + 1, D)``.
     :param flatten: ``False`` keeps the sensors of the list apart, for an environment with a Dict observation.
     :param actions: ``False`` loads observations and rewards only; stored actions are then not even read.
+    :param frame_rate: decisions per second of the environment: videos of another rate are resampled to it, with one
+        warning for all of them. Each decision then sees the latest frame at its time. A gif rounds the time between two
+        frames to whole centiseconds, and rates that agree within that are the same; folders of frames have no rate.
+        ``None`` takes videos as they are.
+    :param frame_shape: ``(H, W, C)`` of the environment's images; a video of another shape is refused before it is
+        decoded.
+    :param progress: show a progress bar while videos are read.
     :param argument: what the user calls this data; errors start with it.
-    :raises FileNotFoundError: nothing is stored there. The message names the path.
+    :raises FileNotFoundError: nothing is stored there. The message names the path, or the pattern.
     :raises ValueError: a corrupted file (the message names it), another kind of source, a string that looks like a
-        Minari id but is none, lengths that do not fit together, or sensors that are not there.
+        Minari id but is none, lengths that do not fit together, or sensors that are not there; a video that is damaged,
+        cut short, of another shape than ``frame_shape`` or of fewer than 2 frames, or a folder of frames with gaps.
     :raises ImportError: a Minari dataset in a format whose library is not installed.
     """
+    if frame_rate is not None and not 0 < frame_rate < float("inf"):
+        raise ValueError(f"frame_rate: expected a positive number, got {frame_rate}")
     wanted = [sensors] if isinstance(sensors, str) else sensors
-    trajectories = _load(source, wanted, actions, argument)
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    if isinstance(source, Sequence) and source and all(isinstance(entry, str | os.PathLike) for entry in source):
+        read = partial(
+            read_videos, frame_rate=frame_rate, frame_shape=frame_shape, progress=progress, argument=argument
+        )
+        trajectories = _from_paths(source, read, wanted, actions, argument)
+    else:
+        trajectories = _load(source, wanted, actions, argument)
     if not actions:
         trajectories = [trajectory.without_actions() for trajectory in trajectories]
     if sensors is not None:
@@ -69,9 +99,6 @@ def load_trajectories(
 def _load(source: Any, wanted: Sequence[str] | None, actions: bool, argument: str) -> list[Trajectory]:
     if isinstance(source, Trajectory):
         return [source]
-    if isinstance(source, str | os.PathLike):
-        refuse_malformed_id(source, argument)
-        return _from_path(Path(source), wanted, actions, argument)
     if hasattr(source, "iterate_episodes") and hasattr(source, "storage"):
         return read_minari(source, actions=actions, wanted=wanted)
     if isinstance(source, Mapping):
@@ -96,6 +123,26 @@ def _load(source: Any, wanted: Sequence[str] | None, actions: bool, argument: st
     )
 
 
+def _from_paths(
+    sources: Sequence[str | os.PathLike[str]],
+    read: Callable[[list[Path]], list[Trajectory]],
+    wanted: Sequence[str] | None,
+    actions: bool,
+    argument: str,
+) -> list[Trajectory]:
+    """All videos are read in one go, which has one progress bar and one warning; their places are kept."""
+    for source in sources:
+        refuse_malformed_id(source, argument)
+    paths = [path for source in sources for path in matching_paths(source, argument)]
+    stored = [path.is_dir() and (is_minari_folder(path) or bool(aime_files(path))) for path in paths]
+    videos = [None if known else find_videos(path, argument) for path, known in zip(paths, stored, strict=True)]
+    episodes = iter(read([video for found in videos for video in found or ()]))
+    trajectories: list[Trajectory] = []
+    for path, found in zip(paths, videos, strict=True):
+        trajectories += islice(episodes, len(found)) if found else _from_path(path, wanted, actions, argument)
+    return trajectories
+
+
 def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument: str) -> list[Trajectory]:
     if path.is_file() and path.suffix in SUFFIXES:
         return [read_aime_file(path, actions=actions, sensors=wanted)]
@@ -105,11 +152,13 @@ def _from_path(path: Path, wanted: Sequence[str] | None, actions: bool, argument
         files = aime_files(path)
         if not files:
             raise FileNotFoundError(
-                f"{argument}: expected a Minari dataset or {' or '.join(SUFFIXES)} files, found none in {path}"
+                f"{argument}: expected a Minari dataset or files ({', '.join(SUFFIXES)}, videos, numbered frames), "
+                f"found none in {path}"
             )
         return [read_aime_file(file, actions=actions, sensors=wanted) for file in files]
     if path.exists():
-        raise ValueError(f"{argument}: expected a folder, or a file ending in {' or '.join(SUFFIXES)}, got {path}")
+        suffixes = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
+        raise ValueError(f"{argument}: expected a folder, or a file ending in one of {suffixes}, got {path}")
     folder = local_minari_folder(str(path))
     if folder is None:
         if path.as_posix() in list_shipped():

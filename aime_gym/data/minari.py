@@ -3,10 +3,16 @@
 Two things are done otherwise than Minari does by itself. Images are stored raw: JPEG, its default, is lossy, and a
 discriminator tells compressed demonstrations from raw frames at a glance. And Minari has no episodes without actions:
 for observation-only demonstrations we write zeros and say so in the metadata, and never read them back.
+
+The images of an episode are also stored in one piece, where Minari cuts them into chunks. A piece can be mapped as it
+lies on disk, so these images are not read here, but when a clip needs them. Chunked images (Minari's own raw ones),
+compressed ones and JPEG are decoded into memory, all of them at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import re
@@ -28,11 +34,13 @@ from minari.dataset.minari_storage import MinariStorage, is_image_space
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 
-from aime_gym.data.checks import check_trajectories
+from aime_gym.data.checks import iterate_checked
 from aime_gym.types import Array, Observation, Trajectory, sensors
 
 #: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
 _METADATA_KEY = "aime_gym"
+#: Where Minari keeps the episodes of a dataset in HDF5.
+_DATA_FILE = "main_data.hdf5"
 
 
 def save_minari(
@@ -49,6 +57,7 @@ def save_minari(
         Minari keeps its datasets), otherwise the path of a folder that does not exist yet. A ``Path`` is always a
         folder, and so is a string that starts with ``./``, ``../`` or ``/``.
     :param trajectories: their observations fit the observation space. Stored bit by bit, images without compression.
+        They are gone through two or three times, and none is kept: a sequence may make each as it is asked for.
     :param env: where they come from; or its spaces, as ``(observation_space, action_space)``.
     :param actions: ``False`` leaves the actions out: demonstrations for imitation from observation. ``None`` keeps
         them if the trajectories have some.
@@ -66,17 +75,19 @@ def save_minari(
         (observation_space, action_space), spec = env, None
     if actions is None:
         actions = any(trajectory.actions is not None for trajectory in trajectories)
-    checked = check_trajectories(
-        trajectories,
+    check = functools.partial(
+        iterate_checked,
         argument="trajectories",
         observation_space=observation_space,
         action_space=action_space,
         need_actions=actions,
     )
-    slashed = [name for name in sensors(checked[0].observations) if "/" in name]
-    if slashed:  # HDF5 would take them for groups, which Minari does not find again
-        raise ValueError(f"trajectories: expected sensor names without '/', got {slashed}")
-    with_rewards = all(trajectory.rewards is not None for trajectory in trajectories)
+    with_rewards = True
+    for trajectory in check(trajectories):  # all of them, before anything is written
+        slashed = [name for name in sensors(trajectory.observations) if "/" in name]
+        if slashed:  # HDF5 would take them for groups, which Minari does not find again
+            raise ValueError(f"trajectories: expected sensor names without '/', got {slashed}")
+        with_rewards = with_rewards and trajectory.rewards is not None
 
     folder, dataset_id = _place(target)
     if folder.exists():
@@ -105,27 +116,47 @@ def save_minari(
                 },
             }
         )
-        storage.update_episodes(
+        buffers = (
             EpisodeBuffer(
-                observations=fitted.observations,
+                observations=next(check([trajectory])).observations,
                 # The caller's own numbers: the check rounds what a float64 action space gave.
-                actions=original.actions if actions else _no_actions(len(original), action_space),
-                rewards=original.rewards if with_rewards else np.zeros(len(original), np.float32),
-                terminations=_last_only(original.terminated, len(original)),
-                truncations=_last_only(original.truncated, len(original)),
+                actions=trajectory.actions if actions else _no_actions(len(trajectory), action_space),
+                rewards=trajectory.rewards if with_rewards else np.zeros(len(trajectory), np.float32),
+                terminations=_last_only(trajectory.terminated, len(trajectory)),
+                truncations=_last_only(trajectory.truncated, len(trajectory)),
             )
-            for original, fitted in zip(trajectories, checked, strict=True)
+            for trajectory in trajectories
         )
+        storage.update_episodes(_write_images(buffers, storage.data_path / _DATA_FILE))
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
+def _write_images(buffers: Iterator[EpisodeBuffer], path: Path) -> Iterator[EpisodeBuffer]:
+    """Leave episodes to Minari without their images, and write those in one piece each, which Minari never does."""
+    with h5py.File(path, "a") as file:  # Minari has it open as well: in one process, HDF5 shares it
+        for index, buffer in enumerate(buffers):
+            observations = buffer.observations
+            images = {name: values for name, values in sensors(observations).items() if _is_images(values)}
+            if isinstance(observations, dict):
+                others = {name: values for name, values in observations.items() if name not in images}
+                yield dataclasses.replace(buffer, observations=others)
+            else:
+                yield dataclasses.replace(buffer, observations=None if images else observations)
+            # Asking for the next episode, Minari has written this one.
+            for name, values in images.items():
+                place = f"observations/{name}" if isinstance(observations, dict) else "observations"
+                file[f"episode_{index}"].create_dataset(place, data=values)
+
+
 def read_minari(source: Any, *, actions: bool, wanted: Sequence[str] | None = None) -> list[Trajectory]:
     """Read a Minari dataset.
 
-    Warns of images that Minari stored as JPEG.
+    Images that :func:`save_minari` wrote are not read: they are views of one mapping of the file, read-only, and that
+    of a file which has to stay as it is. All others, and all vectors, are in memory when this returns. Warns of images
+    that Minari stored as JPEG.
 
     :param source: a ``minari.MinariDataset`` (or a part of one, as ``filter_episodes`` makes), or the path of a folder.
     :param actions: ``False`` leaves the actions unread, and so does a dataset that was saved without.
@@ -224,14 +255,42 @@ def _warn_of_jpeg(storage: MinariStorage, wanted: Sequence[str] | None) -> None:
 def _hdf5_episodes(dataset: Any, actions: bool) -> Iterator[dict[str, Any]]:
     """Minari's own reading loop, less what nobody asked for: it always reads the actions and infos too."""
     storage = dataset.storage
-    with h5py.File(storage.data_path / "main_data.hdf5", "r") as file:
+    path = storage.data_path / _DATA_FILE
+    space, mapping = storage.observation_space, None
+
+    def observed(stored: Any, space: spaces.Space) -> Any:
+        nonlocal mapping
+        if (offset := _mappable_offset(stored)) is None:
+            return storage._decode_space(stored, space)
+        if mapping is None:
+            mapping = np.memmap(path, np.uint8, mode="r")
+        return np.asarray(mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
+
+    with h5py.File(path, "r") as file:
         for index in dataset.episode_indices:
             group = file[f"episode_{index}"]
             episode = {name: group[name][()] for name in ("rewards", "terminations", "truncations")}
-            episode["observations"] = storage._decode_space(group["observations"], storage.observation_space)
+            stored = group["observations"]
+            if isinstance(space, spaces.Dict):
+                episode["observations"] = {name: observed(stored[name], space[name]) for name in stored}
+            else:
+                episode["observations"] = observed(stored, space)
             if actions:
                 episode["actions"] = storage._decode_space(group["actions"], storage.action_space)
             yield episode
+
+
+def _mappable_offset(stored: Any) -> int | None:
+    """The byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
+    if not isinstance(stored, h5py.Dataset) or not _is_images(stored) or stored.file.userblock_size:
+        return None
+    properties = stored.id.get_create_plist()
+    in_one_piece = properties.get_layout() == h5py.h5d.CONTIGUOUS and not properties.get_external_count()
+    return stored.id.get_offset() if in_one_piece else None
+
+
+def _is_images(values: Any) -> bool:
+    return values.dtype == np.uint8 and values.ndim == 4
 
 
 def _plain(observations: Any) -> Observation:

@@ -89,6 +89,7 @@ def prepare(comparison: Comparison) -> PreparedComparison:
         seeds=comparison.seeds,
         play=any(agent.lacks_play for agent in agents),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents),
+        progress=True,
     )
     return PreparedComparison(comparison, sources)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aime_gym.agents.registry import load_agent
-from aime_gym.data import load_trajectories
+from aime_gym.data import frame_shape, load_trajectories
 from aime_gym.training.diagnosis_report import Diagnosis
 
 
@@ -26,7 +26,8 @@ def diagnose_file(path: str | os.PathLike[str], demos: Any, play: Any, *, demo_c
     agent: Any = load_agent(os.fspath(path))
     if not hasattr(agent, "diagnose"):
         raise ValueError(f"path: expected an agent with a world model, got {type(agent).__name__} in {path}")
-    return agent.diagnose(load_trajectories(demos, argument="demos")[:demo_count], play)
+    shown = load_trajectories(demos, argument="demos", frame_shape=frame_shape(agent.observation_space), progress=True)
+    return agent.diagnose(shown[:demo_count], play)
 
 
 def write_diagnosis(report: Diagnosis, out: Path) -> list[Path]:

@@ -95,12 +95,19 @@ class Sources:
 
 
 def prepare_sources(
-    task: TaskConfig, data: Data, *, seeds: Mapping[str, int], play: bool = True, demo_actions: bool = False
+    task: TaskConfig,
+    data: Data,
+    *,
+    seeds: Mapping[str, int],
+    play: bool = True,
+    demo_actions: bool = False,
+    progress: bool = False,
 ) -> Sources:
     """Load what is stored, and check that the rest can be recorded.
 
     :param play: whether play data is needed at all.
     :param demo_actions: whether the demonstrations' actions are needed.
+    :param progress: show a progress bar while videos are read.
     :raises ValueError: data that does not fit the task, or nobody who could demonstrate it.
     :raises FileNotFoundError: nothing is stored there.
     """
@@ -108,7 +115,9 @@ def prepare_sources(
     if play and not _is_name(data.play, PLAY_POLICIES):
         loaded_play = load_for(task, data.play, argument="play", actions=True, limit=data.play_episodes)
     if not _is_name(data.demos, (EXPERT,)):
-        loaded_demos = load_for(task, data.demos, argument="demos", actions=demo_actions, limit=data.demo_count)
+        loaded_demos = load_for(
+            task, data.demos, argument="demos", actions=demo_actions, limit=data.demo_count, progress=progress
+        )
     check_play(task, data.play)
     expert = prepare_expert(data.expert, task, seeds["agents"]) if data.needs_expert else None
     return Sources(task, seeds, data, expert, play, loaded_play, loaded_demos)

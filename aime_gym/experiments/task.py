@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 
-from aime_gym.data import check_trajectories, load_trajectories
+from aime_gym.data import check_trajectories, frame_rate_of, frame_shape, load_trajectories
 from aime_gym.envs import Modality, make_env
 from aime_gym.types import Trajectory
 
@@ -56,21 +56,33 @@ class TaskConfig:
 
 
 def load_for(
-    task: TaskConfig, source: Any, *, argument: str, actions: bool, limit: int | None = None
+    task: TaskConfig,
+    source: Any,
+    *,
+    argument: str,
+    actions: bool,
+    limit: int | None = None,
+    progress: bool = False,
 ) -> list[Trajectory]:
     """Load recorded trajectories and check them against a task.
 
-    Data with one array per sensor is joined as the task joins its sensors.
+    Data with one array per sensor is joined as the task joins its sensors; videos have to show what the task shows, and
+    are resampled to its decisions.
 
     :param source: whatever :func:`~aime_gym.data.load_trajectories` accepts.
     :param argument: what the user calls this data; errors start with it.
     :param limit: take the first ones only.
+    :param progress: show a progress bar while videos are read.
     :raises ValueError: data that does not fit the task.
     :raises FileNotFoundError: nothing is stored there.
     """
-    trajectories = load_trajectories(source, actions=actions, argument=argument)[:limit]
     with task.make() as env:
         observation_space, action_space = env.observation_space, env.action_space
+        shape = frame_shape(observation_space)
+        rate = None if shape is None else frame_rate_of(env)
+    trajectories = load_trajectories(
+        source, actions=actions, frame_rate=rate, frame_shape=shape, progress=progress, argument=argument
+    )[:limit]
     if isinstance(observation_space, spaces.Box) and trajectories and isinstance(trajectories[0].observations, dict):
         with task.make(flatten=False) as env:
             if isinstance(env.observation_space, spaces.Dict):

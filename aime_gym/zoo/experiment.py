@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.environments import shown_frames
 from aime_gym.agents.registry import agent_class
 from aime_gym.data import check_trajectories, load_trajectories
 
@@ -76,6 +77,7 @@ class ImitationExperiment(ExperimentManager):
         """Load the data, check that agent, environment and data fit together, and only then make the run's folder."""
         env = self.create_envs(1, no_log=True)
         agent = self.kind(env=env, device=self.device, **self._constructor)
+        frames = shown_frames(env, agent.observation_space)
         env.close()
         for name, argument, need_actions in (
             ("demonstrations", "--demos", agent.needs_demonstration_actions),
@@ -83,7 +85,7 @@ class ImitationExperiment(ExperimentManager):
         ):
             if self._constructor.get(name) is not None:
                 self._constructor[name] = check_trajectories(
-                    load_trajectories(self._constructor[name], actions=need_actions, argument=argument),
+                    load_trajectories(self._constructor[name], actions=need_actions, argument=argument, **frames),
                     argument=argument,
                     observation_space=agent.observation_space,
                     action_space=agent.action_space,
