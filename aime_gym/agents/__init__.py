@@ -9,6 +9,7 @@ from aime_gym.agents.gail import GAILAgent
 from aime_gym.agents.ilpo import ILPOAgent
 from aime_gym.agents.imrl import IMRLAgent
 from aime_gym.agents.mbbc import MBBCAgent
+from aime_gym.agents.patch_ail import PatchAILAgent
 from aime_gym.agents.pmi_il import PMIILAgent
 from aime_gym.agents.registry import list_agents, load_agent, make_agent, register_agent
 
@@ -23,6 +24,7 @@ __all__ = [
     "ImitationAgent",
     "MBBCAgent",
     "PMIILAgent",
+    "PatchAILAgent",
     "list_agents",
     "load_agent",
     "make_agent",

@@ -6,7 +6,8 @@
 
 The paper's discriminator D is the probability of the agent, and its reward -log D; here f is the logit of the expert,
 which makes that the form ``positive``. See :class:`~aime_gym.models.discriminator.Discriminator` for the forms and for
-what happens where episodes end.
+what happens where episodes end. Of images, the policy and f see the last few frames (``frame_stack``): f those of s and
+of s', one behind the other along the channels, both shifted at random (``augment``).
 
 Deviations: PPO by default, where the paper has TRPO (``generator="trpo"``); the reward is the logit; terminal states
 have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the discriminator is regularised and its
@@ -20,7 +21,8 @@ from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward
+from aime_gym.models.packing import Packing
+from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
 from aime_gym.types import Array, Observation
 
 
@@ -36,13 +38,14 @@ class GAIfOAgent(RewardedAgent):
     discriminator: Discriminator
     presets: ClassVar = {"default": AdversarialConfig()}
 
-    def _make_reward(self, observation: int) -> AdversarialReward:
-        return AdversarialReward(self.config, observation, None, self.device)
+    def _make_reward(self, packing: Packing) -> AdversarialReward:
+        return AdversarialReward(self.config, Discriminated(packing), self.device)
 
     def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
         """The learned reward g(f(s, s')) of transitions, (n,).
 
-        See :class:`~aime_gym.models.discriminator.Discriminator`.
+        See :class:`~aime_gym.models.discriminator.Discriminator`. Images are taken for the first two of an episode,
+        the frames before s for copies of s.
 
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.

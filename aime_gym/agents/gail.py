@@ -7,7 +7,8 @@ demonstrations' true actions.
 
 GAIfO with another input to the discriminator, so that the two differ only in what they see. The paper's D is the
 probability of the agent, and log D what the policy pays; here f is the logit of the expert, which makes the paper's
--log D the form ``positive``. Deviations: those of GAIfO; no entropy bonus unless ``generator_kwargs`` has ``ent_coef``.
+-log D the form ``positive``. Of images, f sees the last few frames, and the action beside their embedding. Deviations:
+those of GAIfO; no entropy bonus unless ``generator_kwargs`` has ``ent_coef``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward
+from aime_gym.models.packing import Packing
+from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
 from aime_gym.types import Array, Observation
 
 
@@ -33,13 +35,14 @@ class GAILAgent(RewardedAgent):
     presets: ClassVar = {"default": AdversarialConfig()}
     needs_demonstration_actions = True
 
-    def _make_reward(self, observation: int) -> AdversarialReward:
-        return AdversarialReward(self.config, observation, self.encoding.size, self.device)
+    def _make_reward(self, packing: Packing) -> AdversarialReward:
+        return AdversarialReward(self.config, Discriminated(packing, self.encoding.size), self.device)
 
     def reward_fn(self, obs: Observation, actions: Array) -> Array:
         """The learned reward g(f(s, a)) of transitions, (n,).
 
-        See :class:`~aime_gym.models.discriminator.Discriminator`.
+        See :class:`~aime_gym.models.discriminator.Discriminator`. Images are taken for the first of an episode, the
+        frames before s for copies of s.
 
         :param obs: (n, ...).
         :param actions: (n, ...), as the environment takes them.

@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
 from aime_gym.models.next_state import REWARDS, NextStateModel
+from aime_gym.models.packing import Packing
 from aime_gym.training.earning import check_choices
 from aime_gym.training.fitted_reward import FittedConfig, FittedReward, TransitionReward
 from aime_gym.types import Array, Observation
@@ -59,9 +60,13 @@ class IMRLAgent(RewardedAgent):
     reward_model: TransitionReward
     presets: ClassVar = {"default": IMRLConfig()}
 
-    def _make_reward(self, observation: int) -> FittedReward:
+    def _setup_networks(self) -> None:
+        self._features = sum(self.sensor_sizes.values())
+        super()._setup_networks()
+
+    def _make_reward(self, packing: Packing) -> FittedReward:
         config = self.config
-        model = NextStateModel(observation, hidden=config.hidden, layers=config.layers, reward=config.reward)
+        model = NextStateModel(self._features, hidden=config.hidden, layers=config.layers, reward=config.reward)
         return FittedReward(config, model, self.device)
 
     def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.models.packing import Packing
 from aime_gym.models.two_tower import REWARDS, TwoTowerModel
 from aime_gym.training.earning import check_choices
 from aime_gym.training.fitted_reward import FittedConfig, FittedReward, TransitionReward
@@ -62,10 +63,14 @@ class PMIILAgent(RewardedAgent):
     reward_model: TransitionReward
     presets: ClassVar = {"default": PMIILConfig()}
 
-    def _make_reward(self, observation: int) -> FittedReward:
+    def _setup_networks(self) -> None:
+        self._features = sum(self.sensor_sizes.values())
+        super()._setup_networks()
+
+    def _make_reward(self, packing: Packing) -> FittedReward:
         config = self.config
         model = TwoTowerModel(
-            observation,
+            self._features,
             hidden=config.hidden,
             layers=config.layers,
             embedding=config.embedding,

@@ -17,6 +17,7 @@ from aime_gym.agents.gail import GAILAgent
 from aime_gym.agents.ilpo import ILPOAgent
 from aime_gym.agents.imrl import IMRLAgent
 from aime_gym.agents.mbbc import MBBCAgent
+from aime_gym.agents.patch_ail import PatchAILAgent
 from aime_gym.agents.pmi_il import PMIILAgent
 from aime_gym.archive import Source, read_archive
 from aime_gym.naming import suggestion
@@ -29,6 +30,7 @@ AGENTS: dict[str, type[ImitationAgent]] = {
     "bc": BCAgent,
     "gaifo": GAIfOAgent,
     "gail": GAILAgent,
+    "patch-ail": PatchAILAgent,
     "imrl": IMRLAgent,
     "pmi-il": PMIILAgent,
     "mbbc": MBBCAgent,

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.stacked import joined
+from aime_gym.models.packing import Packing
 from aime_gym.training.earning import Earner, EarningConfig, LearnedReward
 from aime_gym.training.fit import Fit
 from aime_gym.types import Array, Observation, Trajectories
+
+#: How many stacks of frames the policy is shown at once.
+_ROWS = 512
 
 
 class RewardedAgent(ImitationAgent):
@@ -31,13 +34,17 @@ class RewardedAgent(ImitationAgent):
     copies = 8  # one pass through the networks then acts in all of them
 
     @abstractmethod
-    def _make_reward(self, observation: int) -> LearnedReward:
-        """A reward of observations with so many features, that has learnt nothing yet."""
+    def _make_reward(self, packing: Packing) -> LearnedReward:
+        """A reward of packed observations, that has learnt nothing yet.
+
+        :raises NotImplementedError: observations that it cannot see.
+        """
 
     def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
         """The reward that the agent is paid, (n,): ``reward_fn``, and what a termination is worth.
 
-        For :class:`~aime_gym.training.learned_reward.LearnedRewardVecEnv`.
+        For :class:`~aime_gym.training.learned_reward.LearnedRewardVecEnv`. Two images are taken for the first ones of
+        an episode, as ``reward_fn`` takes them.
         """
         self._need_setup()
         return self.earner.transition_reward(obs, actions, next_obs, terminated)
@@ -78,13 +85,17 @@ class RewardedAgent(ImitationAgent):
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """What the policy would have done."""
-        observations, rows = joined(demos.observations), torch.arange(len(demos), device=self.device)
-        return self.earner.act(observations[(rows - 1).clamp_min(0)], None)
+        rows = (torch.arange(len(demos), device=self.device) - 1).clamp_min(0)
+        parts = rows.split(_ROWS) if self.earner.stacked.images else [rows]
+        return torch.cat([self.earner.act(self.earner.stacked.recorded(demos, part), None) for part in parts])
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return ()
+        stacked = self.earner.stacked
+        return (stacked.start(observation),) if stacked.images else ()
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.earner.act(joined(observation), generator), ()
+        stacked = self.earner.stacked
+        rows = stacked.push(state[0], observation) if stacked.images else stacked.start(observation)
+        return self.earner.act(rows, generator), (rows,) if stacked.images else ()

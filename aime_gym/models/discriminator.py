@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aime_gym.models.images import ImageEncoder
+from aime_gym.models.packing import Packing
+from aime_gym.models.patches import PatchSimilarity
 from aime_gym.models.standardizer import RunningStandardizer
 
 #: Rewards as functions of the logit f = log p(expert) / p(agent); see :class:`Discriminator`.
@@ -19,6 +22,8 @@ REWARDS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 REGULARIZERS = ("gradient_penalty", "spectral_norm")
 
+#: Channels of the first layer of an image's encoder.
+_DEPTH = 32
 #: Share that is added to both sides of a ratio of shares: the logarithm stays within +-4.6.
 _SMOOTHING = 0.01
 #: Share of the agent's past that a new round keeps, when its terminations are counted.
@@ -26,7 +31,7 @@ _MEMORY = 0.75
 
 
 class Discriminator(nn.Module):
-    """An MLP whose logit f(x) > 0 says that x is the expert's, and the learned reward.
+    """A network whose logit f(x) > 0 says that x is the expert's, and the learned reward.
 
     Trained to the end by logistic regression on balanced batches, f is the log ratio of the two occupancies,
 
@@ -54,9 +59,13 @@ class Discriminator(nn.Module):
     time limit cuts has no such end; it is the generator's to bootstrap.
 
     The statistics that standardise x are those of the balanced batches, as they come: an expert hardly moves in some
-    directions, and in units of the demonstrations' spread alone a beginner would be out of all bounds.
+    directions, and in units of the demonstrations' spread alone a beginner would be out of all bounds. Images are
+    numbers in [0, 1].
 
-    :param inputs: features of x.
+    :param inputs: features of x, or what they mean if there are images among them.
+    :param net: from standardised rows to f_net (N, 1), or to the logits of P patches (N, P), whose mean f_net is; an
+        MLP unless given.
+    :param similarity: changes rewards (N,) by the logits of patches that they were read off.
     :param reward: form g of the reward: ``logit``, ``positive`` or ``negative``.
     :param spectral: normalise the layers' spectral norm, instead of penalising gradients.
     """
@@ -67,15 +76,26 @@ class Discriminator(nn.Module):
     agent_ends: Tensor
     horizon: Tensor
 
-    def __init__(self, inputs: int, *, hidden: int = 256, layers: int = 2, reward: str, spectral: bool) -> None:
+    def __init__(
+        self,
+        inputs: int | Packing,
+        net: nn.Module | None = None,
+        similarity: PatchSimilarity | None = None,
+        *,
+        hidden: int = 256,
+        layers: int = 2,
+        reward: str,
+        spectral: bool = False,
+    ) -> None:
         super().__init__()
         self.form = REWARDS[reward]
-        self.standardizer = RunningStandardizer(inputs)
-        modules: list[nn.Module] = []
-        for width in [inputs] + [hidden] * (layers - 1):
-            modules += [_linear(width, hidden, spectral), nn.Tanh()]
-        modules.append(_linear(hidden, 1, spectral))
-        self.net = nn.Sequential(*modules)
+        self.packing = inputs if isinstance(inputs, Packing) else Packing(inputs)
+        self.standardizer = RunningStandardizer(self.packing.vectors)
+        self.net = net if net is not None else logit_mlp(self.packing.vectors, hidden, layers)
+        self.similarity = similarity
+        if spectral:
+            for part in [part for part in self.net.modules() if isinstance(part, nn.Linear | nn.Conv2d)]:
+                nn.utils.parametrizations.spectral_norm(part)
         # Whether episodes go on in the absorbing state; its share for the expert, and what the agent's is counted from.
         self.register_buffer("absorbing", torch.tensor(False))
         for name in ("expert_share", "agent_steps", "agent_ends", "horizon"):
@@ -83,18 +103,30 @@ class Discriminator(nn.Module):
         self.eval()
 
     def forward(self, rows: Tensor) -> Tensor:
-        """f_net of rows (N, D), as they come: (N,)."""
-        return self.from_standardized(self.standardizer(rows))
+        """f_net of rows (N, D), as they come: (N,), or the logits of patches (N, P)."""
+        return self.from_standardized(self.standardize(rows))
+
+    def standardize(self, rows: Tensor) -> Tensor:
+        """Rows (N, D) as the network sees them."""
+        if not self.packing.images:
+            standardized: Tensor = self.standardizer(rows)
+            return standardized
+        vectors, pixels = rows.split([self.packing.vectors, rows.shape[-1] - self.packing.vectors], dim=-1)
+        pixels = pixels.to(torch.get_default_dtype()) / 255
+        return torch.cat([self.standardizer(vectors), pixels], dim=-1) if self.packing.vectors else pixels
 
     def from_standardized(self, rows: Tensor) -> Tensor:
-        """f_net of rows (N, D) that are standardised already: (N,)."""
+        """f_net of rows (N, D) that are standardised already: (N,), or the logits of patches (N, P)."""
         out: Tensor = self.net(rows)
         return out.squeeze(-1)
 
     @torch.no_grad()
     def reward(self, rows: Tensor) -> Tensor:
         """g(f(x)) of rows (N, D): (N,)."""
-        return self.form(self(rows) + _log_ratio(1 - float(self.expert_share), 1 - self.agent_share))
+        logits = self(rows)
+        logit = logits.mean(-1) if logits.ndim > 1 else logits
+        rewards = self.form(logit + _log_ratio(1 - float(self.expert_share), 1 - self.agent_share))
+        return rewards if self.similarity is None else self.similarity(rewards, logits)
 
     def terminal_value(self) -> float:
         """What follows a termination, discounted from the first step in the absorbing state on."""
@@ -120,9 +152,33 @@ class Discriminator(nn.Module):
         self.agent_ends.mul_(_MEMORY).add_(ends)
 
 
-def _linear(inputs: int, outputs: int, spectral: bool) -> nn.Module:
-    layer = nn.Linear(inputs, outputs)
-    return nn.utils.parametrizations.spectral_norm(layer) if spectral else layer
+def logit_mlp(inputs: int, hidden: int, layers: int) -> nn.Sequential:
+    """``layers`` x [Linear -> tanh], and a logit."""
+    modules: list[nn.Module] = []
+    for width in [inputs] + [hidden] * (layers - 1):
+        modules += [nn.Linear(width, hidden), nn.Tanh()]
+    return nn.Sequential(*modules, nn.Linear(hidden, 1))
+
+
+class ImageLogit(nn.Module):
+    """A logit of standardised vectors and images: encoders, and an MLP on all of it.
+
+    :param kind: of the encoders; see :mod:`aime_gym.models.images`.
+    """
+
+    def __init__(self, packing: Packing, kind: str, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.packing = packing
+        encoders = [ImageEncoder(shape, kind, _DEPTH) for shape in packing.images]
+        self.encoders = nn.ModuleList(encoders)
+        self.head = logit_mlp(packing.vectors + sum(encoder.size for encoder in encoders), hidden, layers)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (N, D), images in [0, 1] -> (N, 1)."""
+        vectors, images = self.packing.split(rows)
+        embeddings = [encoder(image) for encoder, image in zip(self.encoders, images, strict=True)]
+        logit: Tensor = self.head(torch.cat([vectors, *embeddings], dim=-1))
+        return logit
 
 
 def _share(steps: float, absorbed: float) -> float:
@@ -134,7 +190,7 @@ def _log_ratio(expert: float, agent: float) -> float:
 
 
 def discrimination_loss(expert: Tensor, agent: Tensor) -> Tensor:
-    """Binary cross-entropy of the logits of both sides, each (N,); log 2 for a discriminator that knows nothing."""
+    """Binary cross-entropy of both sides' logits, each (N,) or (N, P); log 2 for a discriminator that knows nothing."""
     return 0.5 * (F.softplus(-expert).mean() + F.softplus(agent).mean())
 
 
@@ -142,7 +198,7 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], expert: Tensor, agent: T
     """Mean max(0, |grad f(x)| - 1)^2 at x = weight * expert + (1 - weight) * agent.
 
     The one-sided form of Gulrajani et al. 2017 (arXiv 1704.00028, section 4): the two-sided one asks for a slope of one
-    everywhere, and so for a preference where expert and agent are alike.
+    everywhere, and so for a preference where expert and agent are alike. Of patches, f is the sum of their logits.
 
     :param logit: f of standardised rows.
     :param expert: standardised rows (N, D), and ``agent`` as many.

@@ -54,6 +54,8 @@ class RunningStandardizer(nn.Module):
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Take rows (N, D) into the statistics (Chan, Golub and LeVeque 1979)."""
+        if not rows.shape[-1]:
+            return  # no numbers have no variance, and PyTorch warns of it
         rows = rows.to(self.mean.dtype)
         total = self.count + len(rows)
         shift = rows.mean(0) - self.mean

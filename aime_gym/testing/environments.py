@@ -91,6 +91,7 @@ class EnvironmentContract(Subject):
             make_agent(self.agent, env, env=env)
 
     def test_an_environment_by_its_id(self) -> None:
+        self.needs_spaces_of(gym.make(self.other_id))
         for agent in (self.make(self.other_id), make_agent(self.agent, "MlpPolicy", self.other_id, **self.tiny)):
             env = agent.get_env()
             assert isinstance(env, VecEnv)
@@ -124,6 +125,7 @@ class EnvironmentContract(Subject):
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
 
     def test_data_of_other_spaces_is_refused(self) -> None:
+        self.needs_spaces_of(gym.make(self.other_id))
         agent = self.make(DummyVecEnv([lambda: gym.make(self.other_id)] * 2))
         with pytest.raises(ValueError, match=r"^play.*shape"):
             agent.pretrain(self.task().play, progress_bar=False)

@@ -23,7 +23,6 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import agent_class, load_agent
 from aime_gym.archive import read_archive, write_archive
 from aime_gym.testing import toy
-from aime_gym.testing.acting import observations
 from aime_gym.testing.subject import Subject, assert_identical, parameters
 from aime_gym.types import Array
 
@@ -121,8 +120,8 @@ class FileContract(Subject):
         for phase, run in phases.items():
             run()
             agent.save(tmp_path / phase)
-            expected[phase] = rollout(agent, observations())
-        np.save(tmp_path / "observations.npy", observations())
+            expected[phase] = rollout(agent, self.observations())
+        np.save(tmp_path / "observations.npy", self.observations())
         subprocess.run(
             [
                 sys.executable,
@@ -187,7 +186,7 @@ class FileContract(Subject):
         first, second = (self.kind.load(tmp_path / "agent", env=self.point_mass(), seed=3) for _ in range(2))
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
         assert first.seed == 3
-        np.testing.assert_array_equal(rollout(first, observations()), rollout(second, observations()))
+        np.testing.assert_array_equal(rollout(first, self.observations()), rollout(second, self.observations()))
         with pytest.raises(ValueError, match=r"env: expected the spaces"):
             self.kind.load(tmp_path / "agent", env=gym.make(self.other_id))
         with pytest.raises(ValueError, match=r"^policy_kwargs: "):
@@ -204,7 +203,7 @@ class FileContract(Subject):
             other.set_parameters(given)
             assert_identical(parameters(other), parameters(learnt))
             other.acting_generator.set_state(learnt.acting_generator.get_state())
-            np.testing.assert_array_equal(rollout(other, observations()), rollout(learnt, observations()))
+            np.testing.assert_array_equal(rollout(other, self.observations()), rollout(learnt, self.observations()))
 
     def test_wrong_parameters_are_named(self, learnt: ImitationAgent) -> None:
         whole = learnt.get_parameters()

@@ -20,11 +20,14 @@ from aime_gym.types import Trajectory
 #: How a trajectory is spoiled, and what the error says.
 BAD_DATA: dict[str, tuple[Callable[[Any], list[Trajectory]], str]] = {
     "empty": (lambda t: [], "at least one trajectory"),
-    "shape": (lambda t: [Trajectory(np.zeros((5, 3), np.float32), np.zeros((4, 2), np.float32))], "shape"),
+    "shape": (lambda t: [Trajectory(np.zeros((5, 3), t.observations.dtype), np.zeros((4, 2)))], "shape"),
     "not a number": (lambda t: [replace(t, observations=np.full_like(t.observations, np.nan))], "NaN|nan|finite"),
     "infinite rewards": (lambda t: [replace(t, rewards=np.full(len(t), np.inf))], "inf|finite"),
     "images": (lambda t: [replace(t, observations=t.observations.astype(np.uint8))], "uint8"),
 }
+
+#: Those that an image cannot have.
+OF_NUMBERS = ("not a number", "images")
 
 #: From a right state (three environments) to a wrong one.
 BAD_STATES: dict[str, Callable[[Any], Any]] = {
@@ -44,6 +47,8 @@ class InputContract(Subject):
     @pytest.mark.parametrize("case", BAD_DATA)
     def test_bad_data_is_named_before_any_training(self, case: str) -> None:
         env, play, demos = self.task()
+        if self.blank().dtype == np.uint8 and case in OF_NUMBERS:
+            pytest.skip("bytes are always right")
         spoil, message = BAD_DATA[case]
         agent = self.make(env)
         before = parameters(agent)
@@ -85,8 +90,11 @@ class InputContract(Subject):
                 self.make(**arguments)
         images = self.point_mass()
         images.observation_space = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
-        with pytest.raises(NotImplementedError, match=r"image"):
+        try:
             self.make(images)
+        except NotImplementedError as error:
+            assert str(error).startswith("observation_space: ")  # noqa: PT017
+            assert "image" in str(error)  # noqa: PT017
         unbounded = self.point_mass()
         unbounded.action_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         with pytest.raises(ValueError, match=r"action_space: expected"):
@@ -132,7 +140,7 @@ class InputContract(Subject):
 
     @pytest.mark.parametrize("case", BAD_STATES)
     def test_states_are_named(self, case: str, learnt: ImitationAgent) -> None:
-        batch = np.zeros((3, 2), np.float32)
+        batch = self.blank(3)
         _, state = learnt.predict(batch)
         wrong = BAD_STATES[case](state)
         if isinstance(wrong, tuple) and not (wrong or state):
@@ -141,7 +149,7 @@ class InputContract(Subject):
             learnt.predict(batch, wrong)
 
     def test_episode_starts_are_named(self, learnt: ImitationAgent) -> None:
-        batch = np.zeros((3, 2), np.float32)
+        batch = self.blank(3)
         _, state = learnt.predict(batch)
         with pytest.raises(ValueError, match=r"^episode_start: expected shape"):
             learnt.predict(batch, state, np.array([True]))

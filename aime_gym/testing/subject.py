@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -15,6 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import agent_class, make_agent
 from aime_gym.testing import toy
+from aime_gym.types import Array
 
 #: Phases, in their order.
 PHASES = ("pretrain", "imitate")
@@ -31,7 +33,8 @@ class Subject:
     #: With these, the agent comes closer to the toy task's expert than to chance; ``None`` leaves that test out.
     learning: ClassVar[Mapping[str, Any] | None] = None
     #: The toy task. An agent that refuses continuous actions (a ``NotImplementedError`` that starts with "action_space:
-    #: ", from its constructor) is tested on ``toy.DiscretePointMass``.
+    #: ", from its constructor) is tested on ``toy.DiscretePointMass``, and one that needs an image ("observation_space:
+    #: ") on ``toy.PixelPointMass``.
     point_mass: ClassVar[type[toy.PointMass]] = toy.PointMass
 
     @property
@@ -53,18 +56,31 @@ class Subject:
         return toy.task(toy.mixed(seen, self.point_mass))  # type: ignore[arg-type]  # a class has a hash
 
     def acts_in(self, env: gym.Env) -> bool:
-        """Whether the agent knows such actions; the only way not to is to say so when it is made."""
+        """Whether the agent knows such spaces; the only way not to is to say so when it is made."""
         try:
             self.make(env)
         except NotImplementedError as error:
-            assert str(error).startswith("action_space: ")  # noqa: PT017
+            assert str(error).startswith(("action_space: ", "observation_space: "))  # noqa: PT017
             return False
         return True
 
-    def needs_actions_of(self, env: gym.Env) -> None:
-        """Skip the test for an agent that does not know such actions."""
+    def needs_spaces_of(self, env: gym.Env) -> None:
+        """Skip the test for an agent that does not know such observations or actions."""
         if not self.acts_in(env):
-            pytest.skip(f"{self.agent} refuses {env.action_space}")
+            pytest.skip(f"{self.agent} refuses {env.observation_space} or {env.action_space}")
+
+    def observations(self, steps: int = 6, envs: int = 3) -> Array:
+        """Some of the toy task, (T, B, *shape)."""
+        space, generator = self.point_mass.observation_space, np.random.default_rng(0)
+        shape = (steps, envs, *(space.shape or ()))
+        if space.dtype == np.uint8:
+            return generator.integers(256, size=shape, dtype=np.uint8)
+        return generator.normal(size=shape).astype(np.float32)
+
+    def blank(self, *leading: int) -> Array:
+        """Zeros in place of observations, (..., *shape)."""
+        space = self.point_mass.observation_space
+        return np.zeros((*leading, *(space.shape or ())), space.dtype)
 
     def make(self, env: GymEnv | str | None = None, *, seed: int | None = 0, **changes: Any) -> ImitationAgent:
         """A tiny agent that has learnt nothing, on the toy task unless told otherwise."""

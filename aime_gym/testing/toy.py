@@ -91,6 +91,45 @@ class SensorsPointMass(PointMass):
         return {"vertical": position[1:], "horizontal": position[:1]}
 
 
+class PixelPointMass(PointMass):
+    """The same as an image: the position is a spot of light, and the origin a mark that does not move.
+
+    The spot is a few pixels wide, and each of them as bright as it is near, so that it moves by fractions of a pixel.
+    """
+
+    observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    #: What of the plane is seen, from the origin to each side.
+    reach = 1.5
+
+    def observe(self) -> Observation:
+        return self.draw()
+
+    def draw(self) -> Array:
+        """(16, 16, 3); who leaves the picture is seen at its edge."""
+        height, width = 16, 16
+        column, row = (self.position.clip(-self.reach, self.reach) / self.reach + 1) / 2 * (width - 1, height - 1)
+        down, across = (np.arange(height)[:, None] - row) ** 2, (np.arange(width) - column) ** 2
+        image = np.zeros((height, width, 3), np.uint8)
+        image[..., 0] = 255 * np.exp(-(down + across) / 2)
+        image[height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1, 2] = 255
+        return image
+
+
+class MixedPointMass(PixelPointMass):
+    """The same as an image and a vector."""
+
+    observation_space = spaces.Dict(
+        {"camera": PixelPointMass.observation_space, "position": spaces.Box(-np.inf, np.inf, (2,), np.float32)}
+    )
+
+    def observe(self) -> Observation:
+        return {"camera": self.draw(), "position": self.position.astype(np.float32)}
+
+
+class DiscretePixelPointMass(DiscretePointMass, PixelPointMass):
+    """As an image, with five pushes."""
+
+
 @functools.cache
 def mixed(seen: type[PointMass], done: type[PointMass]) -> type[PointMass]:
     """The toy with the observations of one of these classes and the actions of another; the same class each time."""

@@ -29,7 +29,7 @@ class TrainingContract(Subject):
         if self.learning is None:
             pytest.skip("learning = None")
         env, play, demos = toy.task(task, play=60, demos=10)
-        self.needs_actions_of(env)
+        self.needs_spaces_of(env)
         agent = self.make(env, **self.learning)
         agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
         assert toy.score(env, agent) > bound
@@ -51,7 +51,7 @@ class TrainingContract(Subject):
         torch.rand(1)  # away from where any seed leaves it
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
         agent.pretrain(self.task().play, progress_bar=False).imitate(self.task().demos, progress_bar=False)
-        agent.predict(np.zeros(2, np.float32))
+        agent.predict(self.blank())
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
 
@@ -116,7 +116,7 @@ class TrainingContract(Subject):
     @pytest.mark.parametrize("task", [toy.PointMass, toy.DiscretePointMass])
     def test_infer_actions_keeps_everything_else(self, task: type[toy.PointMass]) -> None:
         env, play, demos = toy.task(task)
-        self.needs_actions_of(env)
+        self.needs_spaces_of(env)
         inferred = self.trained(toy.Task(env, play, demos)).infer_actions(demos)
         assert len(inferred) == len(demos)
         for before, after in zip(demos, inferred, strict=True):
@@ -154,7 +154,7 @@ class TrainingContract(Subject):
         assert all(tensor.is_cuda for tensor in parameters(agent).values())
         agent.save(tmp_path / "agent")
         on_cpu = self.kind.load(tmp_path / "agent", device="cpu")
-        observation = np.zeros((3, 2), np.float32)
+        observation = self.blank(3)
         action, state = agent.predict(observation, deterministic=True)
         np.testing.assert_allclose(on_cpu.predict(observation, deterministic=True)[0], action, atol=1e-3)
         assert on_cpu.predict(observation, state)[0].shape == action.shape

@@ -1,4 +1,4 @@
-"""Adversarial imitation: a discriminator that pays. What GAIfO and GAIL share."""
+"""Adversarial imitation: a discriminator that pays. What GAIfO, GAIL and PatchAIL share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from aime_gym.models.augmentation import shifted
 from aime_gym.models.discriminator import (
     REGULARIZERS,
     REWARDS,
     Discriminator,
+    ImageLogit,
     discrimination_loss,
     gradient_penalty,
 )
+from aime_gym.models.packing import Packing
+from aime_gym.models.patches import PatchSimilarity
 from aime_gym.training.earning import EarningConfig, check_choices
 from aime_gym.training.fit import Fit
 from aime_gym.training.optimizer import Optimizer
@@ -63,71 +67,119 @@ class AdversarialConfig(EarningConfig):
         )
 
 
+class Discriminated:
+    """What a discriminator sees of transitions: s and s', or s and an encoded a.
+
+    Of vectors, (s, s' - s): it holds what (s, s') does, and shows what happened in units of its own spread. Of images,
+    both stacks of frames, one behind the other along the channels.
+
+    :param packing: of an observation.
+    :param actions: size of an encoded action, to see (s, a); ``None`` sees (s, s').
+    :param images_alone: look past the vectors.
+    """
+
+    def __init__(self, packing: Packing, actions: int | None = None, *, images_alone: bool = False) -> None:
+        self._observed, self._images_alone, self.sees_actions = packing, images_alone, actions is not None
+        vectors = 0 if images_alone else packing.vectors + (packing.vectors if actions is None else actions)
+        images = [(*sides, channels * (1 if self.sees_actions else 2)) for *sides, channels in packing.images]
+        #: Of what is seen.
+        self.packing = Packing(vectors, images)
+
+    def rows(self, transitions: Transitions) -> Tensor:
+        """Rows (N, ...) of transitions with packed observations."""
+        if not self.packing.images:
+            return self.vectors(transitions)
+        first, second = (self._observed.split(rows)[1] for rows in (transitions.obs, transitions.next_obs))
+        if not self.sees_actions:
+            first = [torch.cat(pair, dim=-1) for pair in zip(first, second, strict=True)]
+        return self.packing.join(self.vectors(transitions) if self.packing.vectors else None, first)
+
+    def vectors(self, transitions: Transitions) -> Tensor:
+        """The vectors alone (N, V), of transitions that may lack the images."""
+        count = 0 if self._images_alone else self._observed.vectors
+        obs, next_obs = (rows[:, :count] for rows in (transitions.obs, transitions.next_obs))
+        actions = transitions.actions if self.sees_actions else None
+        if actions is None:
+            return torch.cat([obs, next_obs - obs], dim=-1)
+        # Without vectors, obs may be bytes.
+        return torch.cat([obs, actions], dim=-1) if count else actions
+
+
 class AdversarialReward:
     """A discriminator between the demonstrations and what was done of late: a ``LearnedReward``.
 
-    :param observation: features of an observation.
-    :param actions: size of an encoded action, to see (s, a); ``None`` sees (s, s').
+    :param seen: what it sees of a transition.
+    :param net: its network, and ``similarity`` a part of its reward, if they are not the usual ones; see
+        :class:`~aime_gym.models.discriminator.Discriminator`.
     """
 
     name = "discriminator"
 
-    def __init__(self, config: AdversarialConfig, observation: int, actions: int | None, device: torch.device) -> None:
-        self.config, self.sees_actions = config, actions is not None
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        seen: Discriminated,
+        device: torch.device,
+        *,
+        net: nn.Module | None = None,
+        similarity: PatchSimilarity | None = None,
+    ) -> None:
+        self.config, self.seen, self.sees_actions = config, seen, seen.sees_actions
+        size = {"hidden": config.discriminator_hidden, "layers": config.discriminator_layers}
+        if net is None and seen.packing.images:
+            net = ImageLogit(seen.packing, config.image_encoder, **size)
         self.network = Discriminator(
-            observation + (observation if actions is None else actions),
-            hidden=config.discriminator_hidden,
-            layers=config.discriminator_layers,
+            seen.packing,
+            net,
+            similarity,
             reward=config.reward,
             spectral=config.regularizer == "spectral_norm",
+            **size,
         ).to(device)
         self.optimizer = Optimizer([self.network], config.learning_rate, clip=None)
 
-    def rows(self, transitions: Transitions) -> Tensor:
-        """The discriminator's input (N, ...): s and s', or s and an encoded a.
-
-        (s, s' - s) holds what (s, s') does, and shows what happened in units of its own spread.
-        """
-        obs, actions = transitions.obs, transitions.actions
-        return torch.cat([obs, transitions.next_obs - obs if actions is None else actions], dim=-1)
-
     def rewards(self, transitions: Transitions) -> Tensor:
-        return self.network.reward(self.rows(transitions))
+        return self.network.reward(self.seen.rows(transitions))
 
     def terminal_value(self) -> float:
         return self.network.terminal_value()
 
     def start(self, expert: Expert, horizon: float, fit: Fit) -> bool:
         self.network.start(
-            steps=len(expert.transitions),
+            steps=len(expert),
             ends=expert.ends,
             horizon=horizon,
             absorbing=self.config.absorbing and expert.endings_known,
         )
-        self.network.standardizer.update(self.rows(expert.transitions))
+        self.network.standardizer.update(self.seen.vectors(expert.transitions))
         return True
 
     def round(self, taken: Transitions, expert: Expert, fit: Fit) -> None:
-        config, draw, network = self.config, fit.generator, self.network
-        rows, expert_rows = self.rows(taken), self.rows(expert.transitions)
-        network.count(steps=len(rows), ends=int(taken.terminated.sum()))
-        network.standardizer.update(torch.cat([rows, _sample(expert_rows, len(rows), draw)]))
+        config, draw, network, seen = self.config, fit.generator, self.network, self.seen
+        network.count(steps=len(taken), ends=int(taken.terminated.sum()))
+        balanced = [taken, expert.transitions.sample(len(taken), draw)]
+        network.standardizer.update(torch.cat([seen.vectors(side) for side in balanced]))
         for _ in range(config.discriminator_updates):
-            metrics = self.update_discriminator(
-                _sample(expert_rows, config.batch_size, draw), _sample(rows, config.batch_size, draw), draw
-            )
+            sides = (expert.sample(config.batch_size, draw), taken.sample(config.batch_size, draw))
+            metrics = self.update_discriminator(seen.rows(sides[0]), seen.rows(sides[1]), draw)
             fit.counter.num_updates += 1
             for name, value in metrics.items():
                 fit.logger.record_mean(f"{self.name}/{name}", float(value))
         if not math.isfinite(float(metrics["loss"])):
             raise FloatingPointError("training diverged: the discriminator's loss is not finite; lower learning_rate")
+        if network.similarity is not None:
+            sides = (expert.sample(config.batch_size, draw), taken.sample(config.batch_size, draw))
+            with torch.no_grad():
+                network.similarity.meet(*(network(seen.rows(side)) for side in sides))
         fit.logger.record(f"{self.name}/updates", fit.counter.num_updates)
 
     def update_discriminator(self, expert: Tensor, agent: Tensor, generator: torch.Generator) -> Metrics:
         """One step of logistic regression; expert and agent: rows (N, ...) of the same number."""
         discriminator, config = self.network, self.config
         discriminator.train()  # spectral norms follow the weights here only
-        expert, agent = discriminator.standardizer(expert), discriminator.standardizer(agent)
+        if config.augment:
+            expert, agent = (shifted(discriminator.packing, rows, generator) for rows in (expert, agent))
+        expert, agent = discriminator.standardize(expert), discriminator.standardize(agent)
         expert_logit, agent_logit = discriminator.from_standardized(torch.cat([expert, agent])).chunk(2)
         loss = discrimination_loss(expert_logit, agent_logit)
         metrics: Metrics = {
@@ -138,6 +190,8 @@ class AdversarialReward:
         if config.regularizer == "gradient_penalty":
             weight = torch.rand(len(expert), 1, generator=generator).to(expert.device)
             penalty = gradient_penalty(discriminator.from_standardized, expert, agent, weight)
+            if expert_logit.ndim > 1:  # of the sum over patches, where the loss is of their mean
+                penalty = penalty / expert_logit.shape[-1]
             metrics["penalty"] = penalty.detach()
             loss = loss + config.penalty * penalty
         self.optimizer.step(loss)
@@ -149,8 +203,3 @@ class AdversarialReward:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"moments": state["moments"]})
-
-
-def _sample(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Some rows, with replacement."""
-    return rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)]

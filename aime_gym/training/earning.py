@@ -25,7 +25,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from aime_gym.data import ActionEncoding, ObservationEncoding
-from aime_gym.models.stacked import joined
+from aime_gym.models.augmentation import shifted
+from aime_gym.models.images import KINDS
+from aime_gym.models.packing import Packing, StackedObservations
 from aime_gym.models.standardizer import RunningStandardizer
 from aime_gym.progress import progress_bar
 from aime_gym.training.fit import Fit
@@ -33,8 +35,8 @@ from aime_gym.training.generators import (
     GENERATORS,
     EncodedVecEnv,
     Generator,
+    PackedVecEnv,
     act,
-    encoded_spaces,
     generator_options,
     learning_state,
     load_learning_state,
@@ -57,10 +59,15 @@ class EarningConfig:
     :param timesteps: environment steps of ``imitate``, unless it is told otherwise.
     :param generator: the algorithm that learns the policy: SB3's ``ppo`` or, for continuous actions, ``sac``, or
         ``trpo`` of sb3-contrib. ``sac`` is paid by the reward of the moment for all that it samples from its replay
-        buffer, which lasts as long as a call of ``imitate`` or ``learn``.
+        buffer, which lasts as long as a call of ``imitate`` or ``learn``, and holds 300,000 steps, or as many of images
+        as go into 4 GB.
     :param generator_kwargs: arguments of its constructor, as JSON values; ``n_steps``, ``learning_rate``, ``gamma`` ...
     :param absorbing: whether an episode that terminates goes on in an absorbing state, which has a value. Without it, a
         terminal state is worth nothing. It is left out where the demonstrations do not say how they end.
+    :param frame_stack: how many of the last frames of an image the policy and the reward see.
+    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see :mod:`aime_gym.models.images`.
+    :param augment: whether images are shifted at random, by 4 pixels at most if they are 84 wide, where a reward learns
+        from them, and where ``sac`` does.
     :param averaging: what a round leaves of the average of past policies; 0 acts by the last policy. The last one is
         whatever the last round left, in a game that need not settle. The first rounds weigh the same.
     """
@@ -69,13 +76,17 @@ class EarningConfig:
     generator: str = "ppo"
     generator_kwargs: dict[str, Any] = field(default_factory=dict)
     absorbing: bool = True
+    frame_stack: int = 3
+    image_encoder: str = "patch"
+    augment: bool = True
     averaging: float = 0.9
 
     def __post_init__(self) -> None:
-        check_choices(self, generator=GENERATORS)
-        check_ranges(self, timesteps=(1, None), averaging=(0, 1))
-        if not isinstance(self.absorbing, bool):
-            raise ValueError(f"absorbing: expected True or False, got {self.absorbing!r}")
+        check_choices(self, generator=GENERATORS, image_encoder=KINDS)
+        check_ranges(self, timesteps=(1, None), frame_stack=(1, None), averaging=(0, 1))
+        for name in ("absorbing", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if not isinstance(self.generator_kwargs, dict):
             raise ValueError(f"generator_kwargs: expected a dict, got {self.generator_kwargs!r}")
         known_options = generator_options(self.generator)
@@ -148,7 +159,7 @@ class Earner:
 
     :param observations: encoding of the sensors.
     :param encoding: of the actions.
-    :param make_reward: from the number of features of an observation.
+    :param make_reward: from what the numbers of an observation are.
     :param policy_kwargs: of the policy: ``hidden``, ``layers``.
     :raises ValueError: an algorithm that does not fit the actions, or options that it refuses.
     """
@@ -158,21 +169,24 @@ class Earner:
         config: EarningConfig,
         observations: ObservationEncoding,
         encoding: ActionEncoding,
-        make_reward: Callable[[int], LearnedReward],
+        make_reward: Callable[[Packing], LearnedReward],
         *,
         policy_kwargs: Mapping[str, Any],
         device: torch.device,
     ) -> None:
         self.config, self.observations, self.encoding = config, observations, encoding
         self.policy_kwargs, self.device = dict(policy_kwargs), device
-        self.size = sum(math.prod(shape) for shape in observations.shapes.values())
+        #: From observations to rows, and what is in them.
+        self.stacked = StackedObservations(observations.shapes, config.frame_stack)
+        self.packing = self.stacked.packing
         #: Holds what was learnt; each run has one of its own, for its environment.
         self.algorithm = self._make_generator(n_envs=1)
         #: What acts, once trained: the average over rounds of the weights of the one that learns.
         self.policy = copy.deepcopy(self.algorithm.policy).requires_grad_(False)
         self.averaged = 0
-        self.standardizer = RunningStandardizer(self.size).to(device)
-        self.reward = make_reward(self.size)
+        #: Of vectors; images need none.
+        self.standardizer = RunningStandardizer(self.packing.vectors).to(device)
+        self.reward = make_reward(self.packing)
         #: Of discounted sums of the learned reward; its spread is the unit in which the generator is paid.
         self.returns = RunningMeanStd(shape=())
         gamma: float = self.algorithm.gamma
@@ -195,9 +209,11 @@ class Earner:
         return make_generator(
             self.config.generator,
             self.config.generator_kwargs,
-            *encoded_spaces(self.size, self.encoding),
+            self.packing,
+            self.encoding,
             n_envs=n_envs,
             policy_kwargs=self.policy_kwargs,
+            image_encoder=self.config.image_encoder,
             device=self.device,
             stats_window_size=stats_window_size,
         )
@@ -206,18 +222,30 @@ class Earner:
 
     @torch.no_grad()
     def act(self, observations: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Encoded actions (N, A) for sensors side by side (N, D)."""
-        return act(self.policy, self.standardizer(observations), generator)
+        """Encoded actions (N, A) for packed observations (N, D)."""
+        return act(self.policy, self.standardize(observations), generator)
+
+    def standardize(self, rows: Tensor) -> Tensor:
+        """Packed observations (N, D), as the policy sees them: vectors in units of their spread."""
+        vectors, size = self.packing.vectors, self.packing.size
+        if not vectors:
+            return rows
+        standardized: Tensor = self.standardizer(rows[:, :vectors])
+        return standardized if vectors == size else torch.cat([standardized, rows[:, vectors:]], dim=-1)
 
     # The reward
 
     def rewards(self, obs: Observation, *, actions: Any = None, next_obs: Observation | None = None) -> Array:
-        """Learned rewards (n,) of transitions as the environment has them.
+        """Learned rewards (n,) of transitions as the environment has them, the first ones of an episode with images.
 
         :param actions: read by a reward of (s, a), and ``next_obs`` by one of (s, s').
         :raises ValueError: arrays of other shapes.
         """
-        rewards: Array = self.reward.rewards(self._transitions(obs, actions, next_obs)).cpu().numpy()
+        first = self.stacked.start(self._encoded(obs, "obs"))
+        second = first if next_obs is None else self.stacked.push(first, self._encoded(next_obs, "next_obs"))
+        if len(first) != len(second):
+            raise ValueError(f"next_obs: expected {len(first)} observations, got {len(second)}")
+        rewards: Array = self.reward.rewards(self._transitions(first, actions, second)).cpu().numpy()
         return rewards
 
     def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
@@ -230,31 +258,27 @@ class Earner:
             rewards = rewards + gamma * self.reward.terminal_value() * terminated
         return rewards
 
-    def _transitions(
-        self, obs: Observation, actions: Any, next_obs: Observation | None, terminated: Array | None = None
-    ) -> Transitions:
-        first, encoded = self._joined(obs, "obs"), None
+    def _transitions(self, first: Tensor, actions: Any, second: Tensor, terminated: Array | None = None) -> Transitions:
+        """Of packed observations (n, D)."""
+        encoded = None
         if self.reward.sees_actions:
             actions, shape = np.asarray(actions), (len(first), *(self.encoding.space.shape or ()))
             if actions.shape != shape:
                 raise ValueError(f"actions: expected shape {shape}, got {actions.shape}")
             encoded = torch.from_numpy(self.encoding.encode(actions)).to(self.device)
-        second = first if next_obs is None else self._joined(next_obs, "next_obs")
-        if len(first) != len(second):
-            raise ValueError(f"next_obs: expected {len(first)} observations, got {len(second)}")
         ends = torch.zeros(len(first), dtype=torch.bool) if terminated is None else torch.from_numpy(terminated)
         return Transitions(first, encoded, second, ends.to(self.device))
 
-    def _joined(self, observation: Observation, argument: str) -> Tensor:
+    def _encoded(self, observation: Observation, argument: str) -> dict[str, Tensor]:
         try:
-            return joined(self.observations.encode(observation, self.device)[0])
+            return self.observations.encode(observation, self.device)[0]
         except ValueError as error:
             raise ValueError(f"{argument}: expected observations of the environment ({error})") from error
 
     # Training
 
     def _expert(self, demos: Trajectories) -> Expert:
-        return Expert.of(demos, self.encoding if self.reward.sees_actions else None, self.device)
+        return Expert(demos, self.encoding if self.reward.sees_actions else None, self.stacked, self.device)
 
     def start(self, demos: Trajectories, fit: Fit) -> bool:
         """Meet the demonstrations, before the first step.
@@ -281,8 +305,9 @@ class Earner:
             generator = self._make_generator(agent.n_envs, agent._stats_window_size)
             share_learnt(self.algorithm, generator)
             recorder = _Recorder(self)
-            paid = LearnedRewardVecEnv(agent.env, recorder)
-            seen = EncodedVecEnv(paid, self._encode, self.size, self.encoding)
+            packed = PackedVecEnv(agent.env, self.observations, self.stacked)
+            paid = LearnedRewardVecEnv(packed, recorder)
+            seen = EncodedVecEnv(paid, self._encode, self.packing, self.encoding)
             scaled = VecNormalize(seen, norm_obs=False, clip_reward=np.inf, gamma=generator.gamma)
             scaled.ret_rms = self.returns
             scaled.seed(seed)
@@ -315,9 +340,15 @@ class Earner:
             average.lerp_(last, weight)
 
     @torch.no_grad()
-    def _encode(self, observation: Observation) -> Array:
-        encoded: Array = self.standardizer(self._joined(observation, "observation")).cpu().numpy()
+    def _encode(self, rows: Array) -> Array:
+        encoded: Array = self.standardize(torch.from_numpy(rows).to(self.device)).cpu().numpy()
         return encoded
+
+    def _sampled(self, rows: Tensor) -> Tensor:
+        """Packed observations (N, D) of a replay buffer, as the policy learns from them."""
+        if self.config.augment:  # inside of borrowed randomness
+            rows = shifted(self.packing, rows, torch.default_generator)
+        return self.standardize(rows)
 
     def _relabel(self, generator: OffPolicyAlgorithm, recorder: _Recorder) -> None:
         """Give an algorithm a replay buffer that pays as of today, and the steps to fill it."""
@@ -329,7 +360,7 @@ class Earner:
             self.device,
             generator.n_envs,
             latest=lambda: recorder.taken[-1],
-            standardize=self.standardizer,
+            standardize=self._sampled,
             pay=self._pay,
         )
 
@@ -371,9 +402,11 @@ class _Recorder:
         self.taken: list[Transitions] = []
         self.rewards: list[Array] = []
 
-    def __call__(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
+    def __call__(self, obs: Any, actions: Array, next_obs: Any, terminated: Array) -> Array:
+        """The reward of packed observations (n, D)."""
         earner = self._earner
-        transitions = earner._transitions(obs, actions, next_obs, terminated)
+        first, second = (torch.from_numpy(rows).to(earner.device) for rows in (obs, next_obs))
+        transitions = earner._transitions(first, actions, second, terminated)
         rewards: Array = earner.reward.rewards(transitions).cpu().numpy()
         self.taken.append(transitions)
         self.rewards.append(rewards)
@@ -450,6 +483,6 @@ class _Rounds(BaseCallback):
         earner, reward = self.earner, self.earner.reward
         taken, mean = self.recorder.take()
         reward.round(taken, self.expert, self.fit)
-        earner.standardizer.update(taken.obs)
+        earner.standardizer.update(taken.obs[:, : earner.packing.vectors])
         self.logger.record(f"{reward.name}/reward", mean)
         self.logger.record(f"{reward.name}/terminal_value", reward.terminal_value())

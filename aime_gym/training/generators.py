@@ -20,7 +20,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from aime_gym.data import ActionEncoding
+from aime_gym.data import ActionEncoding, ObservationEncoding
+from aime_gym.models.packing import Packing, StackedObservations
+from aime_gym.models.pixel_policies import PackedFeatures, PixelSACPolicy
+from aime_gym.training.reached import reached_observations
 from aime_gym.types import Array, Observation
 
 
@@ -47,6 +50,8 @@ GENERATORS: Mapping[str, tuple[type[Generator], Mapping[str, Any]]] = {
 _ROUND = 2048
 #: Of an off-policy algorithm: between two bouts of updates, and between two rounds of whoever learns the reward.
 _BOUT, _OFF_POLICY_ROUND = 64, 512
+#: Most memory of a replay buffer, unless its size is given.
+_REPLAY_BYTES = 4_000_000_000
 #: Of a Gaussian policy at first: SB3's spread of 1 would mostly hit the bounds of actions in [-1, 1].
 _LOG_STD = -0.7
 #: Arguments of SB3's constructors that the agent has itself, or that make no sense here.
@@ -65,11 +70,12 @@ def generator_options(name: str) -> list[str]:
 def make_generator(
     name: str,
     options: Mapping[str, Any],
-    observation_space: spaces.Box,
-    action_space: spaces.Space,
+    packing: Packing,
+    encoding: ActionEncoding,
     *,
     n_envs: int,
     policy_kwargs: Mapping[str, Any],
+    image_encoder: str,
     device: torch.device,
     stats_window_size: int = 100,
 ) -> Generator:
@@ -77,26 +83,36 @@ def make_generator(
 
     :param name: ``ppo``, ``trpo`` or ``sac``.
     :param options: of its constructor, over the defaults.
+    :param packing: of the observations.
+    :param encoding: of the actions.
     :param policy_kwargs: ``hidden`` and ``layers``; SB3's two layers of 64, of 256 for ``sac``, unless given.
+    :param image_encoder: kind of the encoder of images; see :mod:`aime_gym.models.images`.
     :raises ValueError: an algorithm that knows no such actions, or options that it refuses.
     """
     kind, defaults = GENERATORS[name]
+    observation_space, action_space = encoded_spaces(packing, encoding)
     off_policy = issubclass(kind, OffPolicyAlgorithm)
     if off_policy and not isinstance(action_space, spaces.Box):
         others = " or ".join(other for other, (known, _) in GENERATORS.items() if issubclass(known, OnPolicyAlgorithm))
         raise ValueError(f"generator: expected {others} for Discrete actions, got {name!r}, which needs a Box")
     if off_policy:
-        rhythm = {"train_freq": max(1, _BOUT // n_envs), "gradient_steps": -1}
-        options = {**rhythm, "target_entropy": -float(np.prod(action_space.shape)), **defaults, **options}
+        rhythm: dict[str, Any] = {"train_freq": max(1, _BOUT // n_envs), "gradient_steps": -1}
+        fits = _REPLAY_BYTES // (2 * packing.size * packing.dtype.itemsize)
+        rhythm |= {"target_entropy": -float(np.prod(action_space.shape))}
+        options = {**rhythm, **defaults, "buffer_size": min(defaults["buffer_size"], fits), **options}
     else:
         options = {"n_steps": max(2, _ROUND // n_envs), **defaults, **options}
     width, layers = policy_kwargs.get("hidden", 256 if off_policy else 64), policy_kwargs.get("layers", 2)
     constructor: Any = kind
+    networks: dict[str, Any] = {"net_arch": [width] * layers} | ({} if off_policy else {"log_std_init": _LOG_STD})
+    if packing.images:
+        features = {"packing": packing, "encoder": image_encoder}
+        networks |= {"features_extractor_class": PackedFeatures, "features_extractor_kwargs": features}
     try:
         algorithm: Generator = constructor(
-            "MlpPolicy",
+            PixelSACPolicy if packing.images and off_policy else "MlpPolicy",
             None,
-            policy_kwargs={"net_arch": [width] * layers} | ({} if off_policy else {"log_std_init": _LOG_STD}),
+            policy_kwargs=networks,
             stats_window_size=stats_window_size,
             device=device,
             _init_setup_model=False,
@@ -176,17 +192,53 @@ def _noisy(mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
 
 
-class EncodedVecEnv(VecEnvWrapper):
-    """An environment as the generator sees it: one vector of standardised sensors, actions in [-1, 1] or 0 ... n - 1.
+class PackedVecEnv(VecEnvWrapper):
+    """An environment whose observations are packed, with the last frames of its images.
 
-    :param encode: observations (n, ...) of the environment -> (n, D).
+    An episode starts with its first frame over and over. ``terminal_observation`` is the true last observation, with
+    the frames before it.
+
+    :param observations: encoding of the sensors.
+    :param stacked: how they are packed.
+    """
+
+    def __init__(self, venv: VecEnv, observations: ObservationEncoding, stacked: StackedObservations) -> None:
+        super().__init__(venv, packed_space(stacked.packing))
+        self.observations, self.stacked = observations, stacked
+
+    def reset(self) -> VecEnvObs:
+        self._rows = self.stacked.start(self._encoded(self.venv.reset()))  # type: ignore[arg-type]
+        return self._rows.numpy()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        reached = reached_observations(observations, dones, infos)
+        rows = self.stacked.push(self._rows, self._encoded(reached))
+        if np.any(dones):
+            infos = [
+                info | {"terminal_observation": row.numpy()} if done else info
+                for info, done, row in zip(infos, dones, rows, strict=True)
+            ]
+            started = self.stacked.start(self._encoded(observations))  # type: ignore[arg-type]
+            rows = torch.where(torch.tensor(dones, dtype=torch.bool)[:, None], started, rows)
+        self._rows = rows
+        return rows.numpy(), rewards, dones, infos
+
+    def _encoded(self, observation: Observation) -> dict[str, Tensor]:
+        return self.observations.encode(observation, torch.device("cpu"))[0]
+
+
+class EncodedVecEnv(VecEnvWrapper):
+    """An environment as the generator sees it: standardised, with actions in [-1, 1] or 0 ... n - 1.
+
+    :param encode: packed observations (n, D) -> those that the generator sees.
     :param encoding: of its actions.
     """
 
     def __init__(
-        self, venv: VecEnv, encode: Callable[[Observation], Array], size: int, encoding: ActionEncoding
+        self, venv: VecEnv, encode: Callable[[Array], Array], packing: Packing, encoding: ActionEncoding
     ) -> None:
-        super().__init__(venv, *encoded_spaces(size, encoding))
+        super().__init__(venv, *encoded_spaces(packing, encoding))
         self.encode, self.encoding = encode, encoding
 
     def reset(self) -> VecEnvObs:
@@ -207,14 +259,21 @@ class EncodedVecEnv(VecEnvWrapper):
         ]
         return self.encode(observations), rewards, dones, infos  # type: ignore[arg-type]
 
-    def _encode_one(self, observation: Observation) -> Array:
-        row: Array = self.encode(observation)[0]
+    def _encode_one(self, observation: Array) -> Array:
+        row: Array = self.encode(observation[None])[0]
         return row
 
 
-def encoded_spaces(size: int, encoding: ActionEncoding) -> tuple[spaces.Box, spaces.Space]:
+def packed_space(packing: Packing) -> spaces.Box:
+    """Of packed observations."""
+    if packing.dtype == np.uint8:
+        return spaces.Box(0, 255, (packing.size,), np.uint8)
+    return spaces.Box(-np.inf, np.inf, (packing.size,), np.float32)
+
+
+def encoded_spaces(packing: Packing, encoding: ActionEncoding) -> tuple[spaces.Box, spaces.Space]:
     """What the generator sees and does."""
-    seen = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    seen = packed_space(packing)
     if isinstance(encoding.space, spaces.Discrete):
         return seen, spaces.Discrete(encoding.size)
     return seen, spaces.Box(-1.0, 1.0, (encoding.size,), np.float32)

@@ -23,7 +23,7 @@ class RelabelledReplayBuffer(ReplayBuffer):
     what was stored with them would go stale.
 
     :param latest: the transitions of the last step of all environments, one each.
-    :param standardize: sensors side by side (N, D) -> what the policy sees.
+    :param standardize: packed observations (N, D) -> what the policy sees.
     :param pay: transitions -> rewards (N,), with what a termination is worth.
     """
 

@@ -14,6 +14,9 @@ ADVERSARIAL = {
     "batch_size": 16,
 }
 
+#: The same of patches.
+PATCHES = ADVERSARIAL | {"generator": "ppo", "discriminator_hidden": 4, "discriminator_layers": 2}
+
 #: The same of a reward that is fitted before.
 FITTED = {
     "timesteps": 64,
@@ -40,6 +43,7 @@ TINY = {
     "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
     "gaifo": ADVERSARIAL,
     "gail": ADVERSARIAL,
+    "patch-ail": PATCHES,
     "mbbc": {
         "world_model": WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8),
         "model_updates": 3,
@@ -52,8 +56,8 @@ TINY = {
     "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 40},
 }
 
-#: The toy task of agents that do not take every kind of action.
-TOYS = {"ilpo": toy.DiscretePointMass}
+#: The toy task of agents that do not take every kind of action or observation.
+TOYS = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
 
 #: Enough to be better than chance on the toy task.
 LEARNING = {
@@ -67,9 +71,10 @@ LEARNING = {
     },
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
-    # Tens of thousands of environment steps: test_adversarial_agents.py has a test of their own.
+    # Tens of thousands of environment steps: test_adversarial_agents.py and test_pixel_agents.py have other tests.
     "gaifo": None,
     "gail": None,
+    "patch-ail": None,
     "mbbc": {"world_model": MODEL, "model_updates": 500, "clone_updates": 500, "horizon": 16},
     "imrl": None,
     "pmi-il": None,

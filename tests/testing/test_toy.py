@@ -6,6 +6,7 @@ import pytest
 from aime_gym.testing import toy
 
 TASKS = [toy.PointMass, toy.ColumnPointMass, toy.DiscretePointMass, toy.DoublePointMass, toy.SensorsPointMass]
+TASKS += [toy.PixelPointMass, toy.MixedPointMass, toy.DiscretePixelPointMass]
 
 
 @pytest.mark.parametrize("make", TASKS)
@@ -32,3 +33,21 @@ def test_data_is_recorded_once():
     assert len(demos) == 6
     assert all(len(trajectory) == toy.STEPS for trajectory in play)
     assert env.unwrapped is env
+
+
+def test_the_image_shows_where_the_point_is():
+    env = toy.PixelPointMass()
+    env.reset(seed=0)
+    centres = []
+    for position in ([0.0, 0.0], [1.5, 0.0], [0.0, -1.5], [-0.75, 9.0]):
+        env.position = np.array(position)
+        image = env.observe()
+        assert env.observation_space.contains(image)
+        light = image[..., 0].astype(float)
+        centres.append([(light.sum(axis) * np.arange(16)).sum() / light.sum() for axis in (0, 1)])
+    centre, right, above, corner = centres
+    np.testing.assert_allclose(centre, 7.5, atol=0.1)
+    assert right[0] > 14
+    assert above[1] < 1
+    assert corner[0] == pytest.approx(3.75, abs=0.2)
+    assert corner[1] > 14

@@ -1,0 +1,97 @@
+"""PatchAIL: visual imitation learning with patch rewards (Liu et al. 2023, arXiv 2302.00840). It sees images alone.
+
+    repeat   collect transitions with pi, paid w(o, o') mean_p f_p(o, o')
+             f_p by logistic regression, on average over the patches p: the demonstrations' (o, o') against those of pi
+             pi  by reinforcement learning on the reward
+
+    w = lambda exp(-KL(q(o, o') || q_E))        q  the distribution over patches of sigmoid(f_p), q_E that of the expert
+
+The discriminator is convolutional to the end, so that each of its logits is of a patch of both images alone. Where the
+agent looks like the expert is lost in one logit for the whole, and the mean of many keeps it. See
+:class:`~aime_gym.models.patches.PatchLogits` and, for w and its lambda,
+:class:`~aime_gym.models.patches.PatchSimilarity`.
+
+Deviations: SAC (``generator="sac"``; a ``Discrete`` takes ``generator="ppo"``), whose actor sees through the critic's
+encoder, where the authors have DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what the
+replay buffer hands out is paid anew by the discriminator of the moment, where theirs is paid once, at an episode's
+end; no pair (o_0, o_0) in front of an episode; the discriminator learns from the last round alone, not from the
+replay buffer; q_E is of a batch, at the end of a round; the gradient penalty is one-sided, for slopes above one; both
+stacks of a pair are shifted alike; terminal states have a value, by way of an absorbing state (``absorbing=False``
+leaves it out), which w leaves alone; the reward comes in units of the running spread of its discounted sums; what acts
+is the average of past policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.models.discriminator import Discriminator
+from aime_gym.models.packing import Packing
+from aime_gym.models.patches import SIMILARITIES, PatchLogits, PatchSimilarity
+from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
+from aime_gym.training.earning import check_choices
+from aime_gym.types import Array, Observation, is_image
+
+
+@dataclass(frozen=True)
+class PatchAILConfig(AdversarialConfig):
+    """Hyper-parameters of :class:`PatchAILAgent`, over :class:`~aime_gym.training.adversarial.AdversarialConfig`'s.
+
+    :param discriminator_hidden: channels of the first convolution; each further one has twice as many.
+    :param discriminator_layers: convolutions before the one that makes the logits.
+    :param similarity: how the similarity of patches enters the reward, ``weight`` (the paper's W), ``bonus`` (B) or
+        ``none``; see :class:`~aime_gym.models.patches.PatchSimilarity`.
+    """
+
+    generator: str = "sac"
+    discriminator_hidden: int = 32
+    discriminator_layers: int = 3
+    batch_size: int = 128
+    learning_rate: float = 1e-4
+    similarity: str = "weight"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self, similarity=tuple(SIMILARITIES))
+
+
+class PatchAILAgent(RewardedAgent):
+    """Learns in its environment to look like the demonstrations, patch by patch, without their actions.
+
+    ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
+    and ``learn(total_timesteps)`` goes on. Needs no play. The policy sees vectors too, if there are any, the
+    discriminator does not. Hyper-parameters: :class:`PatchAILConfig`.
+
+    :raises NotImplementedError: observations without an image.
+    """
+
+    config: PatchAILConfig
+    discriminator: Discriminator
+    presets: ClassVar = {"default": PatchAILConfig()}
+
+    def _setup_networks(self) -> None:
+        if not any(map(is_image, self.observations.shapes.values())):
+            raise NotImplementedError(
+                f"observation_space: PatchAILAgent learns from images, got {self.observation_space} without one; make "
+                f"the environment with modality='pixels', or take GAIfOAgent"
+            )
+        super()._setup_networks()
+
+    def _make_reward(self, packing: Packing) -> AdversarialReward:
+        config, seen = self.config, Discriminated(packing, images_alone=True)
+        net = PatchLogits(seen.packing, config.discriminator_hidden, config.discriminator_layers)
+        similarity = None if config.similarity == "none" else PatchSimilarity(net.patches, config.similarity)
+        return AdversarialReward(config, seen, self.device, net=net, similarity=similarity)
+
+    def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
+        """The learned reward of transitions, (n,).
+
+        Images are taken for the first two of an episode, the frames before o for copies of o.
+
+        :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
+        :raises ValueError: other sensors or shapes.
+        """
+        self._need_setup()
+        return self.earner.rewards(obs, next_obs=next_obs)
