@@ -216,10 +216,11 @@ def test_videos_and_what_is_known_of_them(tmp_path):
         "policy": "expert",
         "videos": names,
     }
-    assert described_quality(folder) == "fast"
+    assert described_quality(folder / names[0]) == "fast"
     loaded = load_trajectories(folder, frame_rate=28.9, frame_shape=(8, 8, 3))
     for episode, read in zip(episodes, loaded, strict=True):
         np.testing.assert_array_equal(read.observations, episode.observations)
+        assert read.rendering == "fast"
     with pytest.raises(FileExistsError, match="videos exists already"):
         save_videos(folder, episodes, Camera())
 
@@ -230,9 +231,10 @@ def test_the_stated_rate_comes_first(tmp_path):
     description.write_text(json.dumps({"frame_rate": 80, "videos": ["a.gif"]}))
     with pytest.warns(UserWarning, match=r"80 frames per second.*40 times"):
         assert taken(path, 40) == [0, 2, 4, 6]
-    assert described_quality(tmp_path) == "default"
+    assert described_quality(path) == "default"
     description.write_text(json.dumps({"frame_rate": 80, "videos": ["b.gif"]}))
     assert taken(path, 40) == list(range(8))
+    assert described_quality(path) is None
     for damage in ("{", "[]", '{"frame_rate": "fast"}', '{"frame_rate": 0, "videos": []}'):
         description.write_text(damage)
         with pytest.raises(ValueError, match=r"videos\.json: expected a description as save_videos writes it"):
@@ -240,7 +242,7 @@ def test_the_stated_rate_comes_first(tmp_path):
 
 
 def test_no_description(tmp_path):
-    assert described_quality(tmp_path) is None
+    assert described_quality(tmp_path / "a.gif") is None
 
 
 def test_videos_that_cannot_be_written(tmp_path):
