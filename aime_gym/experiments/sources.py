@@ -127,7 +127,6 @@ def check_play(task: TaskConfig, policy: Any) -> None:
     """Make sure that a task can be played in, by one of ``PLAY_POLICIES``.
 
     :raises ValueError: spaces in which nobody can play, or that ``plan2explore`` cannot learn from.
-    :raises NotImplementedError: images, which ``plan2explore`` cannot learn from.
     """
     with task.make() as env:
         HeldRandomPolicy(env.action_space)
