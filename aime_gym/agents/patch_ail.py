@@ -11,14 +11,13 @@ agent looks like the expert is lost in one logit for the whole, and the mean of 
 :class:`~aime_gym.models.patches.PatchLogits` and, for w and its lambda,
 :class:`~aime_gym.models.patches.PatchSimilarity`.
 
-Deviations: SAC (``generator="sac"``; a ``Discrete`` takes ``generator="ppo"``), whose actor sees through the critic's
-encoder, where the authors have DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what the
-replay buffer hands out is paid anew by the discriminator of the moment, where theirs is paid once, at an episode's
-end; no pair (o_0, o_0) in front of an episode; the discriminator learns from the last round alone, not from the
-replay buffer; q_E is of a batch, at the end of a round; the gradient penalty is one-sided, for slopes above one; both
-stacks of a pair are shifted alike; terminal states have a value, by way of an absorbing state (``absorbing=False``
-leaves it out), which w leaves alone; the reward comes in units of the running spread of its discounted sums; what acts
-is the average of past policies.
+Deviations: PPO, or SAC (``generator="sac"``) whose actor sees through the critic's encoder, where the authors have
+DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what SAC's replay buffer hands out is paid
+anew by the discriminator of the moment, where theirs is paid once, at an episode's end; no pair (o_0, o_0) in front of
+an episode; the discriminator learns from the last round alone, not from the replay buffer; q_E is of a batch, at the
+end of a round; the gradient penalty is one-sided, for slopes above one; both stacks of a pair are shifted alike;
+terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out), which w leaves alone;
+the reward comes in units of the running spread of its discounted sums; what acts is the average of past policies.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ class PatchAILConfig(AdversarialConfig):
         ``none``; see :class:`~aime_gym.models.patches.PatchSimilarity`.
     """
 
-    generator: str = "sac"
     discriminator_hidden: int = 32
     discriminator_layers: int = 3
     batch_size: int = 128

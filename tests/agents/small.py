@@ -15,7 +15,7 @@ ADVERSARIAL = {
 }
 
 #: The same of patches.
-PATCHES = ADVERSARIAL | {"generator": "ppo", "discriminator_hidden": 4, "discriminator_layers": 2}
+PATCHES = ADVERSARIAL | {"discriminator_hidden": 4, "discriminator_layers": 2}
 
 #: The same of a reward that is fitted before.
 FITTED = {
