@@ -294,6 +294,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         half = Half(options.agent.stem, task, lambda env: agent)
         record_video(options.video, [half], episodes=min(3, options.episodes), seed=options.seed)
         print(options.video)
+    env.close()
     return 0
 
 
@@ -378,7 +379,11 @@ class _BadInputEnds:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError | OSError | NotImplementedError | ImportError):
+        if error is None:
+            return
+        from aime_gym.wrappers.rendering import RenderingError
+
+        if isinstance(error, ValueError | OSError | NotImplementedError | ImportError | RenderingError):
             _end(f"aime-gym {self._verb}", _in_options(str(error)))
 
 

@@ -169,3 +169,11 @@ def test_collected_videos_are_demonstrations(tmp_path, monkeypatch, capsys):
     with pytest.warns(UserWarning, match="40 frames per second.*80 times a second"):
         upsampled = load_for(replace(task, action_repeat=1), "videos", argument="demos", actions=False)
     assert [len(video) for video in upsampled] == [9, 9]
+
+
+def test_nothing_to_render_with(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    with pytest.raises(SystemExit) as end:
+        main(["collect", "reach-v3", "--modality", "pixels", "--out", str(tmp_path / "play")])
+    assert end.value.code == 2
+    assert "aime-gym collect: error: Rendering needs OpenGL" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def beliefs(model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *,
         for name, shape in model.sensors.items():
             if is_image(shape):
                 rows = torch.arange(len(dataset), device=dataset.device)
-                frames = dataset.observations[name] if features is None else _decoded(model, name, features, rows)
+                frames = dataset.observed(rows)[name] if features is None else _decoded(model, name, features, rows)
                 images.append(_colours(frames, first=features is None and channels_first(shape)))
         panels.append([part.cpu().numpy() for part in dataset.per_trajectory(_stacked(images))])
     return [Beliefs(*parts) for parts in zip(*panels, strict=True)]

@@ -25,6 +25,10 @@ _OFF = ("disable", "disabled", "off", "false", "0")
 _HELP = "on Debian or Ubuntu: apt-get install libegl1 libgl1 libosmesa6"
 
 
+class RenderingError(RuntimeError):
+    """There is nothing to render with."""
+
+
 def choose_gl() -> None:
     """Set ``MUJOCO_GL`` where nobody has: ``egl``, or else ``osmesa``, on a Linux machine without a screen.
 
@@ -43,33 +47,35 @@ def choose_gl() -> None:
 def require_gl() -> None:
     """Check that MuJoCo can render.
 
-    :raises RuntimeError: there is no library to render with (the message names the Debian packages), or ``MUJOCO_GL``
+    :raises RenderingError: there is no library to render with (the message names the Debian packages), or ``MUJOCO_GL``
         forbids it.
     """
     choose_gl()
     backend = os.environ.get("MUJOCO_GL", "").lower()
     if backend in _OFF:
-        raise RuntimeError(f"Rendering needs OpenGL, but the environment variable MUJOCO_GL={backend} switches it off")
+        raise RenderingError(
+            f"Rendering needs OpenGL, but the environment variable MUJOCO_GL={backend} switches it off"
+        )
     if backend in _BACKENDS and sys.platform.startswith("linux") and not _BACKENDS[backend]():
         other = next((name for name, works in _BACKENDS.items() if name != backend and works()), None)
         advice = f"MUJOCO_GL={other} works; " if other else ""
-        raise RuntimeError(
+        raise RenderingError(
             f"MUJOCO_GL={backend}: the library for it is missing, or finds nothing to draw with; {advice}{_HELP}"
         )
     if not backend and "DISPLAY" not in os.environ and sys.platform.startswith("linux"):
-        raise RuntimeError(f"Rendering without a screen needs EGL or OSMesa, and neither was found; {_HELP}")
+        raise RenderingError(f"Rendering without a screen needs EGL or OSMesa, and neither was found; {_HELP}")
 
 
 def begin_drawing() -> None:
     """Check that this process may draw by OpenGL, and remember that it does.
 
-    :raises RuntimeError: as :func:`require_gl`; or the process was forked from one that has drawn. The threads that
+    :raises RenderingError: as :func:`require_gl`; or the process was forked from one that has drawn. The threads that
         draw on a processor are not copied by a fork, and the first frame would be waited for forever.
     """
     global _drawn_in
     require_gl()
     if _drawn_in not in (None, os.getpid()):
-        raise RuntimeError(
+        raise RenderingError(
             "Rendering: this process was forked from one that has rendered (to make an environment for pixels is "
             "enough), and OpenGL does not outlive a fork; start workers afresh, as with "
             "AsyncVectorEnv(..., context='forkserver') or SubprocVecEnv(..., start_method='forkserver')"
