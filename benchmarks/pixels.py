@@ -59,6 +59,7 @@ def main() -> None:
     run_parser = steps.add_parser("run", help="train agents on what was drawn, and evaluate them")
     run_parser.add_argument("task")
     run_parser.add_argument("--data", type=Path, required=True)
+    run_parser.add_argument("--play", type=Path, nargs="+", help="datasets of play (default: that of --data)")
     run_parser.add_argument("--size", type=int, default=32)
     run_parser.add_argument("--demo-count", type=int)
     run_parser.add_argument("--agents", nargs="+", default=["aime", "bco"], metavar="AGENT[:OPTION=VALUE,...]")
@@ -191,13 +192,14 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     task = _task(options)
+    play = options.play or [options.data / "play"]
     videos = sorted((options.data / "demos").glob("*.mp4"))[: options.demo_count]
     with task.make() as env:
         about = {
             "task": str(task),
             "image_size": options.size,
             "seed": options.seed,
-            "play_episodes": len(load_trajectories(options.data / "play")),
+            "play_episodes": len(load_trajectories(play)),
             "demonstrations": len(videos),
             "machine": describe_machine(),
         }
@@ -206,7 +208,8 @@ def run(options: argparse.Namespace) -> None:
         for text in options.agents:
             spec, start = AgentSpec.parse(text), time.perf_counter()
             agent = spec.build(task, env, options.seed)
-            agent.pretrain(options.data / "play")
+            if agent.lacks_play:  # not with the file of a world model
+                agent.pretrain(play)
             agent.imitate(videos)
             seconds = time.perf_counter() - start
             score = evaluate(agent, env, options.episodes, seed=seed)
@@ -214,6 +217,8 @@ def run(options: argparse.Namespace) -> None:
             if options.save:
                 options.save.mkdir(parents=True, exist_ok=True)
                 agent.save(options.save / f"{spec.name}.zip")
+                if hasattr(agent, "save_world_model"):
+                    agent.save_world_model(options.save / f"{spec.name}.safetensors")
             if options.beliefs and hasattr(agent, "render_beliefs"):
                 agent.render_beliefs(videos[:3], options.beliefs)
 
