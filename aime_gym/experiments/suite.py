@@ -11,8 +11,8 @@ A suite is a TOML file; only tasks and agents have to be there::
     imports = ["my_agents"]      # modules that register agents of other packages
 
     [tasks.reach]                # a name of your choice; the id unless there is another one
-    id = "reach-v3"              # and modality, action_repeat, max_episode_steps, positions, as `aime-gym compare`
-    modality = "position"
+    id = "reach-v3"              # and action_repeat, max_episode_steps, positions, as `aime-gym compare`
+    modality = "position"        # of "pixels" image_size and quality too
     play = "play"                # and play_episodes, demos, expert, as `aime-gym compare`
     demos = "expert"
     eval_episodes = 100          # this, demonstrations and seeds may be a task's own,
@@ -65,6 +65,8 @@ _TASK = {
     "action_repeat": _NUMBER,
     "max_episode_steps": _NUMBER,
     "positions": _POSITIONS,
+    "image_size": _NUMBER,
+    "quality": _TEXT,
     "play": _TEXT,
     "play_episodes": _NUMBER,
     "demos": _TEXT,
@@ -300,6 +302,8 @@ def _task(label: str, table: dict[str, Any], document: dict[str, Any]) -> SuiteT
             table.get("action_repeat"),
             table.get("max_episode_steps"),
             tuple(table.get("positions", ())),
+            table.get("image_size"),
+            table.get("quality", TaskConfig.quality),
         )
         data = Data(
             table.get("play", Data.play),

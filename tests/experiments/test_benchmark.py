@@ -294,6 +294,8 @@ def test_what_needs_failed_data_fails_with_it(tmp_path):
         ('modality = "state"', "", "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown"),
         ('modality = "state"', 'modality = "state"\naction_repeat = 0', "tasks.car: action_repeat: expected an"),
         ('modality = "state"', "modality = 1", "tasks.car.modality: expected text, got 1"),
+        ('modality = "state"', 'modality = "state"\nimage_size = 32', "tasks.car.image_size: expected with modality='pix"),
+        ('modality = "state"', 'modality = "state"\nquality = "fast"', "tasks.car.quality: expected with modality='pix"),
         ("play_episodes = 3", "play_episodes = 0", "tasks.car.play_episodes: expected at least 1, got 0"),
         ('"classic/MountainCar-v0"', '"classic/MountainCar"', "tasks.car: demos: nothing is stored at"),
         ('"classic/MountainCar-v0"', '"classic/CartPole-v1"', "tasks.car: demos[0].observations: expected shape"),
