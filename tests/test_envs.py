@@ -266,7 +266,11 @@ aime_gym.make_env("reach-v3", modality="pixels")
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1]
     )
-    assert result.stderr.strip().splitlines()[-1].startswith("RuntimeError: Rendering without a screen needs EGL")
+    assert (
+        result.stderr.strip()
+        .splitlines()[-1]
+        .startswith("aime_gym.wrappers.rendering.RenderingError: Rendering without a screen needs EGL")
+    )
 
 
 # ---- registration ----

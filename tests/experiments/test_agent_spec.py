@@ -84,7 +84,8 @@ def test_one_observation_is_enough_where_it_holds_the_velocities(modality, text,
 
 @pytest.mark.parametrize("name", list_agents())
 def test_a_file_is_loaded_as_its_class(tmp_path, name):
-    task = CARTPOLE if name == "ilpo" else PENDULUM  # which takes Discrete actions alone
+    # One takes Discrete actions alone, the other images.
+    task = {"ilpo": CARTPOLE, "patch-ail": TaskConfig("reach-v3", "pixels", image_size=16)}.get(name, PENDULUM)
     with task.make() as env:
         agent = AgentSpec.parse(name).build(task, env, 0)
         agent.save(tmp_path / "agent.zip")
