@@ -11,7 +11,7 @@ system's cache of files, which mapped images are read from, is no part of it: th
 needs memory. "Cached" begins with all of the file in the cache; "not cached" with nothing, for a hundred batches.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --episodes 20 --seconds 2 --rounds 1 --out /tmp/memory.jsonl
+    python benchmarks/memory.py --episodes 20 --seconds 2 --rounds 1 --out memory.jsonl
 """
 
 from __future__ import annotations
