@@ -31,6 +31,7 @@ from aime_gym.experiments.evaluation import evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array, Trajectory
+from aime_gym.wrappers import rendering_of
 
 
 def main() -> None:
@@ -170,7 +171,7 @@ class _Drawn(list[Trajectory]):
                     recording["pre_action"][index][1:],
                     recording["reward"][index][1:],
                     truncated=True,
-                    rendering="fast",
+                    rendering=rendering_of(env),
                 )
             )
 

@@ -159,25 +159,20 @@ class WorldModel(nn.Module):
 
     def embed(self, standardized: Mapping[str, Tensor]) -> Tensor:
         """The embedding e (..., E) of standardised sensors (..., *shape)."""
-        if not self.frame_encoders:
-            e: Tensor = self.encoder(torch.cat([standardized[name] for name in self.sensors], dim=-1))
-            return e
-        parts = [self.embed_frames(standardized)]
-        if self.vectors:
-            parts.insert(0, self.encoder(torch.cat([standardized[name] for name in self.vectors], dim=-1)))
-        return torch.cat(parts, dim=-1)
+        vectors = [standardized[name] for name in self.vectors]
+        parts = [self.encoder(torch.cat(vectors, dim=-1))] if vectors else []
+        return torch.cat(parts + self._embed_frames(standardized), dim=-1)
 
-    def embed_frames(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """The images' part of the embedding, (..., E')."""
-        return torch.cat([encoder(observations[name]) for name, encoder in self.frame_encoders.items()], dim=-1)
+    def _embed_frames(self, observations: Mapping[str, Tensor]) -> list[Tensor]:
+        """The images' parts of the embedding, (..., E') each."""
+        return [encoder(observations[name]) for name, encoder in self.frame_encoders.items()]
 
     def shown(self, observations: Mapping[str, Tensor]) -> Tensor:
         """What an action is read off by its change: vectors side by side, and the images' embeddings, (..., D).
 
         The difference of two frames says little of how far anything moved.
         """
-        parts = [observations[name] for name in self.vectors]
-        return torch.cat([*parts, self.embed_frames(observations)] if self.frame_encoders else parts, dim=-1)
+        return torch.cat([observations[name] for name in self.vectors] + self._embed_frames(observations), dim=-1)
 
     @property
     def shown_size(self) -> int:
