@@ -98,7 +98,7 @@ cannot represent; what the second lacks of the first it cannot foresee.
 _BELIEFS_EXAMPLES = """\
 examples:
   aime-gym beliefs walker.zip --demos data/walker-demos --out walker.mp4
-  aime-gym beliefs walker.zip --demos data/walker-demos --episodes 1 --horizon 50 --context 10 --out walker.gif
+  aime-gym beliefs walker.zip --demos data/walker-demos --episodes 1 --length 50 --context 10 --out walker.gif
 """
 
 _BENCHMARK_HELP = """\
@@ -146,7 +146,7 @@ _OPTIONS = {"id": "ENV_ID", "checkpoint_dir": "--checkpoint", "suite": "SUITE", 
     for name in (
         "modality", "action_repeat", "max_episode_steps", "image_size", "quality", "agents", "play", "play_episodes",
         "demos", "demo_count", "expert", "eval_episodes", "video_episodes", "policy", "episodes", "seed", "out",
-        "workers", "against", "video", "context", "horizon", "fps",
+        "workers", "against", "video", "context", "length", "fps",
     )
 }  # fmt: skip
 
@@ -245,15 +245,15 @@ def _train(options: argparse.Namespace) -> int:
 
         text = options.agent + (":" + ",".join(options.option) if options.option else "")
         comparison = Comparison(_task(options), (AgentSpec.parse(text),), _data(options), seed=options.seed)
-        check_learn(comparison.agents[0].kind, options.learn)
+        check_learn(comparison.agents[0].agent_class, options.learn)
         (spec,), sources = comparison.agents, prepare(comparison).sources
     if sources.expert is not None and sources.loaded_demos is None:
         sources.expert.train()
     play = sources.play()
     demos = sources.demos()
-    if not spec.kind.needs_demonstration_actions:
+    if not spec.agent_class.needs_demonstration_actions:
         demos = [demo.without_actions() for demo in demos]
-    with training_env(spec.kind, comparison.task) as env, _BadInputEnds("train"):
+    with training_env(spec.agent_class, comparison.task) as env, _BadInputEnds("train"):
         agent = spec.build(comparison.task, env, comparison.seed, checkpoint_dir=options.checkpoint)
         try:
             seconds = train(agent, play, demos, learn=options.learn)
@@ -315,7 +315,7 @@ def _beliefs(options: argparse.Namespace) -> int:
     with _BadInputEnds("beliefs"):
         from aime_gym.experiments.diagnosing import render_beliefs_of_file
 
-        view = {name: getattr(options, name) for name in ("context", "horizon", "episodes", "fps")}
+        view = {name: getattr(options, name) for name in ("context", "length", "episodes", "fps")}
         print(f"wrote {render_beliefs_of_file(options.agent, options.demos, options.out, **view)}")
     return 0
 
@@ -565,7 +565,7 @@ def _parser() -> argparse.ArgumentParser:
     beliefs.add_argument(
         "--context", type=int, default=5, metavar="N", help="records that the prediction sees (default: %(default)s)"
     )
-    beliefs.add_argument("--horizon", type=int, metavar="N", help="records of each demonstration (default: all)")
+    beliefs.add_argument("--length", type=int, metavar="N", help="records of each demonstration (default: all)")
     beliefs.add_argument("--episodes", type=int, default=3, metavar="N", help="demonstrations (default: %(default)s)")
     beliefs.add_argument("--fps", type=float, default=10, metavar="N", help="records a second (default: %(default)s)")
     beliefs.add_argument("--out", type=Path, required=True, metavar="FILE", help="the video, an .mp4 or .gif")

@@ -1,4 +1,4 @@
-"""What the rooms of the package exchange: trajectories, clips and metrics."""
+"""What the rooms of the package exchange: trajectories, sequences and metrics."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class Trajectory:
         return len(next(iter(sensors(self.observations).values()))) - 1
 
     @property
-    def pre_actions(self) -> Array:
+    def prev_actions(self) -> Array:
         """The action that led to each observation, ``(T + 1, ...)``; zeros lead to the first one.
 
         This is the only place that shifts actions against observations.
         """
         if self.actions is None:
-            raise ValueError("Trajectory.pre_actions: this trajectory has no actions")
+            raise ValueError("Trajectory.prev_actions: this trajectory has no actions")
         return np.concatenate([np.zeros_like(self.actions[:1]), self.actions])
 
     @property
@@ -106,18 +106,18 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Clip:
+class SequenceBatch:
     """A batch of equally long windows, time-major.
 
     :param observations: one tensor ``(T, B, ...)`` per sensor.
-    :param pre_actions: ``(T, B, A)``; the action that led to each observation. ``None`` for demonstrations.
+    :param prev_actions: ``(T, B, A)``; the action that led to each observation. ``None`` for demonstrations.
     :param is_first: ``(B,)`` bool; whether the window starts where its episode starts.
     :param valid: ``(T, B)`` bool; false after the end of a trajectory that is shorter than the window.
     :param rows: ``(T, B)``; each record's row in its dataset, to look up what else is known of it.
     """
 
     observations: Mapping[str, torch.Tensor]
-    pre_actions: torch.Tensor | None
+    prev_actions: torch.Tensor | None
     is_first: torch.Tensor
     valid: torch.Tensor
     rows: torch.Tensor

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from aime_gym.data import ActionEncoding, ClipSampler, TrajectoryDataset, load_trajectories, save_minari
+from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset, load_trajectories, save_minari
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.types import Trajectory
 
@@ -169,7 +169,7 @@ def sample(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     dataset = TrajectoryDataset(trajectories, ActionEncoding(ACTIONS))
     loading, loaded = time.perf_counter() - started, resident()
     generator = torch.Generator().manual_seed(0)
-    sampler = ClipSampler(dataset, horizon=HORIZON, batch_size=BATCH, generator=generator)
+    sampler = SequenceSampler(dataset, horizon=HORIZON, batch_size=BATCH, generator=generator)
     digest, times = hashlib.blake2b(digest_size=16), []
     at_most = NOT_CACHED if options.part == "not cached" else sys.maxsize
     started, cpu_started = time.perf_counter(), time.process_time()

@@ -1,4 +1,5 @@
-"""What does a frame cost? Frames per second, a step and a frame each, of the simulator by itself and of both qualities.
+"""What does a frame cost? LazyImages per second, a step and a frame each, of the simulator by itself and of both
+qualities.
 
 Small frames (64 x 64), action repeat 2: one environment, two in one process, two in processes of their own; the figures
 of two environments count the frames of both. The ways to render take turns in short spans, so that what else the
@@ -92,8 +93,8 @@ def end() -> None:
 
 
 def measure(task: str, layout: str, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Frames per second of every way in every round. Each way has processes of its own: simulators draw where another
-    one drew.
+    """LazyImages per second of every way in every round. Each way has processes of its own: simulators draw where
+    another one drew.
     """
     processes, copies = LAYOUTS[layout]
     with ExitStack() as stack:

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from aime_gym.data import ActionEncoding, ClipSampler, TrajectoryDataset
+from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.experiments.provenance import describe_machine, package_versions
+from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import PRESETS
-from aime_gym.models.sources import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Trajectory
@@ -166,13 +166,13 @@ def our_update(contestant: Contestant, batch: int, length: int) -> Update:
     episodes = [Trajectory(frames, actions) for frames, actions in recorded(contestant.side)]
     encoding = ActionEncoding(spaces.Box(-1, 1, (ACTIONS,), np.float32))
     dataset, generator = TrajectoryDataset(episodes, encoding), torch.Generator().manual_seed(0)
-    sampler = ClipSampler(dataset, horizon=length, batch_size=batch, generator=generator)
+    sampler = SequenceSampler(dataset, horizon=length, batch_size=batch, generator=generator)
     model = WorldModel(PRESETS[contestant.preset], {"observation": (contestant.side, contestant.side, 3)}, ACTIONS)
     optimizer = Optimizer([model], LEARNING_RATE, clip=CLIP)
 
     def loss(clip: Any) -> torch.Tensor:
-        noise = torch.randn(*clip.valid.shape, model.config.stoch, generator=generator)
-        return model.evidence(clip.observations, RecordedActions(clip.pre_actions), noise, valid=clip.valid).loss
+        noise = torch.randn(*batch.valid.shape, model.config.stoch, generator=generator)
+        return model.evidence(batch.observations, RecordedActions(batch.prev_actions), noise, valid=batch.valid).loss
 
     return Update(sampler.sample, loss, optimizer.step)
 
@@ -254,7 +254,7 @@ def _stand_in() -> None:
 
 
 def recorded(side: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames (T + 1, side, side, 3) and actions (T, A) of some episodes; what is in them costs nothing."""
+    """LazyImages (T + 1, side, side, 3) and actions (T, A) of some episodes; what is in them costs nothing."""
     generator = np.random.default_rng(0)
     return [
         (

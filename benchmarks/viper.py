@@ -28,10 +28,10 @@ from aime_gym.data import TrajectoryDataset, collect
 from aime_gym.experiments.provenance import describe_machine
 from aime_gym.experiments.sources import Data, derived_seeds, prepare_sources
 from aime_gym.experiments.task import TaskConfig
+from aime_gym.model_based.surrogate_rewards import ViperReward, symlog
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.training.fit import Fit
-from aime_gym.training.surrogate import ViperReward, symlog
-from aime_gym.training.watching import Watch
+from aime_gym.training.callbacks import UpdateCallbacks
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectory
 
 #: Episodes of random actions that demonstrations are held against.
@@ -126,9 +126,9 @@ def fit_with_stops(agent: AIMEAgent, demos: list[Trajectory], stops: list[int], 
         if now["updates"] in stops:
             measure(reward, now["updates"])
 
-    with Watch(stop, agent) as watch:
-        fit = Fit(agent, Logger(None, []), agent.generator, progress_bar=False, watch=watch)
-        reward.fit(TrajectoryDataset(demos, None), fit, replace(agent.config, reward_updates=max(stops)))
+    with UpdateCallbacks(stop, agent) as watch:
+        loop = TrainingLoop(agent, Logger(None, []), agent.generator, progress_bar=False, update_callbacks=watch)
+        reward.fit(TrajectoryDataset(demos, None), loop, replace(agent.config, reward_updates=max(stops)))
 
 
 def scores(reward: ViperReward, episodes: list[Trajectory]) -> dict[str, np.ndarray]:

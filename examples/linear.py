@@ -32,22 +32,22 @@ class LinearAgent(ImitationAgent):
         self.inverse_model, self.policy = self._linear(), self._linear()
 
     def _linear(self):
-        return torch.nn.Linear(2 * sum(self.sensor_sizes.values()), self.encoding.size)
+        return torch.nn.Linear(2 * sum(self.sensor_sizes.values()), self.action_encoding.size)
 
     def _get_torch_save_params(self):
         return ["inverse_model", "policy"], []  # all that is learnt: what a file holds
 
-    def _pretrain(self, play, fit):
-        data = TrajectoryDataset(play, self.encoding, self.device)
-        self._regress(self.inverse_model, data, data.pre_actions, 0, "inverse", fit)
+    def _pretrain(self, play, loop):
+        data = TrajectoryDataset(play, self.action_encoding, self.device)
+        self._regress(self.inverse_model, data, data.prev_actions, 0, "inverse", loop)
 
-    def _imitate(self, demos, fit):  # no actions in here
+    def _imitate(self, demos, loop):  # no actions in here
         data = TrajectoryDataset(demos, None, self.device)
         with self._initial_weights():  # a new policy, from the agent's own randomness
             self.policy = self._linear().to(self.device)
-        self._regress(self.policy, data, self._infer_actions(data), 1, "policy", fit)
+        self._regress(self.policy, data, self._infer_actions(data), 1, "policy", loop)
 
-    def _regress(self, network, data, actions, lag, phase, fit):
+    def _regress(self, network, data, actions, lag, phase, loop):
         optimizer = Optimizer([network], self.config.learning_rate)
         rows = (~data.first_rows()).nonzero().squeeze(-1)
 
@@ -59,7 +59,7 @@ class LinearAgent(ImitationAgent):
             return {"loss": loss.detach()}
 
         # Progress, log, callbacks, Ctrl-C and checkpoints; the last argument is all that an update changes.
-        fit.run(phase, self.config.updates, update, optimizer)
+        loop.run(phase, self.config.updates, update, optimizer)
 
     @torch.no_grad()
     def _infer_actions(self, demos):  # (N, A): the action that led to each record

@@ -15,24 +15,26 @@ PACKAGE = "aime_gym"
 # A room imports only from the rooms on earlier lines, and from itself. A new module at the top of the package
 # gets its line here: where it stands is a decision.
 ORDER = (
-    ("types", "progress", "naming", "archive"),
+    ("types", "config", "progress", "serialization"),
     ("wrappers",),
     ("envs",),
     ("data",),
     ("models",),
     ("training",),
+    ("model_based", "learned_reward"),
+    ("analysis",),
     ("agents",),
     ("experiments",),
     ("cli", "zoo", "testing", "__init__", "__main__"),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# In agents/, every module is an agent but these. Agents import base, or rewarded in its place, and nothing else of the
-# room; base stands on the others, some of which need its name in annotations.
-AGENT_BASES = {"base", "rewarded"}
+# In agents/, every module is an agent but these. Agents import base, or learned_reward_agent in its place, and nothing
+# else of the room; base stands on the others, some of which need its name in annotations.
+AGENT_BASES = {"base", "learned_reward_agent"}
 AGENT_FOUNDATION = {
     "base": {"environments", "files", "phases"},
-    "rewarded": {"base"},
+    "learned_reward_agent": {"base"},
     "environments": set(),
     "files": {"base"},
     "phases": {"base", "files"},
@@ -215,7 +217,7 @@ def plant(tmp_path: Path, files: dict[str, str]) -> Path:
         ("models/rssm.py", "from aime_gym import agents"),
         ("models/rssm.py", "from ..agents import base"),
         ("models/rssm.py", "from .. import agents"),
-        ("models/rssm.py", "def late():\n    from aime_gym.training import fit"),
+        ("models/rssm.py", "def late():\n    from aime_gym.training import loop"),
         ("models/rssm.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import aime_gym.cli"),
         ("models/rssm.py", "import importlib\nimportlib.import_module('aime_gym.agents')"),
         ("models/rssm.py", "from aime_gym import make_env"),
@@ -227,7 +229,7 @@ def plant(tmp_path: Path, files: dict[str, str]) -> Path:
     ],
 )
 def test_a_wrong_arrow_is_found(tmp_path, file, text):
-    planted = {"agents/__init__.py": "", "agents/base.py": "", "training/fit.py": "", file: text}
+    planted = {"agents/__init__.py": "", "agents/base.py": "", "training/loop.py": "", file: text}
     assert len(wrong_arrows(plant(tmp_path, planted))) == 1
 
 
@@ -269,7 +271,7 @@ def test_base_and_the_registry_are_not_siblings(tmp_path):
         {
             "agents/__init__.py": "from .aime import AIMEAgent\nfrom .base import ImitationAgent",
             "agents/aime.py": "from aime_gym.agents.base import ImitationAgent",
-            "agents/base.py": "from aime_gym.archive import read_archive",
+            "agents/base.py": "from aime_gym.serialization import read_archive",
             "agents/registry.py": "from aime_gym.agents import AIMEAgent",
         },
     )

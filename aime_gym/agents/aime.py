@@ -10,7 +10,7 @@ with the world model frozen in phase 2; the two differ only in where the actions
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
 actions of an inverse model in the latent space (``warm_start``); the ELBO scores actions under that model's belief as
 well, a Gaussian as wide as its error on play, or a categorical (``action_prior``), so that actions which the evidence
-does not identify stay where they were; clips of demonstrations continue from the latent state that a filter reaches
+does not identify stay where they were; sequences of demonstrations continue from the latent state that a filter reaches
 there, instead of starting from zero; the default world model sees standardised observations through a likelihood of
 fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets, where the
 authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model, and phase 2
@@ -32,46 +32,52 @@ import torch
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.analysis.beliefs import write_beliefs
+from aime_gym.analysis.diagnosis import diagnose
+from aime_gym.analysis.diagnosis_report import Diagnosis
+from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.acting import act_in_latents, initial_memory
+from aime_gym.model_based.action_inference import ActionInference, inverse_source, policy_source, require_fitted
+from aime_gym.model_based.filtering import RowSource, filter_trajectories
+from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
+from aime_gym.model_based.online import USER_REWARD, OnlineConfig, OnlineImitation
+from aime_gym.model_based.predict import act_in_latents, initial_memory
+from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model, train_on_sequences
+from aime_gym.model_based.surrogate_rewards import (
+    EpisodeReward,
+    LatentDiscriminatorReward,
+    Surrogate,
+    UserReward,
+    ViperReward,
+)
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.inverse import LatentInverseModel
-from aime_gym.models.policies import LatentPolicy, latent_policy
+from aime_gym.models.inverse_model import LatentInverseModel
+from aime_gym.models.policies import LatentPolicy, make_latent_policy
 from aime_gym.models.pretrained import imported_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.action_inference import ActionInference, inverse_source, policy_source, require_fitted
-from aime_gym.training.beliefs import write_beliefs
-from aime_gym.training.clips import train_on_clips
-from aime_gym.training.diagnosis import diagnose
-from aime_gym.training.diagnosis_report import Diagnosis
-from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
-from aime_gym.training.filtering import RowSource, filter_trajectories
-from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import episode_metrics
-from aime_gym.training.latent_regression import clone_actions, fit_inverse_model
-from aime_gym.training.online import OWN_REWARD, OnlineConfig, OnlineImitation
-from aime_gym.training.ranges import check_ranges
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.rollouts import episode_metrics
 from aime_gym.training.rounds import Rounds
-from aime_gym.training.surrogate import AdversarialReward, LabelledReward, OwnReward, Surrogate, ViperReward
-from aime_gym.types import Clip, Metrics, Trajectories
+from aime_gym.types import Metrics, SequenceBatch, Trajectories
 
 
 @dataclass(frozen=True)
-class AIMEConfig(OnlineConfig, EmbodimentConfig):
+class AIMEConfig(OnlineConfig, PretrainingConfig):
     """Hyper-parameters of :class:`AIMEAgent`.
 
-    Those of phase 1 are :class:`~aime_gym.training.embodiment.EmbodimentConfig`'s (the agent's constructor takes the
-    file of a pretrained ``world_model`` too), those of ``learn`` :class:`~aime_gym.training.online.OnlineConfig`'s.
+    Those of phase 1 are :class:`~aime_gym.model_based.pretraining.PretrainingConfig`'s (the agent's constructor takes
+    the
+    file of a pretrained ``world_model`` too), those of ``learn`` :class:`~aime_gym.model_based.online.OnlineConfig`'s.
 
     :param policy_updates: updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
     :param policy_learning_rate: of the policy under the ELBO.
-    :param demo_start_fraction: share of clips of demonstrations that start at an episode's start.
+    :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
     :param warm_start: clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: updates of the cloned policy.
     :param action_prior: score the policy's actions under the inverse model's belief too, in maximising the ELBO; needs
         ``warm_start``.
-    :param continue_latents: start clips of demonstrations from the filtered latent state; needs ``warm_start``.
+    :param continue_latents: start sequences of demonstrations from the filtered latent state; needs ``warm_start``.
     """
 
     policy_updates: int = 1000
@@ -84,12 +90,12 @@ class AIMEConfig(OnlineConfig, EmbodimentConfig):
     continue_latents: bool = True
 
     def __post_init__(self) -> None:
-        EmbodimentConfig.__post_init__(self)
+        PretrainingConfig.__post_init__(self)
         OnlineConfig.__post_init__(self)
         for name in ("continue_latents", "action_prior"):
             if getattr(self, name) and not self.warm_start:
                 raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
-        check_ranges(
+        check_bounds(
             self,
             demo_start_fraction=(0, 1),
             policy_learning_rate=(0, None),
@@ -101,11 +107,11 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
     return AIMEConfig(
         world_model=world_model,
         batch_size=50,
-        horizon=50,
+        sequence_length=50,
         model_updates=model_updates,
         policy_updates=50_000,
         model_learning_rate=3e-4,
-        decay=False,
+        decay_learning_rate=False,
         play_start_fraction=0.0,
         demo_start_fraction=0.0,
         warm_start=False,
@@ -115,7 +121,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         reward="viper",
         value_weight=0.1,
         value_warmup=0,
-        balance=False,
+        normalize_gradients=False,
         online_model_learning_rate=3e-4,
         value_learning_rate=8e-5,
         discriminator_learning_rate=1e-4,
@@ -158,19 +164,19 @@ class AIMEAgent(ImitationAgent):
         if self.imported is not None:
             options["world_model"] = self.imported.config
         #: A reward of the user's.
-        self.own_reward: OwnReward | None = options["reward"] if callable(options.get("reward")) else None
-        if self.own_reward is not None:
-            options["reward"] = OWN_REWARD
+        self.user_reward: UserReward | None = options["reward"] if callable(options.get("reward")) else None
+        if self.user_reward is not None:
+            options["reward"] = USER_REWARD
         #: What ``learn`` goes on with; made by the first one after ``imitate``.
         self.online: OnlineImitation | None = None
         super().__init__(*args, **options)
 
     def _setup_networks(self) -> None:
-        config, actions = self.config.world_model, self.encoding.size
+        config, actions = self.config.world_model, self.action_encoding.size
         assert isinstance(config, WorldModelConfig)
-        self.world_model = WorldModel(config, self.observations.shapes, actions)
-        features, shown = self.world_model.feature_size, self.world_model.shown_size
-        self.inverse_model = LatentInverseModel(features, shown, actions, discrete=self.encoding.discrete)
+        self.world_model = WorldModel(config, self.observation_encoding.shapes, actions)
+        features, shown = self.world_model.feature_size, self.world_model.inverse_model_input_size
+        self.inverse_model = LatentInverseModel(features, shown, actions, discrete=self.action_encoding.discrete)
         self.policy = self._fresh_policy()
         if self.imported is not None:
             self.imported.restore(self.world_model, self.inverse_model)
@@ -181,8 +187,8 @@ class AIMEAgent(ImitationAgent):
                 self.unfinished_start = self.imported.digest
 
     def _fresh_policy(self) -> LatentPolicy:
-        features, encoding = self.world_model.feature_size, self.encoding
-        return latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
+        features, encoding = self.world_model.feature_size, self.action_encoding
+        return make_latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["world_model", "inverse_model", "policy"], []
@@ -199,16 +205,16 @@ class AIMEAgent(ImitationAgent):
 
     # Phase 1
 
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        dataset, self.online = TrajectoryDataset(play, self.encoding, self.device), None
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
+        dataset, self.online = TrajectoryDataset(play, self.action_encoding, self.device), None
         self.inverse_model.variance.zero_()  # it does not fit what the model becomes now
-        fit_world_model(self.world_model, dataset, fit, self.config)
+        fit_world_model(self.world_model, dataset, loop, self.config)
         # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
-        fit_inverse_model(self.inverse_model, self.world_model, dataset, fit, updates=self.config.inverse_updates)
+        fit_inverse_model(self.inverse_model, self.world_model, dataset, loop, updates=self.config.inverse_updates)
 
     # Phase 2
 
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset, config, self.online = TrajectoryDataset(demos, None, self.device), self.config, None
         self.world_model.requires_grad_(False)
         with self._initial_weights():
@@ -221,25 +227,25 @@ class AIMEAgent(ImitationAgent):
                 self.policy,
                 dataset,
                 beliefs,
-                fit,
+                loop,
                 updates=config.clone_updates,
                 start_fraction=config.demo_start_fraction,
-                start_steps=config.horizon,
+                start_steps=config.sequence_length,
             )
             if not completed:
                 return
         inference = ActionInference.of(config, self.world_model, self.inverse_model)
 
-        def loss(clip: Clip) -> tuple[Tensor, Metrics]:
-            value, evidence = inference.loss(self.policy, clip, beliefs, self._noise)
+        def loss(batch: SequenceBatch) -> tuple[Tensor, Metrics]:
+            value, evidence = inference.loss(self.policy, batch, beliefs, self._noise)
             return value, evidence.metrics
 
-        train_on_clips(
+        train_on_sequences(
             "policy",
             self.policy,
             loss,
             dataset,
-            fit,
+            loop,
             config,
             updates=config.policy_updates,
             learning_rate=config.policy_learning_rate,
@@ -247,12 +253,12 @@ class AIMEAgent(ImitationAgent):
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        return filter_trajectories(self.world_model, demos, self._inferring(demos)).pre_actions
+        return filter_trajectories(self.world_model, demos, self._inferring(demos)).prev_actions
 
     def _inferring(self, demos: TrajectoryDataset) -> RowSource:
         """The policy once it has imitated, the inverse model before."""
         if self.imitated:
-            return policy_source(self.policy, self.encoding.size)
+            return policy_source(self.policy, self.action_encoding.size)
         return inverse_source(self.inverse_model, self.world_model, demos)
 
     def render_beliefs(
@@ -261,7 +267,7 @@ class AIMEAgent(ImitationAgent):
         path: str | PathLike[str] = "beliefs.mp4",
         *,
         context: int = 5,
-        horizon: int | None = None,
+        length: int | None = None,
         episodes: int = 3,
         fps: float = 10,
     ) -> Path:
@@ -275,7 +281,7 @@ class AIMEAgent(ImitationAgent):
         :param demos: the constructor's unless given.
         :param path: ends in ``.mp4`` or ``.gif``.
         :param context: records of each demonstration after which the prediction sees no more of it.
-        :param horizon: records of each demonstration to show; ``None`` for all.
+        :param length: records of each demonstration to show; ``None`` for all.
         :param episodes: demonstrations to show, the first ones.
         :param fps: records a second.
         :return: the path.
@@ -292,7 +298,7 @@ class AIMEAgent(ImitationAgent):
             checked,
             self._inferring,
             context=context,
-            horizon=horizon,
+            length=length,
             episodes=episodes,
             fps=fps,
         )
@@ -315,20 +321,20 @@ class AIMEAgent(ImitationAgent):
             raise ValueError("diagnose: AIMEAgent has no world model yet; call pretrain first")
         if self.world_model.frame_size:
             raise NotImplementedError(f"diagnose: expected vectors in this version, got {self.observation_space}")
-        if self.encoding.discrete:
+        if self.action_encoding.discrete:
             raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
         source = self.demonstrations if demos is None else demos
         shown = source if source is None else self._load(source, "demos", actions=True)
         recorded = shown is not None and all(demo.actions is not None for demo in shown)
         checked = self._trajectories(shown, None, "demos", need_actions=recorded)
         known = self._trajectories(play, self.play, "play", need_actions=True)
-        dataset = TrajectoryDataset(checked, self.encoding if recorded else None, self.device)
+        dataset = TrajectoryDataset(checked, self.action_encoding if recorded else None, self.device)
         with torch.no_grad():
             inferred = self._infer_actions(dataset)
         return diagnose(
             self.world_model,
             dataset,
-            TrajectoryDataset(known, self.encoding, self.device),
+            TrajectoryDataset(known, self.action_encoding, self.device),
             inferred=inferred,
             inverse=functools.partial(inverse_source, self.inverse_model, self.world_model),
             make_policy=self._fresh_policy,
@@ -339,14 +345,14 @@ class AIMEAgent(ImitationAgent):
 
     def _check_learn(self, demos: Trajectories) -> None:
         """:raises ValueError: a reward by a function that no file holds, or that is none of a demonstration."""
-        if self.config.reward == OWN_REWARD:
-            LabelledReward(self.own_reward).labels(demos[0])
+        if self.config.reward == USER_REWARD:
+            EpisodeReward(self.user_reward).labels(demos[0])
 
-    def _learn(self, demos: Trajectories, fit: Fit) -> None:
+    def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
         """Algorithm 1 of AIME-v2, a round at a time."""
         dataset, play = TrajectoryDataset(demos, None, self.device), None
         if self.pretrained_play is not None:
-            play = TrajectoryDataset(self.pretrained_play, self.encoding, self.device)
+            play = TrajectoryDataset(self.pretrained_play, self.action_encoding, self.device)
         elif self.config.play_ratio:
             warnings.warn(
                 "learn: no play at hand, which kept the world model from overfitting its own experience (play_ratio "
@@ -356,37 +362,37 @@ class AIMEAgent(ImitationAgent):
         if self.online is None:
             with self._initial_weights():
                 fresh = self._online()
-            if isinstance(fresh.surrogate, ViperReward) and not fresh.surrogate.fit(dataset, fit, self.config):
+            if isinstance(fresh.surrogate, ViperReward) and not fresh.surrogate.fit(dataset, loop, self.config):
                 return  # half a reward is none: the next learn fits it anew
             self.online = fresh
-        online, total = self.online, fit.total_timesteps
+        online, total = self.online, loop.total_timesteps
         assert total is not None
 
         def play_round() -> Metrics:
             taken = online.experienced_steps
-            online.add(self._collect_episodes(rounds, self.config.round_steps))
+            online.add(self._collect_round_episodes(rounds, self.config.round_steps))
             if rounds.stopped:
                 return episode_metrics(self)
-            online.begin_updates(play, dataset, self.encoding, self._noise, self.generator)
+            online.begin_updates(play, dataset, self.action_encoding, self._noise, self.generator)
             # Of all steps so far less those of before: rounding each round by itself would starve short episodes.
             before, after = (round(self.config.updates_per_step * n) for n in (taken, online.experienced_steps))
             for _ in range(after - before):
                 rounds.update(online.update())
             return episode_metrics(self)
 
-        rounds = Rounds(fit, "learn", total, online)
+        rounds = Rounds(loop, "learn", total, online)
         rounds.run(play_round)
 
     def _online(self) -> OnlineImitation:
         """New networks of phase 3."""
         model, config = self.world_model, self.config
         surrogate: Surrogate | None = None
-        if config.reward == OWN_REWARD:
-            surrogate = LabelledReward(self.own_reward)
+        if config.reward == USER_REWARD:
+            surrogate = EpisodeReward(self.user_reward)
         elif config.reward == "viper":
             surrogate = ViperReward(model, self.device)
         elif config.reward == "ail":
-            surrogate = AdversarialReward(model.embedding_size, config.discriminator_learning_rate, self.device)
+            surrogate = LatentDiscriminatorReward(model.embedding_size, config.discriminator_learning_rate, self.device)
         return OnlineImitation(config, model, self.inverse_model, self.policy, surrogate, self.device)
 
     # Acting

@@ -20,10 +20,10 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.environments import check_copies_agree, record_play, rendering_of_copies, shown_frames
+from aime_gym.agents.environments import check_envs_agree, record_play, rendering_of_envs, shown_frames
 from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
 from aime_gym.agents.phases import run_phase
-from aime_gym.archive import Source, write_archive
+from aime_gym.config import nearest_names
 from aime_gym.data import (
     ActionEncoding,
     ObservationEncoding,
@@ -31,10 +31,10 @@ from aime_gym.data import (
     check_trajectories,
     load_trajectories,
 )
-from aime_gym.models.acting import act_as_sb3
-from aime_gym.naming import suggestion
-from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import accept_env, play_episodes
+from aime_gym.serialization import Source, write_archive
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.predict import predict_as_sb3
+from aime_gym.training.rollouts import collect_episodes, wrap_env
 from aime_gym.training.rounds import Rounds
 from aime_gym.types import Array, Observation, Trajectories, Trajectory, is_image
 
@@ -74,7 +74,7 @@ class ImitationAgent(BaseAlgorithm):
     #: Whether ``imitate`` takes none, and ``learn`` then improves the policy with some.
     improves_online: ClassVar[bool] = False
     #: Copies of its environment that it is best trained in, all in one process; scripts and the command line make them.
-    copies: ClassVar[int] = 1
+    default_n_envs: ClassVar[int] = 1
 
     config: Any
     policy: nn.Module  # type: ignore[assignment]
@@ -151,8 +151,8 @@ class ImitationAgent(BaseAlgorithm):
         self.unfinished_start: str | None = None
         self.n_envs = 1
         if env is not None:
-            wrapped = accept_env(env, self.verbose)
-            self._take(wrapped)
+            wrapped = wrap_env(env, self.verbose)
+            self._attach_env(wrapped)
             self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
             if _init_setup_model:
                 self._setup_model()
@@ -168,7 +168,7 @@ class ImitationAgent(BaseAlgorithm):
 
         :raises ValueError: copies of several qualities.
         """
-        return None if self.env is None else rendering_of_copies(self.env)
+        return None if self.env is None else rendering_of_envs(self.env)
 
     @property
     def lacks_play(self) -> bool:
@@ -182,14 +182,14 @@ class ImitationAgent(BaseAlgorithm):
         known = [field.name for field in fields(cls.presets[preset])]
         for name in hyper_parameters:
             if name not in known:
-                raise ValueError(f"{name}: unknown hyper-parameter of {cls.__name__}; {suggestion(name, known)}")
+                raise ValueError(f"{name}: unknown hyper-parameter of {cls.__name__}; {nearest_names(name, known)}")
         return replace(cls.presets[preset], **hyper_parameters)
 
     # Networks and randomness
 
     def _setup_model(self) -> None:
-        self.observations = ObservationEncoding(self.observation_space)
-        self.encoding = ActionEncoding(self.action_space)
+        self.observation_encoding = ObservationEncoding(self.observation_space)
+        self.action_encoding = ActionEncoding(self.action_space)
         self.set_random_seed(self.seed)
         with self._initial_weights():
             self._setup_networks()
@@ -202,13 +202,13 @@ class ImitationAgent(BaseAlgorithm):
 
         :raises NotImplementedError: an image.
         """
-        for name, shape in self.observations.shapes.items():
+        for name, shape in self.observation_encoding.shapes.items():
             if is_image(shape):
                 raise NotImplementedError(
                     f"observation_space: {type(self).__name__} learns from vectors, {name!r} is an image {shape}; make "
                     f"the environment with modality='state' or 'position'"
                 )
-        return {name: shape[0] for name, shape in self.observations.shapes.items()}
+        return {name: shape[0] for name, shape in self.observation_encoding.shapes.items()}
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed this agent and its environment."""
@@ -249,7 +249,7 @@ class ImitationAgent(BaseAlgorithm):
         :param play: whatever :func:`~aime_gym.data.load_trajectories` accepts; the constructor's unless given.
         :param callback: of SB3. Its steps are updates here: ``EvalCallback(env, eval_freq=500)`` evaluates every 500
             updates, and its ``num_timesteps`` is the agent's ``num_updates``. If it returns ``False``, the run of
-            updates ends. See :class:`~aime_gym.training.watching.Watch`.
+            updates ends. See :class:`~aime_gym.training.callbacks.UpdateCallbacks`.
         :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
             any training.
         """
@@ -264,12 +264,12 @@ class ImitationAgent(BaseAlgorithm):
         tb_log_name: str,
         progress_bar: bool,
     ) -> None:
-        def phase(trajectories: Trajectories, fit: Fit) -> None:
+        def phase(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.num_timesteps += sum(map(len, trajectories)) if callable(play) else 0
             self.pretrained = True
             if self.needs_play:  # a policy of before does not fit what is learnt now
                 self.imitated = False
-            self._pretrain(trajectories, fit)
+            self._pretrain(trajectories, loop)
 
         run_phase(self, "pretrain", phase, play, callback=callback, tb_log_name=tb_log_name, progress_bar=progress_bar)
         if self.improves_online:
@@ -319,7 +319,7 @@ class ImitationAgent(BaseAlgorithm):
         trajectories = self._trajectories(
             demos, self.demonstrations, "demos", need_actions=need_actions, progress=progress_bar
         )
-        self._need_env_online()
+        self._require_env()
         if self.lacks_play:
             if self.play is not None:
                 self.pretrain(callback=callback, progress_bar=progress_bar)
@@ -327,9 +327,9 @@ class ImitationAgent(BaseAlgorithm):
                 record = functools.cache(lambda: self._record_play(progress_bar))
                 self._run_pretrain(record, callback, "pretrain", progress_bar)
 
-        def phase(trajectories: Trajectories, fit: Fit) -> None:
+        def phase(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.imitated = True
-            self._imitate(trajectories, fit)
+            self._imitate(trajectories, loop)
 
         run_phase(
             self,
@@ -351,7 +351,7 @@ class ImitationAgent(BaseAlgorithm):
 
         :raises ValueError: an agent that has learnt nothing yet.
         """
-        self._need_setup()
+        self._require_setup()
         if not (self.pretrained if self.needs_play else self.imitated):
             verb = "pretrain" if self.needs_play else "imitate"
             raise ValueError(f"infer_actions: {type(self).__name__} has learnt nothing yet; call {verb} first")
@@ -359,8 +359,8 @@ class ImitationAgent(BaseAlgorithm):
         with torch.no_grad():
             inferred = dataset.per_trajectory(self._infer_actions(dataset))
         return [
-            trajectory.with_actions(self.encoding.decode(pre_actions[1:].cpu().numpy()))
-            for trajectory, pre_actions in zip(dataset.trajectories, inferred, strict=True)
+            trajectory.with_actions(self.action_encoding.decode(prev_actions[1:].cpu().numpy()))
+            for trajectory, prev_actions in zip(dataset.trajectories, inferred, strict=True)
         ]
 
     def learn(
@@ -404,7 +404,7 @@ class ImitationAgent(BaseAlgorithm):
                 need_actions=self.needs_demonstration_actions,
                 progress=progress_bar,
             )
-            self._need_env_online(interacts=total_timesteps > 0)
+            self._require_env(interacts=total_timesteps > 0)
         if demos is not None and total_timesteps > 0:
             self._check_learn(demos)
         if reset_num_timesteps:
@@ -440,11 +440,11 @@ class ImitationAgent(BaseAlgorithm):
         """Make every module that ``_get_torch_save_params`` names."""
 
     @abstractmethod
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None: ...
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None: ...
 
     @abstractmethod
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
-        """Make a policy: updates in ``fit.run``; or, with ``imitates_online``, environment steps, as ``fit`` says."""
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        """Make a policy: updates in ``loop.run``; or, with ``imitates_online``, environment steps, as ``loop`` says."""
 
     def _check_learn(self, demos: Trajectories) -> None:
         """Find what would stop :meth:`_learn`, before any training.
@@ -452,15 +452,15 @@ class ImitationAgent(BaseAlgorithm):
         :raises ValueError: by the name of an argument.
         """
 
-    def _learn(self, demos: Trajectories, fit: Fit) -> None:
-        """Interact for ``fit.total_timesteps``; of agents with an online phase."""
+    def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        """Interact for ``loop.total_timesteps``; of agents with an online phase."""
         raise NotImplementedError(f"{type(self).__name__}._learn: an agent with an online phase has to define it")
 
     @abstractmethod
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """Encoded pre-actions (N, A) of every record; those of first records are not read."""
+        """Encoded previous actions (N, A) of every record; those of first records are not read."""
 
-    def _collect_episodes(self, rounds: Rounds, steps: int) -> list[Trajectory]:
+    def _collect_round_episodes(self, rounds: Rounds, steps: int) -> list[Trajectory]:
         """Whole episodes of a round, at least so many steps, seen by SB3's window of episodes and by callbacks."""
         assert self.env is not None
 
@@ -469,7 +469,7 @@ class ImitationAgent(BaseAlgorithm):
             return rounds.step(self.n_envs, local_values)
 
         seed = int(torch.randint(2**31 - 1, (), generator=self.generator))
-        episodes = play_episodes(self.env, self._explore, steps=steps, seed=seed, on_step=step)
+        episodes = collect_episodes(self.env, self._sample_actions, steps=steps, seed=seed, on_step=step)
         if not rounds.stopped:
             rounds.collected({})
         return episodes
@@ -477,7 +477,7 @@ class ImitationAgent(BaseAlgorithm):
     def _trajectories(
         self, given: Any, default: Any, argument: str, *, need_actions: bool, progress: bool = False
     ) -> list[Trajectory]:
-        self._need_setup()
+        self._require_setup()
         source = given if given is not None else default
         if source is None:
             raise ValueError(f"{argument}: expected trajectories, got None")
@@ -527,19 +527,21 @@ class ImitationAgent(BaseAlgorithm):
         :return: action(s), and the state: arrays with leading dimension ``n_envs``.
         :raises ValueError: an observation, state or ``episode_start`` of another shape.
         """
-        self._need_setup()
-        actions, after, batched = self._choose(
+        self._require_setup()
+        actions, after, batched = self._select_actions(
             observation, state, episode_start, None if deterministic else self.acting_generator
         )
         # Not actions[0], which would be a number instead of an array for a Discrete space.
         return (actions if batched else actions.squeeze(0)), after
 
-    def _explore(self, observation: Observation, state: Any, episode_start: Array) -> tuple[Array, tuple[Array, ...]]:
+    def _sample_actions(
+        self, observation: Observation, state: Any, episode_start: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
         """Sampled actions for all copies, as :meth:`predict` gives them, by the generator of training."""
-        actions, after, _ = self._choose(observation, state, episode_start, self.generator)
+        actions, after, _ = self._select_actions(observation, state, episode_start, self.generator)
         return actions, after
 
-    def _choose(
+    def _select_actions(
         self,
         observation: Observation,
         state: tuple[Array, ...] | None,
@@ -547,9 +549,9 @@ class ImitationAgent(BaseAlgorithm):
         generator: torch.Generator | None,
     ) -> tuple[Array, tuple[Array, ...], bool]:
         """Actions and states, and whether the observations came as a batch."""
-        return act_as_sb3(
-            self.observations,
-            self.encoding,
+        return predict_as_sb3(
+            self.observation_encoding,
+            self.action_encoding,
             self._initial_state,
             functools.partial(self._act, generator=generator),
             observation,
@@ -570,19 +572,19 @@ class ImitationAgent(BaseAlgorithm):
 
     # Environment and files
 
-    def _take(self, env: VecEnv) -> None:
+    def _attach_env(self, env: VecEnv) -> None:
         self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
 
-    def _need_env_online(self, *, interacts: bool = False) -> None:
+    def _require_env(self, *, interacts: bool = False) -> None:
         if not (self.imitates_online or interacts):
             return
         if self.env is None:
             verb = "imitate" if self.imitates_online else "learn"
             raise ValueError(f"env: expected {type(self).__name__} to have one to {verb} in, got None; call set_env")
-        check_copies_agree(self.env)
+        check_envs_agree(self.env)
 
-    def _need_setup(self) -> None:
-        if not hasattr(self, "encoding"):
+    def _require_setup(self) -> None:
+        if not hasattr(self, "action_encoding"):
             raise ValueError(f"env: expected {type(self).__name__} to have one, got None; call set_env first")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -590,10 +592,10 @@ class ImitationAgent(BaseAlgorithm):
 
         :raises ValueError: other spaces, or an environment that normalises observations.
         """
-        wrapped = accept_env(env, self.verbose)
-        if not hasattr(self, "encoding"):  # made without an environment
+        wrapped = wrap_env(env, self.verbose)
+        if not hasattr(self, "action_encoding"):  # made without an environment
             self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
-            self._take(wrapped)
+            self._attach_env(wrapped)
             self._setup_model()
             return
         try:
@@ -605,11 +607,11 @@ class ImitationAgent(BaseAlgorithm):
             ) from error
         if force_reset:
             self._last_obs = None
-        self._take(wrapped)
+        self._attach_env(wrapped)
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Weights of each module by name."""
-        self._need_setup()
+        self._require_setup()
         parameters: dict[str, dict[str, Any]] = super().get_parameters()
         return parameters
 
@@ -624,7 +626,7 @@ class ImitationAgent(BaseAlgorithm):
         :param exact_match: whether every module has to be there.
         :raises ValueError: other modules or tensors, or a file of another agent.
         """
-        self._need_setup()
+        self._require_setup()
         given = load_path_or_dict
         parameters = given if isinstance(given, dict) else read_agent_document(type(self), given)["parameters"]
         own = self.get_parameters()
@@ -670,7 +672,7 @@ class ImitationAgent(BaseAlgorithm):
         """
         if exclude or include:
             raise ValueError("exclude, include: expected None; an agent's file has a fixed content")
-        self._need_setup()
+        self._require_setup()
         write_archive(path, agent_document(self))
 
     @classmethod

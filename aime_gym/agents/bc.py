@@ -16,7 +16,7 @@ from torch import Tensor
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork
-from aime_gym.training.fit import Fit
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions
 from aime_gym.types import Trajectories
 
@@ -34,32 +34,32 @@ class BCAgent(ImitationAgent):
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
-        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observations.shapes
+        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observation_encoding.shapes
         self.policy = StackedNetwork(
-            shapes, self.config.stack, self.encoding.size, discrete=discrete, **self.policy_kwargs
+            shapes, self.config.stack, self.action_encoding.size, discrete=discrete, **self.policy_kwargs
         ).to(self.device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy"], []
 
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        fit.logger.info("BCAgent.pretrain: behavioural cloning has nothing to learn from play")
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
+        loop.logger.info("BCAgent.pretrain: behavioural cloning has nothing to learn from play")
 
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
-        dataset = TrajectoryDataset(demos, self.encoding, self.device)
-        assert dataset.pre_actions is not None
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        dataset = TrajectoryDataset(demos, self.action_encoding, self.device)
+        assert dataset.prev_actions is not None
         with self._initial_weights():
             self._setup_networks()
         self.policy.fit_standardizer(dataset.observations)
         regress_actions(
             self.policy,
             dataset,
-            dataset.pre_actions,
-            split_trajectories(len(demos), self.config.train_fraction, fit.generator),
+            dataset.prev_actions,
+            split_trajectories(len(demos), self.config.train_fraction, loop.generator),
             lag=1,
             config=self.config,
             phase="policy",
-            fit=fit,
+            loop=loop,
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:

@@ -33,12 +33,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork
-from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import episode_metrics
-from aime_gym.training.ranges import check_ranges
-from aime_gym.training.replay import Replay
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.replay import EpisodeReplayBuffer
+from aime_gym.training.rollouts import episode_metrics
 from aime_gym.training.rounds import Rounds
 from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions, regress_further
 from aime_gym.types import Metrics, Trajectories
@@ -55,7 +55,7 @@ class BCOConfig(StackedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, alpha=(0, None))
+        check_bounds(self, alpha=(0, None))
 
 
 class BCOAgent(ImitationAgent):
@@ -79,54 +79,54 @@ class BCOAgent(ImitationAgent):
 
     def _start_over(self) -> None:
         self.play_steps = 0
-        self.collected = Replay()
+        self.collected = EpisodeReplayBuffer()
         #: Which trajectories are learnt from; the others are held out.
-        self.learns: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
+        self.train_mask: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
 
     def _network(self, frames: int) -> StackedNetwork:
-        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observations.shapes
-        return StackedNetwork(shapes, frames, self.encoding.size, discrete=discrete, **self.policy_kwargs)
+        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observation_encoding.shapes
+        return StackedNetwork(shapes, frames, self.action_encoding.size, discrete=discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
 
     def _training_state(self) -> dict[str, Any]:
-        return {"play_steps": self.play_steps, "collected": self.collected.state_dict(), "learns": self.learns}
+        return {"play_steps": self.play_steps, "collected": self.collected.state_dict(), "train_mask": self.train_mask}
 
     def _load_training_state(self, state: Mapping[str, Any]) -> None:
         self._start_over()
         if state:  # files of before learn have none
             self.play_steps = state["play_steps"]
             self.collected.load_state_dict(state["collected"])
-            self.learns = {name: list(learns) for name, learns in state["learns"].items()}
+            self.train_mask = {name: list(train_mask) for name, train_mask in state["train_mask"].items()}
 
     # BCO(0)
 
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
         self._start_over()
-        dataset = TrajectoryDataset(play, self.encoding, self.device)
-        assert dataset.pre_actions is not None
+        dataset = TrajectoryDataset(play, self.action_encoding, self.device)
+        assert dataset.prev_actions is not None
         self.inverse_model.fit_standardizer(dataset.observations)
-        self.play_steps, self.learns["play"] = sum(map(len, play)), self._split(len(play))
+        self.play_steps, self.train_mask["play"] = sum(map(len, play)), self._split(len(play))
         regress_actions(
             self.inverse_model,
             dataset,
-            dataset.pre_actions,
-            self.learns["play"],
+            dataset.prev_actions,
+            self.train_mask["play"],
             lag=0,
             config=self.config,
             phase="inverse",
-            fit=fit,
+            loop=loop,
         )
 
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
         with self._initial_weights():
             self.policy = self._network(self.config.stack).to(self.device)
         self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
-        labels, self.learns["demos"] = self._infer_actions(dataset), self._split(len(demos))
+        labels, self.train_mask["demos"] = self._infer_actions(dataset), self._split(len(demos))
         regress_actions(
-            self.policy, dataset, labels, self.learns["demos"], lag=1, config=self.config, phase="policy", fit=fit
+            self.policy, dataset, labels, self.train_mask["demos"], lag=1, config=self.config, phase="policy", loop=loop
         )
 
     def _split(self, count: int, known: list[bool] | None = None) -> list[bool]:
@@ -134,8 +134,8 @@ class BCOAgent(ImitationAgent):
 
     # BCO(alpha)
 
-    def _learn(self, demos: Trajectories, fit: Fit) -> None:
-        assert fit.total_timesteps is not None
+    def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        assert loop.total_timesteps is not None
         play = self.pretrained_play or []
         if not play:
             warnings.warn(
@@ -145,12 +145,12 @@ class BCOAgent(ImitationAgent):
             )
         # Of other play or demonstrations than before, some are new.
         for name, trajectories in (("play", play), ("demos", demos)):
-            self.learns[name] = self._split(len(trajectories), self.learns[name])
+            self.train_mask[name] = self._split(len(trajectories), self.train_mask[name])
         dataset = TrajectoryDataset(demos, None, self.device)
-        rounds = Rounds(fit, "learn", fit.total_timesteps, _Learnt(self))
+        rounds = Rounds(loop, "learn", loop.total_timesteps, _Learnt(self))
 
         def play_round() -> Metrics:
-            self.collected.add(self._collect_episodes(rounds, round(self.config.alpha * self.play_steps)))
+            self.collected.add(self._collect_round_episodes(rounds, round(self.config.alpha * self.play_steps)))
             metrics = episode_metrics(self)
             if not rounds.stopped:
                 metrics |= self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
@@ -160,22 +160,22 @@ class BCOAgent(ImitationAgent):
 
     def _improve_inverse_model(self, play: Trajectories, rounds: Rounds) -> Metrics:
         trajectories = [*play, *self.collected.trajectories]
-        learns = self._split(len(trajectories), self.learns["play"] + self.learns["collected"])
-        self.learns["collected"] = learns[len(play) :]
-        dataset = TrajectoryDataset(trajectories, self.encoding, self.device)
-        assert dataset.pre_actions is not None
-        return self._improve(self.inverse_model, dataset, dataset.pre_actions, learns, 0, "inverse", rounds)
+        train_mask = self._split(len(trajectories), self.train_mask["play"] + self.train_mask["collected"])
+        self.train_mask["collected"] = train_mask[len(play) :]
+        dataset = TrajectoryDataset(trajectories, self.action_encoding, self.device)
+        assert dataset.prev_actions is not None
+        return self._improve(self.inverse_model, dataset, dataset.prev_actions, train_mask, 0, "inverse", rounds)
 
     def _improve_policy(self, demos: TrajectoryDataset, rounds: Rounds) -> Metrics:
         labels = self._infer_actions(demos)
-        return self._improve(self.policy, demos, labels, self.learns["demos"], 1, "policy", rounds)
+        return self._improve(self.policy, demos, labels, self.train_mask["demos"], 1, "policy", rounds)
 
     def _improve(
         self,
         network: StackedNetwork,
         dataset: TrajectoryDataset,
         actions: Tensor,
-        learns: list[bool],
+        train_mask: list[bool],
         lag: int,
         phase: str,
         rounds: Rounds,
@@ -184,7 +184,7 @@ class BCOAgent(ImitationAgent):
             network,
             dataset,
             actions,
-            learns,
+            train_mask,
             lag=lag,
             config=self.config,
             generator=self.generator,
@@ -196,7 +196,7 @@ class BCOAgent(ImitationAgent):
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         labels = act_on_windows(self.inverse_model, demos, torch.arange(len(demos), device=self.device))
         if self.inverse_model.discrete:
-            labels = torch.nn.functional.one_hot(labels.argmax(-1), self.encoding.size).float()
+            labels = torch.nn.functional.one_hot(labels.argmax(-1), self.action_encoding.size).float()
         return labels
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from aime_gym.types import Trajectory
 from aime_gym.wrappers.quality import holds_images, known_quality
 
 
-def check_copies_agree(env: VecEnv) -> None:
+def check_envs_agree(env: VecEnv) -> None:
     """Make sure that all copies of an environment have the same spaces, and draw images alike.
 
     :raises ValueError: the first copy that has others.
@@ -27,10 +27,10 @@ def check_copies_agree(env: VecEnv) -> None:
                     f"env: expected copies that agree on {name}, {first} as the first one has it, got {space} in copy "
                     f"{index}"
                 )
-    rendering_of_copies(env)
+    rendering_of_envs(env)
 
 
-def rendering_of_copies(env: VecEnv) -> str | None:
+def rendering_of_envs(env: VecEnv) -> str | None:
     """The quality in which the images of all copies of an environment are drawn, as of one by ``rendering_of``.
 
     :raises ValueError: copies of several qualities.

@@ -10,7 +10,7 @@ import torch
 from minari.serialization import deserialize_space, serialize_space
 from stable_baselines3.common.utils import get_system_info
 
-from aime_gym.archive import Source, read_archive
+from aime_gym.serialization import Source, read_archive
 
 if TYPE_CHECKING:
     from aime_gym.agents.base import ImitationAgent
@@ -62,15 +62,17 @@ def restore(agent: ImitationAgent, document: Mapping[str, Any]) -> None:
     agent._load_training_state(document.get("training", {}))
 
 
-def read_agent_document(kind: type[ImitationAgent], path: Source) -> dict[str, Any]:
+def read_agent_document(agent_class: type[ImitationAgent], path: Source) -> dict[str, Any]:
     """Read the file of an agent of a class.
 
     :raises FileNotFoundError: no such file.
     :raises ValueError: a damaged file, another agent's, or a checkpoint from the middle of a phase.
     """
     document = read_archive(path)
-    if document.get("class") != kind.__name__:
-        raise ValueError(f"path: expected a file of {kind.__name__}, got one of {document.get('class')} in {path}")
+    if document.get("class") != agent_class.__name__:
+        raise ValueError(
+            f"path: expected a file of {agent_class.__name__}, got one of {document.get('class')} in {path}"
+        )
     if not document.get("checkpoint", {"finished": True})["finished"]:
         raise ValueError(
             f"path: expected a finished agent, got the checkpoint of an unfinished phase in {path}; run what wrote it "
@@ -80,7 +82,11 @@ def read_agent_document(kind: type[ImitationAgent], path: Source) -> dict[str, A
 
 
 def load_agent_file(
-    kind: type[Agent], path: Source, device: torch.device | str, print_system_info: bool, changes: Mapping[str, Any]
+    agent_class: type[Agent],
+    path: Source,
+    device: torch.device | str,
+    print_system_info: bool,
+    changes: Mapping[str, Any],
 ) -> Agent:
     """Make an agent from its file.
 
@@ -88,14 +94,14 @@ def load_agent_file(
     :raises FileNotFoundError: no such file.
     :raises ValueError: a damaged file, or another agent's.
     """
-    document = read_agent_document(kind, path)
+    document = read_agent_document(agent_class, path)
     if fixed := {"preset", "policy_kwargs"} & set(changes):
         raise ValueError(f"{fixed.pop()}: expected none in load, since the file says what the agent is")
     try:
         if print_system_info:
             current, saved = get_system_info(print_info=False)[1], document["system"]
             print(f"== CURRENT SYSTEM INFO ==\n{current}== SAVED SYSTEM INFO ==\n{saved}")  # noqa: T201
-        agent = kind(None, device=device, **(document["config"] | changes))
+        agent = agent_class(None, device=device, **(document["config"] | changes))
         agent.policy_kwargs = document["attributes"]["policy_kwargs"]
         agent.observation_space = deserialize_space(document["observation_space"])
         agent.action_space = deserialize_space(document["action_space"])

@@ -9,7 +9,7 @@ which makes that the form ``positive``. See :class:`~aime_gym.models.discriminat
 what happens where episodes end. Of images, the policy and f see the last few frames (``frame_stack``): f those of s and
 of s', one behind the other along the channels, both shifted at random (``augment``).
 
-Deviations: PPO by default, where the paper has TRPO (``generator="trpo"``); the reward is the logit; terminal states
+Deviations: PPO by default, where the paper has TRPO (``algorithm="trpo"``); the reward is the logit; terminal states
 have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the discriminator is regularised and its
 inputs, (s, s' - s), are standardised, as are the policy's; the reward comes in units of the running spread of its
 discounted sums. A round is paid by the discriminator as it was when the round began.
@@ -19,27 +19,27 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
+from aime_gym.learned_reward.discriminator_reward import AdversarialConfig, DiscriminatorInputs, DiscriminatorReward
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.models.packing import Packing
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.types import Array, Observation
 
 
-class GAIfOAgent(RewardedAgent):
+class GAIfOAgent(LearnedRewardAgent):
     """Learns in its environment to make transitions that look like the demonstrations', without their actions.
 
     ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
     and ``learn(total_timesteps)`` goes on. Needs no play. Hyper-parameters:
-    :class:`~aime_gym.training.adversarial.AdversarialConfig`.
+    :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
     """
 
     config: AdversarialConfig
     discriminator: Discriminator
     presets: ClassVar = {"default": AdversarialConfig()}
 
-    def _make_reward(self, packing: Packing) -> AdversarialReward:
-        return AdversarialReward(self.config, Discriminated(packing), self.device)
+    def _make_reward(self, layout: FlatLayout) -> DiscriminatorReward:
+        return DiscriminatorReward(self.config, DiscriminatorInputs(layout), self.device)
 
     def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
         """The learned reward g(f(s, s')) of transitions, (n,).
@@ -50,5 +50,5 @@ class GAIfOAgent(RewardedAgent):
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.
         """
-        self._need_setup()
-        return self.earner.rewards(obs, next_obs=next_obs)
+        self._require_setup()
+        return self.trainer.rewards(obs, next_obs=next_obs)

@@ -8,26 +8,26 @@ demonstrations' true actions.
 GAIfO with another input to the discriminator, so that the two differ only in what they see. The paper's D is the
 probability of the agent, and log D what the policy pays; here f is the logit of the expert, which makes the paper's
 -log D the form ``positive``. Of images, f sees the last few frames, and the action beside their embedding. Deviations:
-those of GAIfO; no entropy bonus unless ``generator_kwargs`` has ``ent_coef``.
+those of GAIfO; no entropy bonus unless ``algorithm_kwargs`` has ``ent_coef``.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
+from aime_gym.learned_reward.discriminator_reward import AdversarialConfig, DiscriminatorInputs, DiscriminatorReward
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.models.packing import Packing
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.types import Array, Observation
 
 
-class GAILAgent(RewardedAgent):
+class GAILAgent(LearnedRewardAgent):
     """Learns in its environment to act as the demonstrations do; an oracle for agents that see no actions.
 
     ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
     and ``learn(total_timesteps)`` goes on. Needs no play. Hyper-parameters:
-    :class:`~aime_gym.training.adversarial.AdversarialConfig`.
+    :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
     """
 
     config: AdversarialConfig
@@ -35,8 +35,8 @@ class GAILAgent(RewardedAgent):
     presets: ClassVar = {"default": AdversarialConfig()}
     needs_demonstration_actions = True
 
-    def _make_reward(self, packing: Packing) -> AdversarialReward:
-        return AdversarialReward(self.config, Discriminated(packing, self.encoding.size), self.device)
+    def _make_reward(self, layout: FlatLayout) -> DiscriminatorReward:
+        return DiscriminatorReward(self.config, DiscriminatorInputs(layout, self.action_encoding.size), self.device)
 
     def reward_fn(self, obs: Observation, actions: Array) -> Array:
         """The learned reward g(f(s, a)) of transitions, (n,).
@@ -48,5 +48,5 @@ class GAILAgent(RewardedAgent):
         :param actions: (n, ...), as the environment takes them.
         :raises ValueError: other sensors or shapes.
         """
-        self._need_setup()
-        return self.earner.rewards(obs, actions=actions)
+        self._require_setup()
+        return self.trainer.rewards(obs, actions=actions)

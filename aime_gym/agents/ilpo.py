@@ -27,12 +27,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.latent_policy import ActionRemap, LatentPolicy, latent_policy_losses
+from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, latent_policy_losses
 from aime_gym.models.stacked import joined
-from aime_gym.training.fit import Fit
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
-from aime_gym.training.ranges import check_ranges
 from aime_gym.training.stepping import interact
 from aime_gym.types import Array, Metrics, Observation, Trajectories
 
@@ -65,8 +65,8 @@ class ILPOConfig:
 
     def __post_init__(self) -> None:
         if self.latents is not None:
-            check_ranges(self, latents=(1, None))
-        check_ranges(
+            check_bounds(self, latents=(1, None))
+        check_bounds(
             self,
             updates=(1, None),
             batch_size=(1, None),
@@ -87,7 +87,7 @@ class ILPOAgent(ImitationAgent):
     """
 
     config: ILPOConfig
-    policy: LatentPolicy
+    policy: LatentActionPolicy
     remap: ActionRemap
     presets: ClassVar = {"default": ILPOConfig()}
     needs_play = False
@@ -99,11 +99,11 @@ class ILPOAgent(ImitationAgent):
                 f"action_space: ILPOAgent expects Discrete, got {self.action_space}: each latent action stands for one "
                 f"of finitely many; AIMEAgent, BCOAgent and GAIfOAgent take a Box"
             )
-        size, latents = sum(self.sensor_sizes.values()), self.config.latents or self.encoding.size
-        self.policy = LatentPolicy(size, latents, **self.policy_kwargs).to(self.device)
+        size, latents = sum(self.sensor_sizes.values()), self.config.latents or self.action_encoding.size
+        self.policy = LatentActionPolicy(size, latents, **self.policy_kwargs).to(self.device)
         hidden = {name: value for name, value in self.policy_kwargs.items() if name == "hidden"}
-        self.remap = ActionRemap(size, latents, self.encoding.size, **hidden).to(self.device)
-        self.remap_optimizer = Optimizer([self.remap], self.config.remap_learning_rate, clip=None)
+        self.remap = ActionRemap(size, latents, self.action_encoding.size, **hidden).to(self.device)
+        self.remap_optimizer = Optimizer([self.remap], self.config.remap_learning_rate, max_grad_norm=None)
         #: What step 2 saw: s (N, D), the closest z (N,) and a (N,).
         self.memory: tuple[Tensor, ...] = (
             torch.empty(0, size, device=self.device),
@@ -121,22 +121,22 @@ class ILPOAgent(ImitationAgent):
         self.remap_optimizer.load_state_dict(self.remap_optimizer.state_dict() | {"moments": state["remap_moments"]})
         self.memory = tuple(part.to(self.device) for part in state["memory"])
 
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        fit.logger.info("ILPOAgent.pretrain: latent policies have nothing to learn from play")
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
+        loop.logger.info("ILPOAgent.pretrain: latent policies have nothing to learn from play")
 
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         with self._initial_weights():
             self._setup_networks()
-        self._learn_latent_policy(demos, fit)
-        self._remap_actions(fit.total_timesteps or self.config.timesteps, fit, "imitate")
+        self._learn_latent_policy(demos, loop)
+        self._remap_actions(loop.total_timesteps or self.config.timesteps, loop, "imitate")
 
-    def _learn(self, demos: Trajectories, fit: Fit) -> None:
-        assert fit.total_timesteps is not None
-        self._remap_actions(fit.total_timesteps, fit, "learn")
+    def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        assert loop.total_timesteps is not None
+        self._remap_actions(loop.total_timesteps, loop, "learn")
 
     # Step 1
 
-    def _learn_latent_policy(self, demos: Trajectories, fit: Fit) -> None:
+    def _learn_latent_policy(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset, config = TrajectoryDataset(demos, None, self.device), self.config
         rows = (~dataset.first_rows()).nonzero().squeeze(-1)
         observations = joined(dataset.observations)
@@ -144,7 +144,7 @@ class ILPOAgent(ImitationAgent):
         self.policy.fit(observations, changes)
         self.remap.standardizer.load_state_dict(self.policy.standardizer.state_dict())
         changes = self.policy.changes(changes)
-        optimizer = Optimizer([self.policy], config.learning_rate, clip=None)
+        optimizer = Optimizer([self.policy], config.learning_rate, max_grad_norm=None)
 
         def update() -> Metrics:
             batch = self._integers(len(rows), config.batch_size)
@@ -153,12 +153,12 @@ class ILPOAgent(ImitationAgent):
             metrics: Metrics = {"loss": loss.detach(), "nearest": nearest.detach(), "expected": expected.detach()}
             return metrics | {"gradient_norm": optimizer.step(loss)}
 
-        fit.run("policy", config.updates, update, optimizer)
+        loop.run("policy", config.updates, update, optimizer)
 
     # Step 2
 
-    def _remap_actions(self, timesteps: int, fit: Fit, name: str) -> None:
-        interact(self, _Remapping(self, fit), timesteps, fit, name)
+    def _remap_actions(self, timesteps: int, loop: TrainingLoop, name: str) -> None:
+        interact(self, _Remapping(self, loop), timesteps, loop, name)
 
     def update_remap(self) -> Metrics:
         """One step of cross-entropy on what step 2 remembers."""
@@ -189,30 +189,34 @@ class ILPOAgent(ImitationAgent):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         observations = joined(observation)
         latents = _choose(self.policy(observations)[0], generator)
-        return F.one_hot(_choose(self.remap(observations, latents), generator), self.encoding.size), ()
+        return F.one_hot(_choose(self.remap(observations, latents), generator), self.action_encoding.size), ()
 
 
 class _Remapping:
     """Step 2: acts greedily but for some random actions, and learns which latent action each real one was."""
 
-    def __init__(self, agent: ILPOAgent, fit: Fit) -> None:
-        self._agent, self._generator = agent, fit.generator
+    def __init__(self, agent: ILPOAgent, loop: TrainingLoop) -> None:
+        self._agent, self._generator = agent, loop.generator
 
     @torch.no_grad()
     def act(self, observations: Observation) -> Array:
         agent = self._agent
-        encoded, _ = agent.observations.encode(observations, agent.device)
+        encoded, _ = agent.observation_encoding.encode(observations, agent.device)
         greedy = agent._act(encoded, (), None)[0].argmax(-1).cpu()
-        random = torch.randint(agent.encoding.size, greedy.shape, generator=self._generator)
+        random = torch.randint(agent.action_encoding.size, greedy.shape, generator=self._generator)
         explores = torch.rand(greedy.shape, generator=self._generator) < agent.config.exploration
-        return agent.encoding.decode(F.one_hot(torch.where(explores, random, greedy), agent.encoding.size).numpy())
+        return agent.action_encoding.decode(
+            F.one_hot(torch.where(explores, random, greedy), agent.action_encoding.size).numpy()
+        )
 
     def learn(self, observations: Observation, actions: Array, reached: Observation) -> Metrics:
         agent = self._agent
-        before, after = (joined(agent.observations.encode(part, agent.device)[0]) for part in (observations, reached))
+        before, after = (
+            joined(agent.observation_encoding.encode(part, agent.device)[0]) for part in (observations, reached)
+        )
         with torch.no_grad():
             latents = agent.policy.closest(before, after)
-        taken = torch.from_numpy(np.asarray(agent.encoding.encode(actions).argmax(-1))).to(agent.device)
+        taken = torch.from_numpy(np.asarray(agent.action_encoding.encode(actions).argmax(-1))).to(agent.device)
         agent.memory = tuple(
             torch.cat([old, new])[-_MEMORY:] for old, new in zip(agent.memory, (before, latents, taken), strict=True)
         )

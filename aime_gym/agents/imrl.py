@@ -7,7 +7,7 @@
         r = log p(s' | s; theta)             here, unless `reward` says otherwise
 
 The reward is learnt once, before the first step, and stays. See :class:`~aime_gym.models.next_state.NextStateModel` for
-its forms, and :class:`~aime_gym.training.fitted_reward.TransitionReward` for what is paid where episodes end.
+its forms, and :class:`~aime_gym.learned_reward.fitted_reward.FittedRewardNetwork` for what is paid where episodes end.
 
 Deviations: there is no reward of the task beside it, which the paper adds; theta predicts the change s' - s and is the
 mean of a Gaussian with a sigma of its own; the norm is the root mean square, of features in units of the size of their
@@ -21,20 +21,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
+from aime_gym.config import check_choices
+from aime_gym.learned_reward.fitted_reward import FittedConfig, FittedReward, FittedRewardNetwork
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.models.next_state import REWARDS, NextStateModel
-from aime_gym.models.packing import Packing
-from aime_gym.training.earning import check_choices
-from aime_gym.training.fitted_reward import FittedConfig, FittedReward, TransitionReward
 from aime_gym.types import Array, Observation
 
-#: Of the algorithm, unless ``generator_kwargs`` says otherwise.
+#: Of the algorithm, unless ``algorithm_kwargs`` says otherwise.
 _GAMMA = 0.7
 
 
 @dataclass(frozen=True)
 class IMRLConfig(FittedConfig):
-    """Hyper-parameters of :class:`IMRLAgent`, over :class:`~aime_gym.training.fitted_reward.FittedConfig`'s.
+    """Hyper-parameters of :class:`IMRLAgent`, over :class:`~aime_gym.learned_reward.fitted_reward.FittedConfig`'s.
 
     :param reward: form of the reward, ``likelihood``, ``tanh`` or ``exp``; see
         :class:`~aime_gym.models.next_state.NextStateModel`.
@@ -45,10 +45,10 @@ class IMRLConfig(FittedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choices(self, reward=REWARDS)
-        object.__setattr__(self, "generator_kwargs", {"gamma": _GAMMA} | self.generator_kwargs)
+        object.__setattr__(self, "algorithm_kwargs", {"gamma": _GAMMA} | self.algorithm_kwargs)
 
 
-class IMRLAgent(RewardedAgent):
+class IMRLAgent(LearnedRewardAgent):
     """Learns in its environment to reach the states that the expert would have reached from where it was.
 
     ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
@@ -57,14 +57,14 @@ class IMRLAgent(RewardedAgent):
     """
 
     config: IMRLConfig
-    reward_model: TransitionReward
+    reward_model: FittedRewardNetwork
     presets: ClassVar = {"default": IMRLConfig()}
 
     def _setup_networks(self) -> None:
         self._features = sum(self.sensor_sizes.values())
         super()._setup_networks()
 
-    def _make_reward(self, packing: Packing) -> FittedReward:
+    def _make_reward(self, layout: FlatLayout) -> FittedReward:
         config = self.config
         model = NextStateModel(self._features, hidden=config.hidden, layers=config.layers, reward=config.reward)
         return FittedReward(config, model, self.device)
@@ -77,5 +77,5 @@ class IMRLAgent(RewardedAgent):
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.
         """
-        self._need_setup()
-        return self.earner.rewards(obs, next_obs=next_obs)
+        self._require_setup()
+        return self.trainer.rewards(obs, next_obs=next_obs)

@@ -7,7 +7,7 @@ AIME that is told what it would have to infer. What it falls short of the expert
 cover; what AIME falls short of it by is what the world model does not know of the body.
 
 Deviations from the authors' code: those of AIME's default world model, and a fixed number of updates in place of early
-stopping on held-out clips, which overlap those that are learnt from.
+stopping on held-out sequences, which overlap those that are learnt from.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import torch
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.acting import act_in_latents, initial_memory
+from aime_gym.model_based.action_inference import policy_source
+from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
+from aime_gym.model_based.latent_regression import clone_actions
+from aime_gym.model_based.predict import act_in_latents, initial_memory
+from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
+from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.policies import LatentPolicy, latent_policy
-from aime_gym.models.sources import RecordedActions
+from aime_gym.models.policies import LatentPolicy, make_latent_policy
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.action_inference import policy_source
-from aime_gym.training.embodiment import EmbodimentConfig, fit_world_model
-from aime_gym.training.filtering import Filtered, filter_trajectories
-from aime_gym.training.fit import Fit
-from aime_gym.training.latent_regression import clone_actions
-from aime_gym.training.ranges import check_ranges
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectories
 
 
 @dataclass(frozen=True)
-class MBBCConfig(EmbodimentConfig):
-    """Hyper-parameters of :class:`MBBCAgent`; those of phase 1 are ``EmbodimentConfig``'s.
+class MBBCConfig(PretrainingConfig):
+    """Hyper-parameters of :class:`MBBCAgent`; those of phase 1 are ``PretrainingConfig``'s.
 
     :param clone_updates: updates of the policy.
     :param demo_start_fraction: share of each minibatch that comes from the starts of demonstrations.
@@ -48,7 +48,7 @@ class MBBCConfig(EmbodimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, clone_updates=(0, None), demo_start_fraction=(0, 1))
+        check_bounds(self, clone_updates=(0, None), demo_start_fraction=(0, 1))
 
 
 class MBBCAgent(ImitationAgent):
@@ -65,21 +65,23 @@ class MBBCAgent(ImitationAgent):
 
     def _setup_networks(self) -> None:
         assert isinstance(self.config.world_model, WorldModelConfig)
-        self.world_model = WorldModel(self.config.world_model, self.observations.shapes, self.encoding.size)
+        self.world_model = WorldModel(
+            self.config.world_model, self.observation_encoding.shapes, self.action_encoding.size
+        )
         self.policy = self._fresh_policy()
 
     def _fresh_policy(self) -> LatentPolicy:
-        features, encoding = self.world_model.feature_size, self.encoding
-        return latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
+        features, encoding = self.world_model.feature_size, self.action_encoding
+        return make_latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["world_model", "policy"], []
 
-    def _pretrain(self, play: Trajectories, fit: Fit) -> None:
-        fit_world_model(self.world_model, TrajectoryDataset(play, self.encoding, self.device), fit, self.config)
+    def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
+        fit_world_model(self.world_model, TrajectoryDataset(play, self.action_encoding, self.device), loop, self.config)
 
-    def _imitate(self, demos: Trajectories, fit: Fit) -> None:
-        dataset, config = TrajectoryDataset(demos, self.encoding, self.device), self.config
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        dataset, config = TrajectoryDataset(demos, self.action_encoding, self.device), self.config
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
@@ -87,21 +89,23 @@ class MBBCAgent(ImitationAgent):
             self.policy,
             dataset,
             self._filter(dataset),
-            fit,
+            loop,
             phase="policy",
             updates=config.clone_updates,
             start_fraction=config.demo_start_fraction,
-            start_steps=config.horizon,
+            start_steps=config.sequence_length,
         )
 
-    def _filter(self, demos: TrajectoryDataset) -> Filtered:
-        pre_actions = demos.pre_actions
-        assert pre_actions is not None
-        return filter_trajectories(self.world_model, demos, lambda rows: RecordedActions(pre_actions[rows]))
+    def _filter(self, demos: TrajectoryDataset) -> FilteredLatents:
+        prev_actions = demos.prev_actions
+        assert prev_actions is not None
+        return filter_trajectories(self.world_model, demos, lambda rows: RecordedActions(prev_actions[rows]))
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """What the policy would have done."""
-        return filter_trajectories(self.world_model, demos, policy_source(self.policy, self.encoding.size)).pre_actions
+        return filter_trajectories(
+            self.world_model, demos, policy_source(self.policy, self.action_encoding.size)
+        ).prev_actions
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None

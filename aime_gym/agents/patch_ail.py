@@ -8,10 +8,10 @@
 
 The discriminator is convolutional to the end, so that each of its logits is of a patch of both images alone. Where the
 agent looks like the expert is lost in one logit for the whole, and the mean of many keeps it. See
-:class:`~aime_gym.models.patches.PatchLogits` and, for w and its lambda,
-:class:`~aime_gym.models.patches.PatchSimilarity`.
+:class:`~aime_gym.models.patch_discriminator.PatchLogits` and, for w and its lambda,
+:class:`~aime_gym.models.patch_discriminator.PatchSimilarity`.
 
-Deviations: PPO, or SAC (``generator="sac"``) whose actor sees through the critic's encoder, where the authors have
+Deviations: PPO, or SAC (``algorithm="sac"``) whose actor sees through the critic's encoder, where the authors have
 DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what SAC's replay buffer hands out is paid
 anew by the discriminator of the moment, where theirs is paid once, at an episode's end; no pair (o_0, o_0) in front of
 an episode; the discriminator learns from the last round alone, not from the replay buffer; q_E is of a batch, at the
@@ -25,23 +25,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aime_gym.agents.rewarded import RewardedAgent
+from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
+from aime_gym.config import check_choices
+from aime_gym.learned_reward.discriminator_reward import AdversarialConfig, DiscriminatorInputs, DiscriminatorReward
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.models.packing import Packing
-from aime_gym.models.patches import SIMILARITIES, PatchLogits, PatchSimilarity
-from aime_gym.training.adversarial import AdversarialConfig, AdversarialReward, Discriminated
-from aime_gym.training.earning import check_choices
+from aime_gym.models.flat_layout import FlatLayout
+from aime_gym.models.patch_discriminator import SIMILARITIES, PatchLogits, PatchSimilarity
 from aime_gym.types import Array, Observation, is_image
 
 
 @dataclass(frozen=True)
 class PatchAILConfig(AdversarialConfig):
-    """Hyper-parameters of :class:`PatchAILAgent`, over :class:`~aime_gym.training.adversarial.AdversarialConfig`'s.
+    """Hyper-parameters of :class:`PatchAILAgent`, over
+    :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`'s.
 
     :param discriminator_hidden: channels of the first convolution; each further one has twice as many.
     :param discriminator_layers: convolutions before the one that makes the logits.
     :param similarity: how the similarity of patches enters the reward, ``weight`` (the paper's W), ``bonus`` (B) or
-        ``none``; see :class:`~aime_gym.models.patches.PatchSimilarity`.
+        ``none``; see :class:`~aime_gym.models.patch_discriminator.PatchSimilarity`.
     """
 
     discriminator_hidden: int = 32
@@ -55,7 +56,7 @@ class PatchAILConfig(AdversarialConfig):
         check_choices(self, similarity=tuple(SIMILARITIES))
 
 
-class PatchAILAgent(RewardedAgent):
+class PatchAILAgent(LearnedRewardAgent):
     """Learns in its environment to look like the demonstrations, patch by patch, without their actions.
 
     ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
@@ -70,18 +71,18 @@ class PatchAILAgent(RewardedAgent):
     presets: ClassVar = {"default": PatchAILConfig()}
 
     def _setup_networks(self) -> None:
-        if not any(map(is_image, self.observations.shapes.values())):
+        if not any(map(is_image, self.observation_encoding.shapes.values())):
             raise NotImplementedError(
                 f"observation_space: PatchAILAgent learns from images, got {self.observation_space} without one; make "
                 f"the environment with modality='pixels', or take GAIfOAgent"
             )
         super()._setup_networks()
 
-    def _make_reward(self, packing: Packing) -> AdversarialReward:
-        config, seen = self.config, Discriminated(packing, images_alone=True)
-        net = PatchLogits(seen.packing, config.discriminator_hidden, config.discriminator_layers)
+    def _make_reward(self, layout: FlatLayout) -> DiscriminatorReward:
+        config, seen = self.config, DiscriminatorInputs(layout, images_alone=True)
+        net = PatchLogits(seen.layout, config.discriminator_hidden, config.discriminator_layers)
         similarity = None if config.similarity == "none" else PatchSimilarity(net.patches, config.similarity)
-        return AdversarialReward(config, seen, self.device, net=net, similarity=similarity)
+        return DiscriminatorReward(config, seen, self.device, net=net, similarity=similarity)
 
     def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
         """The learned reward of transitions, (n,).
@@ -91,5 +92,5 @@ class PatchAILAgent(RewardedAgent):
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.
         """
-        self._need_setup()
-        return self.earner.rewards(obs, next_obs=next_obs)
+        self._require_setup()
+        return self.trainer.rewards(obs, next_obs=next_obs)

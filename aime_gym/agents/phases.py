@@ -14,10 +14,10 @@ from stable_baselines3.common.utils import configure_logger
 from torch import Tensor
 
 from aime_gym.agents.files import agent_document, description, restore
+from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
-from aime_gym.training.fit import Fit
-from aime_gym.training.interruption import Interruption
-from aime_gym.training.watching import StepWatch, Watch
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.signals import DeferredSignals
 from aime_gym.types import Array, Trajectories, Trajectory, sensors
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def run_phase(
     agent: ImitationAgent,
     verb: str,
-    phase: Callable[[Trajectories, Fit], None],
+    phase: Callable[[Trajectories, TrainingLoop], None],
     data: Trajectories | Callable[[], Trajectories],
     *,
     callback: MaybeCallback,
@@ -40,8 +40,8 @@ def run_phase(
 ) -> None:
     """Run a phase, or what a checkpoint left of it.
 
-    :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in ``Fit.run``; or,
-        with ``online``, one that interacts, watched by ``Fit.steps``.
+    :param phase: a fixed function of the agent and of the trajectories, all of whose updates run in
+        ``TrainingLoop.run``; or, with ``online``, one that interacts, watched by ``TrainingLoop.step_callbacks``.
     :param data: the trajectories, or how the agent, which makes the same ones each time, records them.
     :param also_from: what else the phase learns from.
     :raises ValueError: a checkpoint that is damaged, or of another run.
@@ -64,7 +64,7 @@ def run_phase(
         agent._logger = configure_logger(
             agent.verbose, agent.tensorboard_log, tb_log_name, reset_num_timesteps=not goes_on
         )
-    fit = Fit(
+    loop = TrainingLoop(
         agent,
         agent.logger,
         agent.generator,
@@ -74,13 +74,13 @@ def run_phase(
         log_interval=log_interval,
     )
     if online:
-        callback, fit.steps = None, StepWatch(callback, agent)
+        callback, loop.step_callbacks = None, StepCallbacks(callback, agent)
     try:
         with (
-            Interruption(terminations=checkpoint is not None) as fit.interruption,
-            Watch(callback, agent) as fit.watch,
+            DeferredSignals(terminations=checkpoint is not None) as loop.signals,
+            UpdateCallbacks(callback, agent) as loop.update_callbacks,
         ):
-            phase(trajectories, fit)
+            phase(trajectories, loop)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
             # Half a phase is none: it has to run again. What learn went on from stays.
@@ -88,9 +88,9 @@ def run_phase(
             raise
         # between the runs of updates, which catch it themselves
         warnings.warn(f"{verb}: interrupted; what was learnt is kept", stacklevel=3)
-        fit.interrupted = True
+        loop.interrupted = True
     finally:
-        agent.interrupted = fit.interrupted
+        agent.interrupted = loop.interrupted
     agent.num_phases += 1
     agent.unfinished_start = None
     if checkpoint is not None:

@@ -7,12 +7,12 @@ From the slides "Imitation Learning from Observations" (Eq. 14 and 18), which na
 exp(phi_1(s')^T phi_2(s) / tau), a network for each side, so that the model tells transitions apart instead of
 generating states. The reward is learnt once, before the first step, and stays. See
 :class:`~aime_gym.models.two_tower.TwoTowerModel` for its forms, and
-:class:`~aime_gym.training.fitted_reward.TransitionReward` for what is paid where episodes end.
+:class:`~aime_gym.learned_reward.fitted_reward.FittedRewardNetwork` for what is paid where episodes end.
 
 Deviations: the reward has the sign of what it means, how likely the expert is to go from s to s', where the slides have
 -log; phi_1 sees the change s' - s, and the s_j are s under other changes, some of them with noise; terminal states
 have a value, by way of an absorbing state (``absorbing=False`` leaves it out); no entropy bonus unless
-``generator_kwargs`` has ``ent_coef``. What the slides leave open (networks, number of negatives, tau, the algorithm) is
+``algorithm_kwargs`` has ``ent_coef``. What the slides leave open (networks, number of negatives, tau, the algorithm) is
 a choice of this package.
 """
 
@@ -21,18 +21,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aime_gym.agents.rewarded import RewardedAgent
-from aime_gym.models.packing import Packing
+from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
+from aime_gym.config import check_bounds, check_choices
+from aime_gym.learned_reward.fitted_reward import FittedConfig, FittedReward, FittedRewardNetwork
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.models.two_tower import REWARDS, TwoTowerModel
-from aime_gym.training.earning import check_choices
-from aime_gym.training.fitted_reward import FittedConfig, FittedReward, TransitionReward
-from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Array, Observation
 
 
 @dataclass(frozen=True)
 class PMIILConfig(FittedConfig):
-    """Hyper-parameters of :class:`PMIILAgent`, over :class:`~aime_gym.training.fitted_reward.FittedConfig`'s.
+    """Hyper-parameters of :class:`PMIILAgent`, over :class:`~aime_gym.learned_reward.fitted_reward.FittedConfig`'s.
 
     :param reward: form of the reward, ``softmax`` or ``cosine``; see :class:`~aime_gym.models.two_tower.TwoTowerModel`.
     :param temperature: tau there.
@@ -48,10 +47,10 @@ class PMIILConfig(FittedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choices(self, reward=REWARDS)
-        check_ranges(self, temperature=(0.01, None), embedding=(1, None), negatives=(2, None))
+        check_bounds(self, temperature=(0.01, None), embedding=(1, None), negatives=(2, None))
 
 
-class PMIILAgent(RewardedAgent):
+class PMIILAgent(LearnedRewardAgent):
     """Learns in its environment to make the transitions that are the expert's rather than anybody's.
 
     ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
@@ -60,14 +59,14 @@ class PMIILAgent(RewardedAgent):
     """
 
     config: PMIILConfig
-    reward_model: TransitionReward
+    reward_model: FittedRewardNetwork
     presets: ClassVar = {"default": PMIILConfig()}
 
     def _setup_networks(self) -> None:
         self._features = sum(self.sensor_sizes.values())
         super()._setup_networks()
 
-    def _make_reward(self, packing: Packing) -> FittedReward:
+    def _make_reward(self, layout: FlatLayout) -> FittedReward:
         config = self.config
         model = TwoTowerModel(
             self._features,
@@ -88,5 +87,5 @@ class PMIILAgent(RewardedAgent):
         :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
         :raises ValueError: other sensors or shapes.
         """
-        self._need_setup()
-        return self.earner.rewards(obs, next_obs=next_obs)
+        self._require_setup()
+        return self.trainer.rewards(obs, next_obs=next_obs)

@@ -19,10 +19,10 @@ from aime_gym.agents.imrl import IMRLAgent
 from aime_gym.agents.mbbc import MBBCAgent
 from aime_gym.agents.patch_ail import PatchAILAgent
 from aime_gym.agents.pmi_il import PMIILAgent
-from aime_gym.archive import Source, read_archive
-from aime_gym.naming import suggestion
+from aime_gym.config import nearest_names
+from aime_gym.serialization import Source, read_archive
 
-Kind = TypeVar("Kind", bound=type[ImitationAgent])
+AgentClass = TypeVar("AgentClass", bound=type[ImitationAgent])
 
 AGENTS: dict[str, type[ImitationAgent]] = {
     "aime": AIMEAgent,
@@ -39,14 +39,14 @@ AGENTS: dict[str, type[ImitationAgent]] = {
 
 
 @overload
-def register_agent(name: str) -> Callable[[Kind], Kind]: ...
+def register_agent(name: str) -> Callable[[AgentClass], AgentClass]: ...
 
 
 @overload
-def register_agent(name: str, kind: Kind) -> Kind: ...
+def register_agent(name: str, agent_class: AgentClass) -> AgentClass: ...
 
 
-def register_agent(name: str, kind: Any = None) -> Any:
+def register_agent(name: str, agent_class: Any = None) -> Any:
     """Give an agent's class a name, for ``make_agent``, ``load_agent`` and all that goes through the agents.
 
     As a function, ``register_agent("mine", MyAgent)``, or above the class::
@@ -61,32 +61,34 @@ def register_agent(name: str, kind: Any = None) -> Any:
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'name: expected a name, as in @register_agent("mine"), got {name!r}')
-    if kind is None:
+    if agent_class is None:
         return lambda decorated: register_agent(name, decorated)
-    if not (inspect.isclass(kind) and issubclass(kind, ImitationAgent)):
-        raise TypeError(f"kind: expected a subclass of ImitationAgent, got {kind!r}")
-    missing = sorted(kind.__abstractmethods__)
-    missing += [attribute for attribute in ("presets", "needs_play") if not hasattr(kind, attribute)]
+    if not (inspect.isclass(agent_class) and issubclass(agent_class, ImitationAgent)):
+        raise TypeError(f"agent_class: expected a subclass of ImitationAgent, got {agent_class!r}")
+    missing = sorted(agent_class.__abstractmethods__)
+    missing += [attribute for attribute in ("presets", "needs_play") if not hasattr(agent_class, attribute)]
     if missing:
-        raise TypeError(f"kind: expected a complete agent, got {kind.__name__} without {', '.join(missing)}")
-    if name in AGENTS and not _same(AGENTS[name], kind):
+        raise TypeError(
+            f"agent_class: expected a complete agent, got {agent_class.__name__} without {', '.join(missing)}"
+        )
+    if name in AGENTS and not _same(AGENTS[name], agent_class):
         raise ValueError(f"name: expected one that is free, got {name!r}, which is {_path(AGENTS[name])}")
     for other, known in AGENTS.items():
-        if known.__name__ == kind.__name__ and not _same(known, kind):
+        if known.__name__ == agent_class.__name__ and not _same(known, agent_class):
             raise ValueError(
-                f"kind: expected a class name that is free, since files are told apart by it, got {kind.__name__}, "
-                f"which is {other!r} already, {_path(known)}"
+                f"agent_class: expected a class name that is free, since files are told apart by it, got "
+                f"{agent_class.__name__}, which is {other!r} already, {_path(known)}"
             )
-    AGENTS[name] = kind
-    return kind
+    AGENTS[name] = agent_class
+    return agent_class
 
 
 def _same(one: type, other: type) -> bool:
     return _path(one) == _path(other)
 
 
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _path(agent_class: type) -> str:
+    return f"{agent_class.__module__}.{agent_class.__qualname__}"
 
 
 def list_agents() -> list[str]:
@@ -94,13 +96,13 @@ def list_agents() -> list[str]:
     return list(AGENTS)
 
 
-def agent_class(name: str) -> type[ImitationAgent]:
+def get_agent_class(name: str) -> type[ImitationAgent]:
     """The class of a registered agent.
 
     :raises ValueError: an unknown name; the message has the nearest ones.
     """
     if name not in AGENTS:
-        raise ValueError(f"agent: unknown agent {name!r}; {suggestion(name, AGENTS)}")
+        raise ValueError(f"agent: unknown agent {name!r}; {nearest_names(name, AGENTS)}")
     return AGENTS[name]
 
 
@@ -109,7 +111,7 @@ def make_agent(name: str, /, *args: Any, **kwargs: Any) -> ImitationAgent:
 
     :raises ValueError: an unknown name.
     """
-    return agent_class(name)(*args, **kwargs)
+    return get_agent_class(name)(*args, **kwargs)
 
 
 def load_agent(path: Source, env: GymEnv | None = None, **kwargs: Any) -> ImitationAgent:
@@ -119,8 +121,8 @@ def load_agent(path: Source, env: GymEnv | None = None, **kwargs: Any) -> Imitat
     :raises ValueError: no agent's file, or one for other spaces than the environment's.
     """
     found = read_archive(path).get("class")
-    for kind in AGENTS.values():
-        if kind.__name__ == found:
-            return kind.load(path, env=env, **kwargs)
-    known = ", ".join(kind.__name__ for kind in AGENTS.values())
+    for agent_class in AGENTS.values():
+        if agent_class.__name__ == found:
+            return agent_class.load(path, env=env, **kwargs)
+    known = ", ".join(agent_class.__name__ for agent_class in AGENTS.values())
     raise ValueError(f"path: expected a file of {known}, got one of {found} in {path}; see register_agent")

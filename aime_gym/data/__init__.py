@@ -1,25 +1,24 @@
 """Trajectories: recording, loading, saving and checking them."""
 
-from aime_gym.data.actions import ActionEncoding
-from aime_gym.data.checks import check_trajectories
 from aime_gym.data.collecting import collect
-from aime_gym.data.dataset import ClipSampler, TrajectoryDataset, split_trajectories
+from aime_gym.data.dataset import SequenceSampler, TrajectoryDataset, split_trajectories
 from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
-from aime_gym.data.observations import ObservationEncoding
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
 from aime_gym.data.recording import EpisodeRecorder
+from aime_gym.data.spaces import ActionEncoding, ObservationEncoding
+from aime_gym.data.validation import check_trajectories
 from aime_gym.data.video import described_quality, frame_rate, frame_rate_of, frame_shape
 from aime_gym.data.video_writing import save_video, save_videos
 
 __all__ = [
     "ActionEncoding",
-    "ClipSampler",
     "EpisodeRecorder",
     "EpisodicPolicy",
     "HeldRandomPolicy",
     "ObservationEncoding",
     "ScriptedExpert",
+    "SequenceSampler",
     "TrajectoryDataset",
     "check_trajectories",
     "collect",

@@ -1,4 +1,4 @@
-"""Trajectories in memory, laid end to end, and the sampler of clips from them."""
+"""Trajectories in memory, laid end to end, and the sampler of sequences from them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aime_gym.data.actions import ActionEncoding
-from aime_gym.data.frames import Frames
-from aime_gym.types import Clip, Trajectories, Trajectory, is_image, sensors
+from aime_gym.data.lazy_images import LazyImages
+from aime_gym.data.spaces import ActionEncoding
+from aime_gym.types import SequenceBatch, Trajectories, Trajectory, is_image, sensors
 
 
 class TrajectoryDataset:
-    """All records of some trajectories as one row each, so that a batch of clips is one gather.
+    """All records of some trajectories as one row each, so that a batch of sequences is one gather.
 
     :param trajectories: all with actions, or all without; as :func:`~aime_gym.data.check_trajectories` leaves them.
     :param encoding: how actions are encoded; ``None`` drops the actions.
@@ -28,21 +28,22 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
-        #: Of each sensor, what rows (...) index: a tensor (N, D), or :class:`~aime_gym.data.frames.Frames` of images.
+        #: Of each sensor, what rows (...) index: a tensor (N, D), or :class:`~aime_gym.data.lazy_images.LazyImages` of
+        #: images.
         self.observations: dict[str, Any] = {
             name: self._sensor([sensors(trajectory.observations)[name] for trajectory in trajectories])
             for name in names
         }
-        self.pre_actions: Tensor | None = None
+        self.prev_actions: Tensor | None = None
         if encoding is not None:
-            self.pre_actions = self._rows([_encoded(trajectory, encoding).pre_actions for trajectory in trajectories])
+            self.prev_actions = self._rows([_encoded(trajectory, encoding).prev_actions for trajectory in trajectories])
         counts = torch.tensor([len(trajectory) + 1 for trajectory in trajectories])
         #: Records of each trajectory, and the row of its first one.
         self.counts, self.starts = counts, counts.cumsum(0) - counts
 
-    def _sensor(self, arrays: list[np.ndarray]) -> Tensor | Frames:
+    def _sensor(self, arrays: list[np.ndarray]) -> Tensor | LazyImages:
         of_images = arrays[0].dtype == np.uint8 and is_image(arrays[0].shape[1:])
-        return Frames(arrays, self.device) if of_images else self._rows(arrays)
+        return LazyImages(arrays, self.device) if of_images else self._rows(arrays)
 
     def _rows(self, arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
@@ -87,14 +88,14 @@ class TrajectoryDataset:
         back = torch.arange(frames - 1, -1, -1, device=rows.device)
         return torch.maximum(rows[:, None] - back, first[:, None])
 
-    def split_rows(self, learns: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
+    def split_rows(self, train_mask: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
         """Rows that an action led to, in two parts by whole trajectories; windows of one would leak into the other.
 
-        :param learns: whether a trajectory is in the first part, for each; see :func:`split_trajectories`.
+        :param train_mask: whether a trajectory is in the first part, for each; see :func:`split_trajectories`.
         :param fraction: share of the first part where all are in it, which are then cut in time.
         """
         reached = ~self.first_rows().cpu()
-        inside = torch.tensor(learns).repeat_interleave(self.counts)
+        inside = torch.tensor(train_mask).repeat_interleave(self.counts)
         if inside.all():
             rows = reached.nonzero().squeeze(-1)
             cut = max(1, round(fraction * len(rows)))
@@ -137,13 +138,13 @@ def _encoded(trajectory: Trajectory, encoding: ActionEncoding) -> Trajectory:
     return trajectory.with_actions(encoding.encode(trajectory.actions))
 
 
-class ClipSampler:
+class SequenceSampler:
     """Uniform windows of a dataset, with replacement.
 
-    :param horizon: records of a clip; shortened to the longest trajectory. Shorter trajectories repeat their last
-        record and are masked there.
-    :param start_fraction: share of clips that start where an episode starts. Uniform windows hardly ever do, and yet
-        every evaluation does.
+    :param sequence_length: records of a sequence; shortened to the longest trajectory. Shorter trajectories repeat
+        their last record and are masked there.
+    :param start_fraction: share of sequences that start where an episode starts. Uniform windows hardly ever do, and
+        yet every evaluation does.
     :param generator: the only source of randomness, on the CPU.
     """
 
@@ -151,19 +152,19 @@ class ClipSampler:
         self,
         dataset: TrajectoryDataset,
         *,
-        horizon: int,
+        sequence_length: int,
         batch_size: int,
         generator: torch.Generator,
         start_fraction: float = 0.0,
     ) -> None:
         self.dataset, self.batch_size, self.start_fraction = dataset, batch_size, start_fraction
         self.generator = generator
-        self.horizon = min(horizon, int(dataset.counts.max()))
-        self._windows = (dataset.counts - self.horizon + 1).clamp_min(1)
+        self.sequence_length = min(sequence_length, int(dataset.counts.max()))
+        self._windows = (dataset.counts - self.sequence_length + 1).clamp_min(1)
         self._window_ends = self._windows.cumsum(0)
 
-    def sample(self) -> Clip:
-        """One batch of clips, (T, B, ...)."""
+    def sample(self) -> SequenceBatch:
+        """One batch of sequences, (T, B, ...)."""
         dataset, batch = self.dataset, self.batch_size
         window = torch.randint(int(self._window_ends[-1]), (batch,), generator=self.generator)
         episode = torch.searchsorted(self._window_ends, window, right=True)
@@ -173,14 +174,14 @@ class ClipSampler:
         episode = torch.where(at_start, any_episode, episode)
         offset = torch.where(at_start, torch.zeros_like(offset), offset)
 
-        steps = offset + torch.arange(self.horizon)[:, None]  # (T, B)
+        steps = offset + torch.arange(self.sequence_length)[:, None]  # (T, B)
         last = dataset.counts[episode] - 1
         rows = dataset.starts[episode] + torch.minimum(steps, last)
         observations = dataset.observed(rows)  # by rows on the CPU, where images are
         rows = rows.to(dataset.device)
-        return Clip(
+        return SequenceBatch(
             observations=observations,
-            pre_actions=None if dataset.pre_actions is None else dataset.pre_actions[rows],
+            prev_actions=None if dataset.prev_actions is None else dataset.prev_actions[rows],
             is_first=(offset == 0).to(dataset.device),
             valid=(steps <= last).to(dataset.device),
             rows=rows,

@@ -5,7 +5,7 @@ discriminator tells compressed demonstrations from raw frames at a glance. And M
 for observation-only demonstrations we write zeros and say so in the metadata, and never read them back.
 
 The images of an episode are also stored in one piece, where Minari cuts them into chunks. A piece can be mapped as it
-lies on disk, so these images are not read here, but when a clip needs them. Chunked images (Minari's own raw ones),
+lies on disk, so these images are not read here, but when a sequence needs them. Chunked images (Minari's own raw ones),
 compressed ones and JPEG are decoded into memory, all of them at once.
 """
 
@@ -34,7 +34,7 @@ from minari.dataset.minari_storage import MinariStorage, is_image_space
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 
-from aime_gym.data.checks import iterate_checked
+from aime_gym.data.validation import iterate_checked
 from aime_gym.types import Array, Observation, Trajectory, sensors
 from aime_gym.wrappers import rendering_of
 from aime_gym.wrappers.quality import known_quality

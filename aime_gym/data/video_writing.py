@@ -18,7 +18,7 @@ from aime_gym.data.minari import described_env
 from aime_gym.data.video import DESCRIPTION, frame_rate_of
 from aime_gym.types import Array, Trajectory, sensors
 
-#: Frames per second at most: a gif counts in centiseconds.
+#: LazyImages per second at most: a gif counts in centiseconds.
 _GIF_RATE = 100
 _GIF_COLOURS = 256
 

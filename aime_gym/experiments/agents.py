@@ -14,9 +14,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.agents.registry import agent_class
+from aime_gym.agents.registry import get_agent_class
+from aime_gym.config import nearest_names
 from aime_gym.experiments.task import TaskConfig
-from aime_gym.naming import suggestion
 from aime_gym.types import Trajectories
 
 _TRUTH = {"true": True, "false": False}
@@ -40,7 +40,7 @@ class AgentSpec:
         :raises ValueError: an unknown agent or option (with the nearest names), or a value of another type.
         """
         name, _, rest = text.partition(":")
-        agent_class(name)
+        get_agent_class(name)
         options = {}
         for entry in filter(None, rest.split(",")):
             key, equals, value = entry.partition("=")
@@ -55,10 +55,10 @@ class AgentSpec:
 
         :raises ValueError: as :meth:`parse`.
         """
-        types: dict[str, Any] = {"preset": str} | typing.get_type_hints(type(agent_class(name).presets["default"]))
+        types: dict[str, Any] = {"preset": str} | typing.get_type_hints(type(get_agent_class(name).presets["default"]))
         for key in options:
             if key not in types:
-                raise ValueError(f"agent {name}: unknown option {key!r}; {suggestion(key, types)}")
+                raise ValueError(f"agent {name}: unknown option {key!r}; {nearest_names(key, types)}")
         return cls(
             name,
             {
@@ -71,9 +71,9 @@ class AgentSpec:
         )
 
     @property
-    def kind(self) -> type[ImitationAgent]:
+    def agent_class(self) -> type[ImitationAgent]:
         """The agent's class."""
-        return agent_class(self.name)
+        return get_agent_class(self.name)
 
     @property
     def label(self) -> str:
@@ -91,18 +91,20 @@ class AgentSpec:
         :raises NotImplementedError: spaces that it does not take yet.
         """
         options = dict(self.options)
-        if task.modality == "state" and hasattr(self.kind.presets["default"], "stack"):
+        if task.modality == "state" and hasattr(self.agent_class.presets["default"], "stack"):
             options.setdefault("stack", 1)
         try:
-            return self.kind(env, seed=seed, **arguments, **options)
+            return self.agent_class(env, seed=seed, **arguments, **options)
         except (ValueError, NotImplementedError) as error:
             raise type(error)(f"agent {self.label}: {error}") from error
 
 
 @contextmanager
-def training_env(kind: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
+def training_env(agent_class: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
     """Make what an agent of this kind trains in: as many copies of the environment as suit it."""
-    env: GymEnv = make_vec_env(task.make, n_envs=kind.copies) if kind.copies > 1 else task.make()
+    env: GymEnv = (
+        make_vec_env(task.make, n_envs=agent_class.default_n_envs) if agent_class.default_n_envs > 1 else task.make()
+    )
     try:
         yield env
     finally:
@@ -132,17 +134,18 @@ def train(
     return time.perf_counter() - start
 
 
-def check_learn(kind: type[ImitationAgent], steps: int) -> None:
+def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
     """Make sure that an agent has an online phase after ``imitate``, if it is to take steps in it.
 
     :raises ValueError: it has none, or a negative number.
     """
     if steps < 0:
         raise ValueError(f"learn: expected at least 0 environment steps, got {steps}")
-    if steps and not kind.improves_online:
-        instead = "; the option timesteps says how many imitate takes" * kind.imitates_online
+    if steps and not agent_class.improves_online:
+        instead = "; the option timesteps says how many imitate takes" * agent_class.imitates_online
         raise ValueError(
-            f"learn: expected an agent that improves online after imitate, got {kind.__name__}, which does not{instead}"
+            f"learn: expected an agent that improves online after imitate, got {agent_class.__name__}, which does "
+            f"not{instead}"
         )
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aime_gym.archive import atomically
 from aime_gym.experiments.jobs import CellJob, DemosJob, PlayJob, RandomJob, demos_source
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.sources import derived_seeds, prepare_sources
 from aime_gym.experiments.suite import Cell, Suite, SuiteTask
 from aime_gym.experiments.workers import Failed, Worker, first_finished, start_server
+from aime_gym.serialization import atomically
 
 RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
 Job: TypeAlias = RandomJob | PlayJob | DemosJob | CellJob
@@ -49,8 +49,8 @@ def _check_task(task: SuiteTask, cells: Sequence[Cell]) -> None:
         task.config,
         task.data,
         seeds=derived_seeds(task.data_seed),
-        play=any(cell.spec.kind.needs_play for cell in cells),
-        demo_actions=any(cell.spec.kind.needs_demonstration_actions for cell in cells),
+        play=any(cell.spec.agent_class.needs_play for cell in cells),
+        demo_actions=any(cell.spec.agent_class.needs_demonstration_actions for cell in cells),
     )
     most, stored = max((cell.demonstrations for cell in cells), default=0), sources.loaded_demos
     if stored is not None and len(stored) < most:
@@ -150,9 +150,9 @@ class _Work:
         left: dict[str, tuple[Job, set[str]]] = {}
         need_play = need_demos = False
         for cell in cells:
-            kind = cell.spec.kind
-            actions = kind.needs_demonstration_actions
-            source = (play.folder if task.records_play else task.data.play) if kind.needs_play else None
+            agent_class = cell.spec.agent_class
+            actions = agent_class.needs_demonstration_actions
+            source = (play.folder if task.records_play else task.data.play) if agent_class.needs_play else None
             key = cell.key
             if ("cell", key) in self._done:
                 self.outcome.done += 1
@@ -161,7 +161,7 @@ class _Work:
                 self.outcome.failed_cells += 1
             else:
                 waits_for: set[str] = set()
-                if kind.needs_play and task.records_play and not play.folder.is_dir():
+                if agent_class.needs_play and task.records_play and not play.folder.is_dir():
                     need_play = True
                     waits_for.add(play.title)
                 if task.records_demos and not demos.folder.is_dir():

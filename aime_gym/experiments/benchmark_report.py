@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from aime_gym.config import nearest_names
 from aime_gym.experiments.benchmark import PLAN, RESULTS
 from aime_gym.experiments.records import read_records
 from aime_gym.experiments.statistics import (
@@ -28,7 +29,6 @@ from aime_gym.experiments.statistics import (
     probability_of_improvement,
     require_rliable,
 )
-from aime_gym.naming import suggestion
 
 Record = dict[str, Any]
 
@@ -259,7 +259,7 @@ def analyse(results: Results, against: str | None = None) -> Report:
     if against is None:
         against = results.policies[0]
     elif against not in results.policies:
-        raise ValueError(f"against: unknown policy {against!r}; {suggestion(against, results.policies)}")
+        raise ValueError(f"against: unknown policy {against!r}; {nearest_names(against, results.policies)}")
     common = [
         task
         for task in results.tasks

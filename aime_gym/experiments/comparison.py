@@ -185,13 +185,13 @@ class _Job:
             self.rows.append(Row("expert (demonstrations)", "expert", score))
 
     def train_and_evaluate(self, spec: AgentSpec) -> None:
-        oracle = spec.kind.needs_demonstration_actions
+        oracle = spec.agent_class.needs_demonstration_actions
         demos = self.demos if oracle else [demo.without_actions() for demo in self.demos]
         label = self.comparison.label(spec)
         name = as_file_name(label)
         self.say(f"{spec.label}: training")
         task = self.comparison.task
-        with training_env(spec.kind, task) as training, task.make() as env:
+        with training_env(spec.agent_class, task) as training, task.make() as env:
             agent = spec.build(task, training, self.comparison.seed)
             seconds = train(agent, self.play, demos, progress=self.progress)
             agent.save(self.out / f"{name}.zip")

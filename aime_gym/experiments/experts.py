@@ -16,17 +16,17 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 
+from aime_gym.agents.explorer import Explorer
 from aime_gym.data import ScriptedExpert, collect
 from aime_gym.experiments.evaluation import Policy
 from aime_gym.experiments.task import TaskConfig
-from aime_gym.training.explorer import Explorer
 from aime_gym.types import Observation, Trajectory
 
 #: Name of Meta-World's scripts.
 SCRIPTED = "scripted"
 #: SB3's algorithms that can become an expert.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO, "td3": TD3}
-#: Name of the :class:`~aime_gym.training.explorer.Explorer` of the task's reward.
+#: Name of the :class:`~aime_gym.agents.explorer.Explorer` of the task's reward.
 DREAMER = "dreamer"
 CHOICES = (
     "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3, or 'dreamer', for so many steps) or "

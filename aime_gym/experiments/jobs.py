@@ -171,7 +171,7 @@ class CellJob:
             play = load_for(config, self.play, argument="play", actions=True, limit=data.play_episodes)
         demos = load_for(config, self.demos, argument="demos", actions=self.actions, limit=cell.demonstrations)
         seed = derived_seeds(cell.task.data_seed)["evaluation"]
-        with training_env(cell.spec.kind, config) as training, config.make() as env:
+        with training_env(cell.spec.agent_class, config) as training, config.make() as env:
             agent = cell.spec.build(config, training, cell.seed)
             curve = None
             if cell.curve is not None:

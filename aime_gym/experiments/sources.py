@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from aime_gym.agents.explorer import Explorer
 from aime_gym.data import HeldRandomPolicy, ObservationEncoding, collect
 from aime_gym.experiments.experts import Expert, prepare_expert, record_demonstrations
 from aime_gym.experiments.task import TaskConfig, load_for
-from aime_gym.training.explorer import Explorer
 from aime_gym.types import Trajectory
 
 #: Plays to learn: what it records is all of its learning.

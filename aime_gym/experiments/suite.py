@@ -40,10 +40,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aime_gym.config import nearest_names
 from aime_gym.experiments.agents import AgentSpec, check_learn
 from aime_gym.experiments.sources import DEMONSTRATIONS, EXPERT, PLAY_EPISODES, PLAY_POLICIES, Data
 from aime_gym.experiments.task import TaskConfig
-from aime_gym.naming import suggestion
 
 _TEXT, _NUMBER, _NUMBERS, _TABLE = "text", "a whole number", "a list of whole numbers", "a table"
 _NAMES, _COUNTS, _POSITIONS = "a list of names", "a whole number or a list of them", "a list of numbers or of names"
@@ -195,7 +195,7 @@ class Cell:
     @property
     def key(self) -> str:
         """The same for cells that do the same: what is done under a key is not done again."""
-        kind = self.spec.kind
+        agent_class = self.spec.agent_class
         identity = {
             "what": "cell",
             "labels": [self.task.label, self.agent],
@@ -205,7 +205,7 @@ class Cell:
             "seed": self.seed,
             "curve": None if self.curve is None else asdict(self.curve),
             "evaluation": self.task.expert_identity(),
-            "play": self.task.play_identity() if kind.needs_play else None,
+            "play": self.task.play_identity() if agent_class.needs_play else None,
         }
         return digest(identity | ({"learn": self.learn} if self.learn else {}))
 
@@ -322,7 +322,7 @@ def _spec(label: str, table: dict[str, Any], tasks: dict[str, Any]) -> AgentSpec
     _known(table.get("tasks", ()), tasks, f"agents.{label}.tasks")
     try:
         spec = AgentSpec.of(table.get("agent", label), table.get("options", {}))
-        check_learn(spec.kind, table.get("learn", 0))
+        check_learn(spec.agent_class, table.get("learn", 0))
         return spec
     except ValueError as error:
         raise ValueError(f"agents.{label}: {error}") from error
@@ -343,7 +343,7 @@ def _first(key: str, *tables: dict[str, Any], default: Any) -> Any:
 def _known(names: Any, known: Mapping[str, Any], where: str) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{where}: unknown name {name!r}; {suggestion(name, known)}")
+            raise ValueError(f"{where}: unknown name {name!r}; {nearest_names(name, known)}")
 
 
 # Types and ranges
@@ -352,7 +352,7 @@ def _known(names: Any, known: Mapping[str, Any], where: str) -> None:
 def _check(table: dict[str, Any], kinds: Mapping[str, str], where: str) -> None:
     for key, value in table.items():
         if key not in kinds:
-            raise ValueError(f"{where}{key}: unknown key; {suggestion(key, kinds)}")
+            raise ValueError(f"{where}{key}: unknown key; {nearest_names(key, kinds)}")
         _check_type(value, kinds[key], f"{where}{key}")
         numbers = value if isinstance(value, list) else [value]
         if key in _LEAST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aime_gym.models.packing import Packing
+from aime_gym.models.flat_layout import FlatLayout
 
 #: The papers' largest shift, and the side of their frames.
 _SHIFT, _SIDE = 4, 84
@@ -33,10 +33,10 @@ def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tens
     return images[which, rows[:, :, None], columns[:, None, :]]
 
 
-def shifted(packing: Packing, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Packed observations (N, D) with the images of each row shifted at random; vectors stay as they are."""
-    if not packing.images:
+def shifted(layout: FlatLayout, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Flat observations (N, D) with the images of each row shifted at random; vectors stay as they are."""
+    if not layout.images:
         return rows
-    vectors, images = packing.split(rows)
+    vectors, images = layout.split(rows)
     moved = [random_shift(image, largest_shift(*image.shape[1:3]), generator) for image in images]
-    return packing.join(vectors if packing.vectors else None, moved)
+    return layout.join(vectors if layout.vectors else None, moved)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.models.images import ImageEncoder
-from aime_gym.models.packing import Packing
-from aime_gym.models.patches import PatchSimilarity
+from aime_gym.models.patch_discriminator import PatchSimilarity
 from aime_gym.models.standardizer import RunningStandardizer
 
 #: Rewards as functions of the logit f = log p(expert) / p(agent); see :class:`Discriminator`.
@@ -74,11 +74,11 @@ class Discriminator(nn.Module):
     expert_share: Tensor
     agent_steps: Tensor
     agent_ends: Tensor
-    horizon: Tensor
+    effective_horizon: Tensor
 
     def __init__(
         self,
-        inputs: int | Packing,
+        inputs: int | FlatLayout,
         net: nn.Module | None = None,
         similarity: PatchSimilarity | None = None,
         *,
@@ -89,16 +89,16 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.form = REWARDS[reward]
-        self.packing = inputs if isinstance(inputs, Packing) else Packing(inputs)
-        self.standardizer = RunningStandardizer(self.packing.vectors)
-        self.net = net if net is not None else logit_mlp(self.packing.vectors, hidden, layers)
+        self.layout = inputs if isinstance(inputs, FlatLayout) else FlatLayout(inputs)
+        self.standardizer = RunningStandardizer(self.layout.vectors)
+        self.net = net if net is not None else logit_mlp(self.layout.vectors, hidden, layers)
         self.similarity = similarity
         if spectral:
             for part in [part for part in self.net.modules() if isinstance(part, nn.Linear | nn.Conv2d)]:
                 nn.utils.parametrizations.spectral_norm(part)
         # Whether episodes go on in the absorbing state; its share for the expert, and what the agent's is counted from.
         self.register_buffer("absorbing", torch.tensor(False))
-        for name in ("expert_share", "agent_steps", "agent_ends", "horizon"):
+        for name in ("expert_share", "agent_steps", "agent_ends", "effective_horizon"):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
         self.eval()
 
@@ -108,12 +108,12 @@ class Discriminator(nn.Module):
 
     def standardize(self, rows: Tensor) -> Tensor:
         """Rows (N, D) as the network sees them."""
-        if not self.packing.images:
+        if not self.layout.images:
             standardized: Tensor = self.standardizer(rows)
             return standardized
-        vectors, pixels = rows.split([self.packing.vectors, rows.shape[-1] - self.packing.vectors], dim=-1)
+        vectors, pixels = rows.split([self.layout.vectors, rows.shape[-1] - self.layout.vectors], dim=-1)
         pixels = pixels.to(torch.get_default_dtype()) / 255
-        return torch.cat([self.standardizer(vectors), pixels], dim=-1) if self.packing.vectors else pixels
+        return torch.cat([self.standardizer(vectors), pixels], dim=-1) if self.layout.vectors else pixels
 
     def from_standardized(self, rows: Tensor) -> Tensor:
         """f_net of rows (N, D) that are standardised already: (N,), or the logits of patches (N, P)."""
@@ -133,18 +133,18 @@ class Discriminator(nn.Module):
         if not self.absorbing:
             return 0.0
         logit = torch.tensor(_log_ratio(float(self.expert_share), self.agent_share))
-        return float(self.horizon * self.form(logit))
+        return float(self.effective_horizon * self.form(logit))
 
     @property
     def agent_share(self) -> float:
         """Share p of the absorbing state in what the agent did of late."""
-        return _share(float(self.agent_steps), float(self.agent_ends * self.horizon))
+        return _share(float(self.agent_steps), float(self.agent_ends * self.effective_horizon))
 
-    def start(self, *, steps: int, ends: int, horizon: float, absorbing: bool) -> None:
+    def start(self, *, steps: int, ends: int, effective_horizon: float, absorbing: bool) -> None:
         """Take the expert's side: its transitions, its terminations, and the steps that the discount looks ahead."""
         self.absorbing.fill_(absorbing)
-        self.horizon.fill_(horizon if absorbing else 0.0)
-        self.expert_share.fill_(_share(steps, ends * float(self.horizon)))
+        self.effective_horizon.fill_(effective_horizon if absorbing else 0.0)
+        self.expert_share.fill_(_share(steps, ends * float(self.effective_horizon)))
 
     def count(self, *, steps: int, ends: int) -> None:
         """Count a round of the agent: its transitions, and those that ended in a terminal state."""
@@ -166,16 +166,16 @@ class ImageLogit(nn.Module):
     :param kind: of the encoders; see :mod:`aime_gym.models.images`.
     """
 
-    def __init__(self, packing: Packing, kind: str, hidden: int, layers: int) -> None:
+    def __init__(self, layout: FlatLayout, kind: str, hidden: int, layers: int) -> None:
         super().__init__()
-        self.packing = packing
-        encoders = [ImageEncoder(shape, kind, _DEPTH) for shape in packing.images]
+        self.layout = layout
+        encoders = [ImageEncoder(shape, kind, _DEPTH) for shape in layout.images]
         self.encoders = nn.ModuleList(encoders)
-        self.head = logit_mlp(packing.vectors + sum(encoder.size for encoder in encoders), hidden, layers)
+        self.head = logit_mlp(layout.vectors + sum(encoder.size for encoder in encoders), hidden, layers)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (N, D), images in [0, 1] -> (N, 1)."""
-        vectors, images = self.packing.split(rows)
+        vectors, images = self.layout.split(rows)
         embeddings = [encoder(image) for encoder, image in zip(self.encoders, images, strict=True)]
         logit: Tensor = self.head(torch.cat([vectors, *embeddings], dim=-1))
         return logit

@@ -24,10 +24,10 @@ class ScalarHead(nn.Module):
         return out.squeeze(-1)
 
 
-class SlowCopy(nn.Module):
+class TargetNetwork(nn.Module):
     """A target network: another network's weights, averaged over its past.
 
-    :param decay: share of itself that the copy keeps at each :meth:`follow`.
+    :param decay: share of itself that the copy keeps at each :meth:`polyak_update`.
     """
 
     def __init__(self, network: nn.Module, copy: nn.Module, decay: float) -> None:
@@ -36,7 +36,7 @@ class SlowCopy(nn.Module):
         copy.load_state_dict(network.state_dict())
 
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
+    def polyak_update(self, network: nn.Module) -> None:
         """Move towards the network."""
         for slow, fast in zip(self.copy.parameters(), network.parameters(), strict=True):
             slow.lerp_(fast, 1 - self.decay)

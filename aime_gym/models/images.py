@@ -10,7 +10,7 @@ Three kinds, for one frame of H x W x C with ``depth`` d:
             above, without normalisation. The wide maps are what a convolution spends its time on, and a processor ten
             times as much as a matrix product of the same kind; any size
 
-Frames stay ``uint8`` until they are here. Floating point ones are taken as what :func:`as_floats` makes of them.
+LazyImages stay ``uint8`` until they are here. Floating point ones are taken as what :func:`as_floats` makes of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HA_SIDE = 64
 
 
 def as_floats(images: Tensor, shape: SensorShape) -> Tensor:
-    """Frames (..., *shape) of bytes as numbers in [0, 1], channels last: (..., H, W, C)."""
+    """LazyImages (..., *shape) of bytes as numbers in [0, 1], channels last: (..., H, W, C)."""
     floats = images.to(torch.get_default_dtype()) / 255 if images.dtype == torch.uint8 else images
     return floats.movedim(-3, -1) if channels_first(shape) else floats
 
@@ -66,7 +66,7 @@ class ImageEncoder(nn.Module):
         self.size = plan.widths[-1] * plan.maps[-1][0] * plan.maps[-1][1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Frames (..., *shape) -> embeddings (..., E)."""
+        """LazyImages (..., *shape) -> embeddings (..., E)."""
         leading = images.shape[:-3]
         frames = as_floats(images, self.shape).flatten(0, -4) if len(leading) else as_floats(images, self.shape)[None]
         if self.kind != "ha":

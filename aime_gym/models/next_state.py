@@ -54,7 +54,7 @@ class NextStateModel(nn.Module):
         self.states, self.changes = RunningStandardizer(observation), RunningStandardizer(observation)
         self.net = mlp(observation, 2 * observation, hidden, layers, layer_norm=False)
 
-    def meet(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
+    def fit_standardizer(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
         """Take the units from the demonstrations' transitions (N, D)."""
         self.states.update(obs)
         changes = next_obs - obs

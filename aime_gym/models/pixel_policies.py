@@ -1,6 +1,6 @@
-"""SB3's policies on packed observations: encoders of images in front of its networks.
+"""SB3's policies on flat observations: encoders of images in front of its networks.
 
-Both for :class:`~aime_gym.models.packing.Packing`; without images, SB3's policies need nothing of this.
+Both for :class:`~aime_gym.models.flat_layout.FlatLayout`; without images, SB3's policies need nothing of this.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
+from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.models.images import ImageEncoder
-from aime_gym.models.packing import Packing
 
 #: Channels of the first layer of an image's encoder, and numbers that are left of an image.
 _DEPTH, _FEATURES = 32, 64
 
 
-class PackedFeatures(BaseFeaturesExtractor):
-    """Features of packed observations: vectors as they are, and what an encoder makes of each image.
+class FlatFeaturesExtractor(BaseFeaturesExtractor):
+    """Features of flat observations: vectors as they are, and what an encoder makes of each image.
 
     An embedding ends in a linear layer, LayerNorm and tanh, as in DrQ-v2 (Yarats et al. 2022, arXiv 2107.09645), so
     that its numbers stand beside standardised vectors.
@@ -30,11 +30,11 @@ class PackedFeatures(BaseFeaturesExtractor):
     :param encoder: kind of the encoder; see :mod:`aime_gym.models.images`.
     """
 
-    def __init__(self, observation_space: spaces.Space, packing: Packing, encoder: str) -> None:
-        super().__init__(observation_space, packing.vectors + _FEATURES * len(packing.images))
-        self.packing = packing
+    def __init__(self, observation_space: spaces.Space, layout: FlatLayout, encoder: str) -> None:
+        super().__init__(observation_space, layout.vectors + _FEATURES * len(layout.images))
+        self.layout = layout
         self.encoders = nn.ModuleList()
-        for shape in packing.images:
+        for shape in layout.images:
             image = ImageEncoder(shape, encoder, _DEPTH)
             self.encoders.append(
                 nn.Sequential(image, nn.Linear(image.size, _FEATURES), nn.LayerNorm(_FEATURES), nn.Tanh())
@@ -42,7 +42,7 @@ class PackedFeatures(BaseFeaturesExtractor):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (N, D), as floats of 0 to 255 where an image is -> features (N, F)."""
-        vectors, images = self.packing.split(rows)
+        vectors, images = self.layout.split(rows)
         embeddings = [encoder(image / 255) for encoder, image in zip(self.encoders, images, strict=True)]
         return torch.cat([vectors, *embeddings], dim=-1)
 

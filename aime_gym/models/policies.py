@@ -48,7 +48,7 @@ class CategoricalPolicy(nn.Module):
 LatentPolicy: TypeAlias = TanhGaussianPolicy | CategoricalPolicy
 
 
-def latent_policy(features: int, actions: int, *, discrete: bool, **sizes: int) -> LatentPolicy:
+def make_latent_policy(features: int, actions: int, *, discrete: bool, **sizes: int) -> LatentPolicy:
     """The policy for encoded actions: one-hot or in [-1, 1].
 
     :param sizes: ``hidden`` and ``layers`` of its networks.

@@ -20,10 +20,10 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aime_gym.archive import atomically
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.inverse import LatentInverseModel
+from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.world_model import WorldModel
+from aime_gym.serialization import atomically
 from aime_gym.types import SensorShape, is_image
 
 SUFFIX = ".safetensors"

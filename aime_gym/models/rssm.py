@@ -45,7 +45,7 @@ class Latents(NamedTuple):
     states: State  # (T, B, H), (T, B, S)
     prior: Normal  # (T, B, S)
     posterior: Normal  # (T, B, S)
-    pre_actions: Tensor  # (T, B, A)
+    prev_actions: Tensor  # (T, B, A)
 
 
 class LayerNormGRUCell(nn.Module):

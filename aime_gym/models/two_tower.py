@@ -61,7 +61,7 @@ class TwoTowerModel(nn.Module):
         self.of_change = mlp(observation, embedding, hidden, layers, layer_norm=False)
         self.register_buffer("negatives", torch.zeros(negatives, observation))
 
-    def meet(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
+    def fit_standardizer(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
         """Take units and negatives from the demonstrations' transitions (N, D)."""
         changes = next_obs - obs
         self.states.update(obs)

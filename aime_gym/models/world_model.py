@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
     latents: Latents
 
 
-class Score(NamedTuple):
+class LikelihoodTerms(NamedTuple):
     """How well a sensor is predicted, (...) each: summed over all of its numbers."""
 
     kernel: Tensor  # log-likelihood in nats, but for a constant, which dwarfs what is said of thousands of pixels
@@ -64,15 +64,15 @@ class Decoder(nn.Module):
             return Normal(mean, mean.new_tensor(self.sigma))
         return Normal(mean, F.softplus(self.nets[1](features)) + _MIN_DECODER_STD)
 
-    def score(self, features: Tensor, values: Tensor) -> Score:
-        """Score standardised vectors (..., D)."""
+    def score(self, features: Tensor, values: Tensor) -> LikelihoodTerms:
+        """LikelihoodTerms standardised vectors (..., D)."""
         decoded = self(features)
         distance = ((values - decoded.mean) / decoded.std).square()
         kernels = -0.5 * distance if self.sigma is not None else -0.5 * distance - decoded.std.log()
         constant = -HALF_LOG_2PI - (math.log(self.sigma) if self.sigma is not None else 0.0)
         std = decoded.std.detach().expand_as(decoded.mean)
         kernel, constants = kernels.sum(-1), constant * values.shape[-1]
-        return Score(
+        return LikelihoodTerms(
             kernel,
             constants,
             (std * (kernels + constant)).sum(-1) if self.beta_nll else kernel + constants,
@@ -93,12 +93,12 @@ class FrameDecoder(nn.Module):
         mean: Tensor = self.net(features)
         return Normal(mean, mean.new_tensor(self.sigma))
 
-    def score(self, features: Tensor, frames: Tensor) -> Score:
-        """Score frames (..., *shape), of bytes or of numbers in [0, 1]."""
+    def score(self, features: Tensor, frames: Tensor) -> LikelihoodTerms:
+        """LikelihoodTerms frames (..., *shape), of bytes or of numbers in [0, 1]."""
         distance = (self.net(features) - as_floats(frames, self.shape)).flatten(-3).square().sum(-1)
         pixels = math.prod(self.shape)
         kernel, constant = -0.5 * distance / self.sigma**2, -pixels * (HALF_LOG_2PI + math.log(self.sigma))
-        return Score(
+        return LikelihoodTerms(
             kernel,
             constant,
             (self.sigma if self.beta_nll else 1.0) * (kernel + constant),
@@ -167,7 +167,7 @@ class WorldModel(nn.Module):
         """The images' parts of the embedding, (..., E') each."""
         return [encoder(observations[name]) for name, encoder in self.frame_encoders.items()]
 
-    def shown(self, observations: Mapping[str, Tensor]) -> Tensor:
+    def inverse_model_inputs(self, observations: Mapping[str, Tensor]) -> Tensor:
         """What an action is read off by its change: vectors side by side, and the images' embeddings, (..., D).
 
         The difference of two frames says little of how far anything moved.
@@ -175,7 +175,7 @@ class WorldModel(nn.Module):
         return torch.cat([observations[name] for name in self.vectors] + self._embed_frames(observations), dim=-1)
 
     @property
-    def shown_size(self) -> int:
+    def inverse_model_input_size(self) -> int:
         """Numbers in it."""
         return sum(self.vectors.values()) + self.frame_size
 
@@ -183,7 +183,7 @@ class WorldModel(nn.Module):
         """p(o | h, s) of every sensor: of vectors in standardised units, of images (..., H, W, C) in [0, 1]."""
         return {name: self.decoders[name](features) for name in self.sensors}
 
-    def score(self, features: Tensor, standardized: Mapping[str, Tensor]) -> dict[str, Score]:
+    def score(self, features: Tensor, standardized: Mapping[str, Tensor]) -> dict[str, LikelihoodTerms]:
         """How well every sensor (..., *shape) is predicted from latent features (..., F)."""
         return {name: cast(Decoder, self.decoders[name]).score(features, standardized[name]) for name in self.sensors}
 
@@ -251,7 +251,7 @@ def per_sequence(values: Tensor, valid: Tensor | None) -> Tensor:
     return (values if valid is None else values * valid).sum(0).mean()
 
 
-def over_sensors(scores: Mapping[str, Score], field: str) -> Tensor:
+def over_sensors(scores: Mapping[str, LikelihoodTerms], field: str) -> Tensor:
     """One field of all scores, summed (T, B): the sensors are independent given the state."""
     return torch.stack([getattr(score, field) for score in scores.values()]).sum(0)
 

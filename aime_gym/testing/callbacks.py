@@ -113,11 +113,11 @@ class CallbackContract(Subject):
         assert torch.equal(agent.generator.get_state(), learnt.generator.get_state())
         # The same object goes on in learn, and has counted no environment step until then but those that were taken.
         steps = agent.num_timesteps
-        assert self.kind.imitates_online or not (steps or _steps(callback) - {0})
+        assert self.agent_class.imitates_online or not (steps or _steps(callback) - {0})
         again = self.make(env, play=play, demonstrations=demos).learn(0, callback=callback)
         assert_identical(parameters(again), parameters(learnt))
         assert again.num_timesteps == steps
-        assert self.kind.imitates_online or _steps(callback) <= {0}
+        assert self.agent_class.imitates_online or _steps(callback) <= {0}
         if isinstance(callback, BaseCallback):
             assert callback.model is again
 
@@ -133,7 +133,7 @@ class CallbackContract(Subject):
             assert (spy.starts > 0) == (updates > 0)
             assert all(values["self"] is agent for values in spy.locals_seen)
             total = getattr(agent, self.clock)
-            if self.kind.imitates_online:
+            if self.agent_class.imitates_online:
                 continue
             assert spy.n_calls == spy.num_timesteps == 0
             for values in spy.locals_seen:
@@ -193,7 +193,7 @@ class CallbackContract(Subject):
         assert sorted(seen) == list(range(1, total + 1))
         assert len(list(tmp_path.iterdir())) == total
         for count in {1, total // 2, total} - {0}:
-            loaded = self.kind.load(tmp_path / f"rl_model_{count}_steps")
+            loaded = self.agent_class.load(tmp_path / f"rl_model_{count}_steps")
             assert getattr(loaded, self.clock) == count
             assert_identical(parameters(loaded), seen[count])
 
@@ -207,7 +207,7 @@ class CallbackContract(Subject):
         agent.imitate(self.task().demos, callback=callback, progress_bar=False)
         assert agent.interrupted
         assert threshold.parent is callback
-        assert getattr(self.kind.load(tmp_path / "best_model"), self.clock) == before + 1
+        assert getattr(self.agent_class.load(tmp_path / "best_model"), self.clock) == before + 1
 
     def test_evaluations_are_filed_under_the_clock(self, tmp_path: Path) -> None:
         agent = self.trained(callback=_evaluation(tmp_path, self.point_mass, log_path=str(tmp_path)))

@@ -56,7 +56,7 @@ class EnvironmentContract(Subject):
             assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
             _, play, demos = self.task()
             agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
-            if not self.kind.imitates_online:  # then the environment decides nothing about what is learnt
+            if not self.agent_class.imitates_online:  # then the environment decides nothing about what is learnt
                 assert_identical(parameters(agent), parameters(learnt))
             mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
             assert np.isfinite(mean)
@@ -83,9 +83,9 @@ class EnvironmentContract(Subject):
             make_agent(self.agent, "MlpPolicy", env, **arguments),
             make_agent(self.agent, env=env, policy="MlpPolicy", **arguments),
             make_agent(self.agent, "MultiInputPolicy", env=env, **arguments),
-            self.kind("MlpPolicy", env, **arguments),
+            self.agent_class("MlpPolicy", env, **arguments),
         ):
-            assert type(agent) is self.kind
+            assert type(agent) is self.agent_class
             assert_identical(parameters(agent), expected)
         with pytest.raises(ValueError, match=r"^env: expected one environment"):
             make_agent(self.agent, env, env=env)

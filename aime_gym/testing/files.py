@@ -20,8 +20,8 @@ import pytest
 from stable_baselines3 import PPO
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.agents.registry import agent_class, load_agent
-from aime_gym.archive import read_archive, write_archive
+from aime_gym.agents.registry import get_agent_class, load_agent
+from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 from aime_gym.testing.subject import Subject, assert_identical, parameters
 from aime_gym.types import Array
@@ -138,11 +138,11 @@ class FileContract(Subject):
 
     def _prepare(self) -> str:
         """Import whatever defines the agent: that registers it, or is registered here."""
-        kind = self.kind
+        agent_class = self.agent_class
         return (
-            f"from {kind.__module__} import {kind.__name__}\n"
+            f"from {agent_class.__module__} import {agent_class.__name__}\n"
             f"from aime_gym.agents.registry import register_agent\n"
-            f"register_agent({self.agent!r}, {kind.__name__})"
+            f"register_agent({self.agent!r}, {agent_class.__name__})"
         )
 
     @pytest.mark.filterwarnings("error")
@@ -157,12 +157,12 @@ class FileContract(Subject):
         for target, path in made.items():
             learnt.save(target)
             assert path.is_file()
-            assert_identical(parameters(self.kind.load(target)), parameters(learnt))
+            assert_identical(parameters(self.agent_class.load(target)), parameters(learnt))
         assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(made.values())
         buffer = io.BytesIO()
         learnt.save(buffer)
         for _ in range(2):
-            assert_identical(parameters(self.kind.load(buffer)), parameters(learnt))
+            assert_identical(parameters(self.agent_class.load(buffer)), parameters(learnt))
         with tempfile.TemporaryFile() as file:
             learnt.save(file)
             file.seek(0)
@@ -172,7 +172,7 @@ class FileContract(Subject):
         env, _, demos = self.task()
         agent = self.trained()
         agent.save(tmp_path / "agent")
-        loaded = self.kind.load(tmp_path / "agent", env=env)
+        loaded = self.agent_class.load(tmp_path / "agent", env=env)
         for attribute in ("config", "seed", "pretrained", "imitated", "num_updates", "num_timesteps", "play_timesteps"):
             assert getattr(loaded, attribute) == getattr(agent, attribute), attribute
         assert loaded.observation_space == agent.observation_space
@@ -183,16 +183,16 @@ class FileContract(Subject):
 
     def test_load_takes_an_environment_and_a_seed(self, learnt: ImitationAgent, tmp_path: Path) -> None:
         learnt.save(tmp_path / "agent")
-        first, second = (self.kind.load(tmp_path / "agent", env=self.point_mass(), seed=3) for _ in range(2))
+        first, second = (self.agent_class.load(tmp_path / "agent", env=self.point_mass(), seed=3) for _ in range(2))
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
         assert first.seed == 3
         np.testing.assert_array_equal(rollout(first, self.observations()), rollout(second, self.observations()))
         with pytest.raises(ValueError, match=r"env: expected the spaces"):
-            self.kind.load(tmp_path / "agent", env=gym.make(self.other_id))
+            self.agent_class.load(tmp_path / "agent", env=gym.make(self.other_id))
         with pytest.raises(ValueError, match=r"^policy_kwargs: "):
-            self.kind.load(tmp_path / "agent", policy_kwargs={"hidden": 3})
+            self.agent_class.load(tmp_path / "agent", policy_kwargs={"hidden": 3})
         with pytest.raises(ValueError, match=r"learning_rat_: unknown hyper-parameter"):
-            self.kind.load(tmp_path / "agent", learning_rat_=3)
+            self.agent_class.load(tmp_path / "agent", learning_rat_=3)
 
     # get_parameters, set_parameters
 
@@ -230,13 +230,13 @@ class FileContract(Subject):
 
     def test_files_of_others_are_refused(self, learnt: ImitationAgent, tmp_path: Path) -> None:
         learnt.save(tmp_path / "agent")
-        other = agent_class("bc" if self.agent != "bc" else "bco")
+        other = get_agent_class("bc" if self.agent != "bc" else "bco")
         for refuse in (other.load, other("MlpPolicy", toy.PointMass()).set_parameters):
             with pytest.raises(ValueError, match=rf"expected a file of {other.__name__}"):
                 refuse(tmp_path / "agent")
         document = read_archive(tmp_path / "agent")
         write_archive(tmp_path / "stranger", document | {"class": "Stranger"})
-        for load in (self.kind.load, load_agent):
+        for load in (self.agent_class.load, load_agent):
             with pytest.raises(ValueError, match=r"path: expected a file of .*got one of Stranger"):
                 load(tmp_path / "stranger")
             with pytest.raises(FileNotFoundError, match=r"nothing"):
@@ -264,20 +264,20 @@ class FileContract(Subject):
             damages[f"half-{module}"] = b""
         for name in damages:
             with pytest.raises(ValueError, match=r"^path: expected"):
-                self.kind.load(tmp_path / name)
+                self.agent_class.load(tmp_path / name)
 
     def test_another_format_is_named(self, learnt: ImitationAgent, tmp_path: Path) -> None:
         learnt.save(tmp_path / "agent")
         of_another_format(tmp_path / "agent.zip", tmp_path / "new.zip")
         with pytest.raises(ValueError, match=r"path: expected an agent's file of format .*, got format 99"):
-            self.kind.load(tmp_path / "new")
+            self.agent_class.load(tmp_path / "new")
 
     @pytest.mark.parametrize("place", PLANTS)
     def test_a_planted_pickle_never_runs(self, place: str, learnt: ImitationAgent, tmp_path: Path) -> None:
         plant, readable = PLANTS[place]
         learnt.save(tmp_path / "agent")
         plant(tmp_path / "agent.zip", payload(tmp_path / "witness"), tmp_path / "planted.zip")
-        loads: tuple[Callable[[Path], Any], ...] = (self.kind.load, load_agent, self.make().set_parameters)
+        loads: tuple[Callable[[Path], Any], ...] = (self.agent_class.load, load_agent, self.make().set_parameters)
         for load in loads:
             if readable:
                 load(tmp_path / "planted.zip")

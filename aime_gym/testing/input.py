@@ -70,7 +70,7 @@ class InputContract(Subject):
         for actions in (np.full((len(play[0]), 2), np.nan), np.zeros((len(play[0]), 1))):
             with pytest.raises(ValueError, match=r"^play\[0\].actions: expected"):
                 agent.pretrain([play[0].with_actions(actions)], progress_bar=False)
-        if self.kind.needs_demonstration_actions:
+        if self.agent_class.needs_demonstration_actions:
             with pytest.raises(ValueError, match=r"demos\[0\].*actions"):
                 agent.imitate([one.without_actions() for one in demos])
         with pytest.raises(ValueError, match=r"infer_actions: .* has learnt nothing yet"):
@@ -101,8 +101,8 @@ class InputContract(Subject):
             self.make(unbounded)
 
     def test_presets_are_frozen_and_fit_into_a_file(self) -> None:
-        assert "default" in self.kind.presets
-        for preset in self.kind.presets.values():
+        assert "default" in self.agent_class.presets
+        for preset in self.agent_class.presets.values():
             values = dataclasses.asdict(preset)
             assert json.loads(json.dumps(values)) == values
             for name in values:

@@ -22,7 +22,7 @@ class ResumingContract(Subject):
     @pytest.fixture
     def keeps_checkpoints(self, tmp_path: Path) -> None:
         """Only an agent that interacts may do without, and says so before any work."""
-        if self.kind.imitates_online:
+        if self.agent_class.imitates_online:
             try:
                 self.make(checkpoint_dir=tmp_path)
             except NotImplementedError as error:
@@ -64,7 +64,7 @@ class ResumingContract(Subject):
 
         :param last: round in which Ctrl-C comes.
         """
-        if not self.kind.improves_online:
+        if not self.agent_class.improves_online:
             pytest.skip("takes no environment step")
         rounds = 3 * toy.STEPS
         whole = self.script(tmp_path / "whole").learn(rounds)
@@ -127,9 +127,9 @@ class ResumingContract(Subject):
             self.script(tmp_path).learn(0, callback=stop)
         unfinished = max(tmp_path.glob("*.zip"))
         with pytest.raises(ValueError, match=r"path: expected a finished agent"):
-            self.kind.load(unfinished)
+            self.agent_class.load(unfinished)
         self.script(tmp_path).learn(0)
-        assert_identical(parameters(self.kind.load(max(tmp_path.glob("*.zip")))), parameters(learnt))
+        assert_identical(parameters(self.agent_class.load(max(tmp_path.glob("*.zip")))), parameters(learnt))
 
     def test_ctrl_c_keeps_a_policy(self) -> None:
         env, play, demos = self.task()

@@ -14,7 +14,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.agents.registry import agent_class, make_agent
+from aime_gym.agents.registry import get_agent_class, make_agent
 from aime_gym.testing import toy
 from aime_gym.types import Array
 
@@ -40,15 +40,15 @@ class Subject:
     @property
     def clock(self) -> str:
         """What callbacks count in ``imitate``: an attribute of the agent."""
-        return "num_timesteps" if self.kind.imitates_online else "num_updates"
+        return "num_timesteps" if self.agent_class.imitates_online else "num_updates"
 
     @property
-    def kind(self) -> type[ImitationAgent]:
-        return agent_class(self.agent)
+    def agent_class(self) -> type[ImitationAgent]:
+        return get_agent_class(self.agent)
 
     @property
     def other_id(self) -> str:
-        """A task of Gymnasium with actions of the same kind and other spaces."""
+        """A task of Gymnasium with actions of the same agent_class and other spaces."""
         return "Pendulum-v1" if self.point_mass is toy.PointMass else "CartPole-v1"
 
     def task(self, seen: type[toy.PointMass] = toy.PointMass) -> toy.Task:

@@ -71,7 +71,7 @@ class TrainingContract(Subject):
         assert_identical(parameters(fresh), parameters(again))
 
     def test_poisoned_demonstration_actions_change_nothing(self) -> None:
-        if self.kind.needs_demonstration_actions:
+        if self.agent_class.needs_demonstration_actions:
             pytest.skip("an oracle")
         env, play, demos = self.task()
         poisoned = [replace(demo, actions=np.full_like(demo.actions, np.nan, dtype=np.float64)) for demo in demos]
@@ -95,14 +95,14 @@ class TrainingContract(Subject):
         agent.imitate(self.task().demos, progress_bar=False)
         assert agent.imitated
         assert not agent.interrupted
-        assert agent.num_updates > before, "imitate has to make its updates in fit.run, or to count them"
-        assert (agent.num_timesteps > 0) == self.kind.imitates_online
+        assert agent.num_updates > before, "imitate has to make its updates in loop.run, or to count them"
+        assert (agent.num_timesteps > 0) == self.agent_class.imitates_online
 
     def test_metrics_reach_the_logger_of_sb3(self, tmp_path: Path) -> None:
         agent = self.make()
         agent.set_logger(configure(str(tmp_path), ["csv"]))
         agent.pretrain(self.task().play, progress_bar=False).imitate(self.task().demos, progress_bar=False)
-        expected = "time/total_timesteps" if self.kind.imitates_online else "policy/loss"
+        expected = "time/total_timesteps" if self.agent_class.imitates_online else "policy/loss"
         assert expected in (tmp_path / "progress.csv").read_text()
 
     def test_metrics_reach_tensorboard(self, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ class TrainingContract(Subject):
             warnings.simplefilter("always")
             agent.imitate(demos, progress_bar=False)
         said = any("collecting" in str(warning.message) for warning in caught)
-        assert said == agent.pretrained == self.kind.needs_play
+        assert said == agent.pretrained == self.agent_class.needs_play
         assert agent.imitated
-        if not self.kind.imitates_online:
-            assert agent.num_timesteps == 2 * toy.STEPS * self.kind.needs_play
+        if not self.agent_class.imitates_online:
+            assert agent.num_timesteps == 2 * toy.STEPS * self.agent_class.needs_play
 
     def test_an_accelerator_learns_what_the_cpu_can_use(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.undo()
@@ -153,7 +153,7 @@ class TrainingContract(Subject):
         agent = self.trained(device="cuda")
         assert all(tensor.is_cuda for tensor in parameters(agent).values())
         agent.save(tmp_path / "agent")
-        on_cpu = self.kind.load(tmp_path / "agent", device="cpu")
+        on_cpu = self.agent_class.load(tmp_path / "agent", device="cpu")
         observation = self.blank(3)
         action, state = agent.predict(observation, deterministic=True)
         np.testing.assert_allclose(on_cpu.predict(observation, deterministic=True)[0], action, atol=1e-3)
@@ -167,7 +167,7 @@ class TrainingContract(Subject):
         assert agent.learn(0) is agent
         assert agent.pretrained
         assert agent.imitated
-        assert (agent.num_timesteps > 0) == self.kind.imitates_online
+        assert (agent.num_timesteps > 0) == self.agent_class.imitates_online
         # The same as by the verbs, and once only.
         assert_identical(parameters(agent), parameters(learnt))
         updates = agent.num_updates
@@ -181,7 +181,7 @@ class TrainingContract(Subject):
         if not agent.has_online_phase:
             with pytest.raises(NotImplementedError, match=r"use imitate"):
                 agent.learn(5)
-        if not self.kind.imitates_online:
+        if not self.agent_class.imitates_online:
             with pytest.raises(ValueError, match=r"^total_timesteps: expected None"):
                 agent.imitate(demos, 5)
         else:
@@ -210,13 +210,13 @@ class TrainingContract(Subject):
         assert agent.imitated
         first = agent.num_timesteps  # a whole round
         assert first >= 1
-        if self.kind.imitates_online:
+        if self.agent_class.imitates_online:
             assert_identical(parameters(agent), parameters(self.make().imitate(demos, 1, progress_bar=False)))
         agent.learn(first, reset_num_timesteps=False)
         assert agent.num_timesteps == 2 * first
         agent.learn(first)
         assert agent.num_timesteps == first
-        if self.kind.imitates_online:
+        if self.agent_class.imitates_online:
             agent.imitate(demos, first, progress_bar=False)
             assert agent.num_timesteps == 2 * first
 
@@ -224,18 +224,18 @@ class TrainingContract(Subject):
         env, play, demos = self.task()
         agent = self._online().learn(1)
         agent.save(tmp_path / "agent")
-        loaded = self.kind.load(tmp_path / "agent", env=env, demonstrations=demos, play=play)
+        loaded = self.agent_class.load(tmp_path / "agent", env=env, demonstrations=demos, play=play)
         before = parameters(agent)
         for one in (agent, loaded):
             one.learn(2 * toy.STEPS, reset_num_timesteps=False)
         assert any(not torch.equal(tensor, before[name]) for name, tensor in parameters(agent).items())
         assert_identical(parameters(loaded), parameters(agent))
         assert loaded.num_timesteps == agent.num_timesteps
-        without = self.kind.load(tmp_path / "agent", env=env)
+        without = self.agent_class.load(tmp_path / "agent", env=env)
         with pytest.raises(ValueError, match=r"^demonstrations: expected trajectories, got None"):
             without.learn(toy.STEPS)
         with pytest.raises(ValueError, match=r"^env: "):
-            self.kind.load(tmp_path / "agent", demonstrations=demos).learn(toy.STEPS)
+            self.agent_class.load(tmp_path / "agent", demonstrations=demos).learn(toy.STEPS)
 
     def test_learn_stops_and_goes_on(self) -> None:
         agent = self._online().learn(0)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from aime_gym.archive import read_archive, write_archive
+from aime_gym.serialization import read_archive, write_archive
 from aime_gym.types import Metrics
 
 _WHAT = "a checkpoint"

@@ -13,7 +13,7 @@ class Optimizer:
     """Adam over some modules.
 
     :param learning_rate: at the start.
-    :param clip: largest global norm of the gradient; ``None`` never clips.
+    :param max_grad_norm: largest global norm of the gradient; ``None`` never sequences.
     :param decay_updates: number of updates over which the learning rate falls linearly to zero; ``None`` keeps it.
     """
 
@@ -22,13 +22,13 @@ class Optimizer:
         modules: Iterable[nn.Module],
         learning_rate: float,
         *,
-        clip: float | None = 100.0,
+        max_grad_norm: float | None = 100.0,
         decay_updates: int | None = None,
     ) -> None:
         self.modules = list(modules)
         self.parameters = [parameter for module in self.modules for parameter in module.parameters()]
         self.adam = torch.optim.Adam(self.parameters, lr=learning_rate)
-        self.clip = clip
+        self.max_grad_norm = max_grad_norm
         self.schedule = (
             torch.optim.lr_scheduler.LinearLR(self.adam, 1.0, 0.0, total_iters=decay_updates) if decay_updates else None
         )
@@ -57,7 +57,9 @@ class Optimizer:
         return self._apply()
 
     def _apply(self) -> Tensor:
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip if self.clip is not None else float("inf"))
+        norm = nn.utils.clip_grad_norm_(
+            self.parameters, self.max_grad_norm if self.max_grad_norm is not None else float("inf")
+        )
         self.adam.step()
         if self.schedule is not None:
             self.schedule.step()

@@ -13,7 +13,7 @@ from aime_gym.training.checkpoint import Frozen
 from aime_gym.types import Array, Trajectories, Trajectory
 
 
-class Replay:
+class EpisodeReplayBuffer:
     """Trajectories that an agent has collected, oldest first, for files and checkpoints as JSON values and tensors.
 
     A trajectory stays as it is once it is here. So each has one document, made when it comes, whose tensors share its

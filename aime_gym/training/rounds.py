@@ -9,7 +9,7 @@ from typing import Any
 
 from aime_gym.progress import progress_bar
 from aime_gym.training.checkpoint import RunState, Stateful, snapshot
-from aime_gym.training.fit import Fit, averaged
+from aime_gym.training.loop import TrainingLoop, averaged
 from aime_gym.types import Metrics
 
 
@@ -20,16 +20,16 @@ class Rounds:
     So no state of an environment outlives a round, and a checkpoint between two rounds holds all that there is: a
     resumed phase ends as an uninterrupted one.
 
-    :param fit: of a phase with ``online``.
+    :param loop: of a phase with ``online``.
     :param phase: its name in the log.
     :param total: environment steps; the last round may take more.
     :param state: all that a round changes, the generator and the counters aside.
     """
 
-    def __init__(self, fit: Fit, phase: str, total: int, state: Stateful) -> None:
-        assert fit.steps is not None
-        self._fit, self._phase, self._total, self._state = fit, phase, total, state
-        self._watch, self._counter = fit.steps, fit.counter
+    def __init__(self, loop: TrainingLoop, phase: str, total: int, state: Stateful) -> None:
+        assert loop.step_callbacks is not None
+        self._loop_state, self._phase, self._total, self._state = loop, phase, total, state
+        self._callbacks, self._counter = loop.step_callbacks, loop.counter
         self._advance: Callable[[int, str], None] = lambda steps, text: None
         #: Whether the callback has asked to stop.
         self.stopped = False
@@ -42,11 +42,11 @@ class Rounds:
         :return: whether the phase came to its end, rather than being stopped by Ctrl-C or by the callback.
         :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept.
         """
-        fit, checkpoint = self._fit, self._fit.checkpoint
+        loop, checkpoint = self._loop_state, self._loop_state.checkpoint
         run = checkpoint.enter(self._phase) if checkpoint is not None else RunState(self._phase)
         if run.state is not None and run.generator is not None:
             self._state.load_state_dict(run.state)
-            fit.generator.set_state(run.generator)
+            loop.generator.set_state(run.generator)
             self._counter.num_timesteps += run.steps
             self._counter.num_updates += run.updates
         if run.ended:
@@ -62,38 +62,38 @@ class Rounds:
             warnings.warn(message, stacklevel=2)
             run.completed = False
         finally:
-            self._watch.end()
+            self._callbacks.end()
         run.ended = True
-        fit.interrupted |= not run.completed
+        loop.interrupted |= not run.completed
         if checkpoint is not None:
             self._keep(run)
             checkpoint.write()
         return run.completed
 
     def _loop(self, run: RunState, play_round: Callable[[], Metrics]) -> bool:
-        fit, counter, kept, began = self._fit, self._counter, run.updates, time.monotonic()
+        loop, counter, kept, began = self._loop_state, self._counter, run.updates, time.monotonic()
         first = run.steps
         rounds = 0
-        with progress_bar(self._phase, self._total, enabled=fit.progress_bar) as advance:
+        with progress_bar(self._phase, self._total, enabled=loop.progress_bar) as advance:
             self._advance = advance
             advance(run.steps, "")
-            self._watch.start({"total_timesteps": counter.num_timesteps + self._total - run.steps})
+            self._callbacks.start({"total_timesteps": counter.num_timesteps + self._total - run.steps})
             while run.steps < self._total:
                 steps, updates = counter.num_timesteps, counter.num_updates
                 self._window: list[Metrics] = []
-                self._watch.rollout_start()
+                self._callbacks.rollout_start()
                 also = play_round()
                 run.steps += counter.num_timesteps - steps
                 run.updates += counter.num_updates - updates
                 rounds += 1
-                if rounds % fit.log_interval == 0 or run.steps >= self._total:
+                if rounds % loop.log_interval == 0 or run.steps >= self._total:
                     self._log(also | {"time/fps": (run.steps - first) / max(time.monotonic() - began, 1e-9)})
                 if self.stopped:
                     return False
-                if fit.checkpoint is not None:
+                if loop.checkpoint is not None:
                     self._keep(run)
-                    if run.updates - kept >= fit.checkpoint.interval:
-                        fit.checkpoint.write()
+                    if run.updates - kept >= loop.checkpoint.interval:
+                        loop.checkpoint.write()
                         kept = run.updates
         return True
 
@@ -105,14 +105,14 @@ class Rounds:
         """
         self._counter.num_timesteps += environments
         self._advance(environments, "")
-        self._fit.interruption.obey()
-        if self._watch.watches and not self._watch.step(local_values):
+        self._loop_state.signals.raise_pending()
+        if self._callbacks.watches and not self._callbacks.step(local_values):
             self.stopped = True
         return not self.stopped
 
     def collected(self, local_values: dict[str, Any]) -> None:
         """The steps of this round are taken; its updates follow."""
-        self._watch.rollout_end(local_values)
+        self._callbacks.rollout_end(local_values)
 
     def update(self, metrics: Metrics) -> None:
         """An update is complete.
@@ -121,13 +121,13 @@ class Rounds:
         """
         self._counter.num_updates += 1
         self._window.append(metrics)
-        self._fit.interruption.obey()
+        self._loop_state.signals.raise_pending()
 
     def _keep(self, run: RunState) -> None:
-        run.state, run.generator = snapshot(self._state.state_dict()), self._fit.generator.get_state()
+        run.state, run.generator = snapshot(self._state.state_dict()), self._loop_state.generator.get_state()
 
     def _log(self, also: Metrics) -> None:
-        logger = self._fit.logger
+        logger = self._loop_state.logger
         if self._window:
             also = also | {f"{self._phase}/{name}": value for name, value in averaged(self._window).items()}
         for name, value in also.items():

@@ -11,9 +11,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from aime_gym.progress import progress_bar
-from aime_gym.training.fit import Fit
-from aime_gym.training.interaction import episode_metrics
-from aime_gym.training.reached import copied, reached_observations
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.rollouts import copy_observation, episode_metrics, next_observations
 from aime_gym.types import Array, Metrics, Observation
 
 #: Steps of all environments that make a round: the unit of ``log_interval``.
@@ -32,8 +31,8 @@ class Learner(Protocol):
         ...
 
 
-def interact(agent: BaseAlgorithm, learner: Learner, timesteps: int, fit: Fit, name: str) -> None:
-    """Take environment steps, watched by ``fit.steps``, and let the learner learn from each.
+def interact(agent: BaseAlgorithm, learner: Learner, timesteps: int, loop: TrainingLoop, name: str) -> None:
+    """Take environment steps, watched by ``loop.step_callbacks``, and let the learner learn from each.
 
     The environment is reset first, with a seed from the agent's generator: what happens is a fixed function of the
     agent, the learner and the environment. Ctrl-C ends it between two steps. Metrics are averaged between log entries
@@ -44,32 +43,32 @@ def interact(agent: BaseAlgorithm, learner: Learner, timesteps: int, fit: Fit, n
     :param name: of the phase, for progress and warnings.
     """
     assert agent.env is not None
-    assert fit.steps is not None
-    env, watch, steps, stopped, started = agent.env, fit.steps, 0, False, time.monotonic()
+    assert loop.step_callbacks is not None
+    env, watch, steps, stopped, started = agent.env, loop.step_callbacks, 0, False, time.monotonic()
     agent.ep_info_buffer, agent.ep_success_buffer = (deque(maxlen=agent._stats_window_size) for _ in range(2))
-    env.seed(int(torch.randint(2**31 - 1, (), generator=fit.generator)))
+    env.seed(int(torch.randint(2**31 - 1, (), generator=loop.generator)))
     seen: dict[str, Any] = {"total_timesteps": agent.num_timesteps + timesteps}
-    with progress_bar(name, timesteps, enabled=fit.progress_bar) as advance:
+    with progress_bar(name, timesteps, enabled=loop.progress_bar) as advance:
         try:
             watch.start(seen)
             watch.rollout_start()
-            observations = copied(env.reset())
+            observations = copy_observation(env.reset())
             while steps < timesteps and not stopped:
                 actions = learner.act(observations)
                 new, rewards, dones, infos = env.step(actions)
                 steps += env.num_envs
                 agent.num_timesteps += env.num_envs
                 agent._update_info_buffer(infos, dones)
-                metrics = learner.learn(observations, actions, reached_observations(new, dones, infos))
-                observations = copied(new)
+                metrics = learner.learn(observations, actions, next_observations(new, dones, infos))
+                observations = copy_observation(new)
                 for metric, value in metrics.items():
-                    fit.logger.record_mean(metric, float(value))
+                    loop.logger.record_mean(metric, float(value))
                 advance(env.num_envs, "")
                 seen |= {"rewards": rewards, "dones": dones, "infos": infos}
                 stopped = not watch.step(seen)
-                fit.interruption.obey()
-                if steps // env.num_envs % (_ROUND * fit.log_interval) == 0 or stopped or steps >= timesteps:
-                    _log(agent, fit, steps / (time.monotonic() - started))
+                loop.signals.raise_pending()
+                if steps // env.num_envs % (_ROUND * loop.log_interval) == 0 or stopped or steps >= timesteps:
+                    _log(agent, loop, steps / (time.monotonic() - started))
             watch.rollout_end(seen)
         except KeyboardInterrupt:
             message = f"{name}: interrupted after {steps} of {timesteps} steps; what was learnt is kept"
@@ -77,12 +76,12 @@ def interact(agent: BaseAlgorithm, learner: Learner, timesteps: int, fit: Fit, n
             stopped = True
         finally:
             watch.end()
-    fit.interrupted |= stopped
+    loop.interrupted |= stopped
 
 
-def _log(agent: BaseAlgorithm, fit: Fit, per_second: float) -> None:
+def _log(agent: BaseAlgorithm, loop: TrainingLoop, per_second: float) -> None:
     for name, value in episode_metrics(agent).items():
-        fit.logger.record(name, float(value))
-    fit.logger.record("time/fps", int(per_second))
-    fit.logger.record("time/total_timesteps", agent.num_timesteps)
-    fit.logger.dump(step=agent.num_timesteps)
+        loop.logger.record(name, float(value))
+    loop.logger.record("time/fps", int(per_second))
+    loop.logger.record("time/total_timesteps", agent.num_timesteps)
+    loop.logger.dump(step=agent.num_timesteps)

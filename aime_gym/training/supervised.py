@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork
-from aime_gym.training.fit import Finished, Fit, averaged
+from aime_gym.training.loop import RunComplete, TrainingLoop, averaged
 from aime_gym.training.optimizer import Optimizer
-from aime_gym.training.ranges import check_ranges
 from aime_gym.types import Metrics
 
 #: Rows of one piece of the validation pass.
@@ -49,7 +49,7 @@ class StackedConfig:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_ranges(
+        check_bounds(
             self,
             stack=(1, None),
             train_fraction=(0, 1),
@@ -76,22 +76,22 @@ def regress_actions(
     network: StackedNetwork,
     dataset: TrajectoryDataset,
     actions: Tensor,
-    learns: Sequence[bool],
+    train_mask: Sequence[bool],
     *,
     lag: int,
     config: StackedConfig,
     phase: str,
-    fit: Fit,
+    loop: TrainingLoop,
 ) -> bool:
     """Fit the action that led to each record, and leave the network with its best weights on held-out trajectories.
 
-    :param actions: encoded pre-actions (N, A) of all records.
-    :param learns: which trajectories to learn from; the others are held out.
+    :param actions: encoded previous actions (N, A) of all records.
+    :param train_mask: which trajectories to learn from; the others are held out.
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
     :return: whether training ran to its end; the weights are the best ones either way.
     """
-    regression = _Regression(network, dataset, actions, learns, lag, config, fit.generator)
-    completed = fit.run(phase, regression.most_updates, regression.update, regression)
+    regression = _Regression(network, dataset, actions, train_mask, lag, config, loop.generator)
+    completed = loop.run(phase, regression.most_updates, regression.update, regression)
     regression.finish()
     return completed
 
@@ -100,7 +100,7 @@ def regress_further(
     network: StackedNetwork,
     dataset: TrajectoryDataset,
     actions: Tensor,
-    learns: Sequence[bool],
+    train_mask: Sequence[bool],
     *,
     lag: int,
     config: StackedConfig,
@@ -118,13 +118,13 @@ def regress_further(
     :return: the mean loss, and the validation error of the best weights.
     """
     config = replace(config, min_epochs=0, min_updates=1)
-    regression = _Regression(network, dataset, actions, learns, lag, config, generator, goes_on=True)
+    regression = _Regression(network, dataset, actions, train_mask, lag, config, generator, goes_on=True)
     window: list[Metrics] = []
     try:
         while len(window) < regression.most_updates:
             window.append(regression.update())
             on_update()
-    except Finished:
+    except RunComplete:
         pass
     finally:
         regression.finish()
@@ -142,7 +142,7 @@ class _Regression:
         network: StackedNetwork,
         dataset: TrajectoryDataset,
         actions: Tensor,
-        learns: Sequence[bool],
+        train_mask: Sequence[bool],
         lag: int,
         config: StackedConfig,
         generator: torch.Generator,
@@ -151,9 +151,9 @@ class _Regression:
     ) -> None:
         self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
         self.generator, self.goes_on = generator, goes_on
-        self.train, self.held_out = dataset.split_rows(learns, config.train_fraction)
+        self.train, self.held_out = dataset.split_rows(train_mask, config.train_fraction)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
-        self.optimizer = Optimizer([network], config.learning_rate, clip=None)
+        self.optimizer = Optimizer([network], config.learning_rate, max_grad_norm=None)
         self.best_error, self.best_weights = math.inf, copy.deepcopy(network.state_dict())
         self.validation_error = math.nan
         self.updates = self.stale = 0
@@ -172,7 +172,7 @@ class _Regression:
                 self._validate()
             may_stop = max(config.min_epochs * self.steps_per_epoch, config.min_updates)
             if self.stale >= config.patience and self.updates >= may_stop:
-                raise Finished
+                raise RunComplete
             order = torch.randperm(len(self.train), generator=self.generator)
             self.rows = self.train[order.to(self.train.device)]
         self.updates += 1

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from aime_gym.agents.registry import AGENTS
-from aime_gym.naming import suggestion
+from aime_gym.config import nearest_names
 from aime_gym.zoo.registration import hyperparams_file, register_agents
 
 _PROGRAM = "python -m aime_gym.zoo"
@@ -130,7 +130,7 @@ def _check(options: argparse.Namespace) -> None:
     from rl_zoo3.utils import ALGOS
 
     if options.algo not in ALGOS:
-        raise ValueError(f"--algo: unknown algorithm {options.algo!r}; {suggestion(options.algo, ALGOS)}")
+        raise ValueError(f"--algo: unknown algorithm {options.algo!r}; {nearest_names(options.algo, ALGOS)}")
     if options.env not in gym.registry:
         near = [name for name in gym.registry if name.startswith(f"aime_gym/{options.env}-")]
         near = near or difflib.get_close_matches(options.env, gym.registry, n=3)

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.environments import shown_frames
-from aime_gym.agents.registry import agent_class
+from aime_gym.agents.registry import get_agent_class
 from aime_gym.data import check_trajectories, load_trajectories
 
 
@@ -36,7 +36,7 @@ class ImitationExperiment(ExperimentManager):
                 f"--optimize-hyperparameters: expected an algorithm of RL Zoo, got {self.algo}, for which there is no "
                 f"search space; set hyper-parameters with --hyperparams"
             )
-        self.kind: type[ImitationAgent] = agent_class(self.algo)
+        self.agent_class: type[ImitationAgent] = get_agent_class(self.algo)
         data = {name: source for name, source in (("demonstrations", demos), ("play", play)) if source is not None}
         self.custom_hyperparams = (self.custom_hyperparams or {}) | data
         self._constructor: dict[str, Any] = {}
@@ -61,7 +61,7 @@ class ImitationExperiment(ExperimentManager):
     ) -> tuple[dict[str, Any], Callable[..., Any] | None, list[BaseCallback], Callable[..., Any] | None]:
         hyperparams.setdefault("n_timesteps", 0)
         processed = super()._preprocess_hyperparams(hyperparams)
-        if self.n_timesteps > 0 and not self.kind.imitates_online:
+        if self.n_timesteps > 0 and not self.agent_class.imitates_online:
             raise ValueError(
                 f"--n-timesteps: expected 0, since {self.algo} learns from data and takes no environment step, got "
                 f"{self.n_timesteps}"
@@ -69,14 +69,18 @@ class ImitationExperiment(ExperimentManager):
         self._constructor = processed[0]
         if self._constructor.get("demonstrations") is None:
             raise ValueError("--demos: expected what to imitate, a Minari id or a path, got none")
-        if self.kind.needs_play and self._constructor.get("play") is None and self.vec_env_class is not DummyVecEnv:
+        if (
+            self.agent_class.needs_play
+            and self._constructor.get("play") is None
+            and self.vec_env_class is not DummyVecEnv
+        ):
             raise ValueError("--play: expected a dataset, since --vec-env subproc cannot collect any in this process")
         return processed
 
     def create_log_folder(self) -> None:
         """Load the data, check that agent, environment and data fit together, and only then make the run's folder."""
         env = self.create_envs(1, no_log=True)
-        agent = self.kind(env=env, device=self.device, **self._constructor)
+        agent = self.agent_class(env=env, device=self.device, **self._constructor)
         frames = shown_frames(env, agent.observation_space)
         env.close()
         for name, argument, need_actions in (
@@ -100,7 +104,7 @@ class ImitationExperiment(ExperimentManager):
         :raises BadInput: checkpoints of another run.
         :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept: half a phase is nothing to save as the result.
         """
-        assert isinstance(model, self.kind)
+        assert isinstance(model, self.agent_class)
         if self.continue_training:
             # A trained agent has run its phases; those run anew that data is given for.
             model.imitated = False

@@ -22,10 +22,10 @@ def register_agents() -> None:
         raise ModuleNotFoundError(
             f'RL Zoo is not installed ({error}): pip install "aime-gym[zoo]"', name=error.name
         ) from error
-    for name, kind in AGENTS.items():
+    for name, agent_class in AGENTS.items():
         if name in ALGOS and not issubclass(ALGOS[name], ImitationAgent):
             raise ValueError(f"agent: expected a name that RL Zoo does not have, got {name!r}, its {ALGOS[name]}")
-        ALGOS[name] = kind
+        ALGOS[name] = agent_class
 
 
 def hyperparams_file(name: str) -> Path:

@@ -8,7 +8,7 @@ MODEL = WorldModelConfig(deter=64, stoch=8, hidden=64, decoder_hidden=64)
 #: A few rounds of adversarial imitation.
 ADVERSARIAL = {
     "timesteps": 64,
-    "generator_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
+    "algorithm_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
     "discriminator_hidden": 16,
     "discriminator_updates": 2,
     "batch_size": 16,
@@ -20,7 +20,7 @@ PATCHES = ADVERSARIAL | {"discriminator_hidden": 4, "discriminator_layers": 2}
 #: The same of a reward that is fitted before.
 FITTED = {
     "timesteps": 64,
-    "generator_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
+    "algorithm_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
     "hidden": 16,
     "updates": 3,
     "batch_size": 16,
@@ -34,7 +34,7 @@ TINY = {
         "inverse_updates": 3,
         "clone_updates": 3,
         "policy_updates": 3,
-        "horizon": 8,
+        "sequence_length": 8,
         "batch_size": 4,
         "reward_updates": 3,
         "imagination_horizon": 3,
@@ -48,7 +48,7 @@ TINY = {
         "world_model": WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8),
         "model_updates": 3,
         "clone_updates": 3,
-        "horizon": 8,
+        "sequence_length": 8,
         "batch_size": 4,
     },
     "imrl": FITTED,
@@ -67,7 +67,7 @@ LEARNING = {
         "inverse_updates": 500,
         "clone_updates": 500,
         "policy_updates": 150,
-        "horizon": 16,
+        "sequence_length": 16,
     },
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
@@ -75,7 +75,7 @@ LEARNING = {
     "gaifo": None,
     "gail": None,
     "patch-ail": None,
-    "mbbc": {"world_model": MODEL, "model_updates": 500, "clone_updates": 500, "horizon": 16},
+    "mbbc": {"world_model": MODEL, "model_updates": 500, "clone_updates": 500, "sequence_length": 16},
     "imrl": None,
     "pmi-il": None,
     # Its latent actions explain changes by one observation, and the toy hides the velocity: test_ilpo.py has another.

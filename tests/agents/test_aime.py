@@ -9,10 +9,10 @@ import torch
 from aime_gym.agents import AIMEAgent, make_agent
 from aime_gym.agents.aime import AIMEConfig
 from aime_gym.data import TrajectoryDataset
+from aime_gym.model_based.action_inference import policy_source
+from aime_gym.model_based.filtering import filter_trajectories
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy
-from aime_gym.training.action_inference import policy_source
-from aime_gym.training.filtering import filter_trajectories
 
 FROM_SCRATCH = {"warm_start": False, "action_prior": False, "continue_latents": False}
 
@@ -52,7 +52,14 @@ def test_data_may_come_with_the_constructor(point_mass):
 def test_presets_of_the_papers_start_from_scratch(preset, point_mass):
     env, play, demos = point_mass
     agent = AIMEAgent(
-        env, preset=preset, seed=0, model_updates=1, policy_updates=1, horizon=8, batch_size=4, inverse_updates=1
+        env,
+        preset=preset,
+        seed=0,
+        model_updates=1,
+        policy_updates=1,
+        sequence_length=8,
+        batch_size=4,
+        inverse_updates=1,
     )
     phases = []
     agent.pretrain(play, callback=lambda now, _: phases.append(now["phase"]), progress_bar=False)
@@ -114,7 +121,7 @@ def test_discrete_actions_are_inferred(tmp_path):
     agent.pretrain(play, progress_bar=False).save_world_model(tmp_path / "body")
     inferred, true = (np.concatenate([t.actions for t in ts]) for ts in (agent.infer_actions(demos), demos))
     assert np.mean(inferred == true) > 0.9
-    budget = {"policy_updates": 100, "policy_learning_rate": 1e-3, "horizon": 16}
+    budget = {"policy_updates": 100, "policy_learning_rate": 1e-3, "sequence_length": 16}
     agent = AIMEAgent(env, seed=0, world_model=tmp_path / "body.safetensors", **budget, **FROM_SCRATCH)
     assert toy.score(env, agent.imitate(demos, progress_bar=False)) > 0.4
 
@@ -128,14 +135,14 @@ def test_acting_filters_as_training_does(make):
     features, actions = filter_trajectories(
         agent.world_model,
         TrajectoryDataset([demo.without_actions()], None),
-        policy_source(agent.policy, agent.encoding.size),
+        policy_source(agent.policy, agent.action_encoding.size),
     )
     state = None
     for t, observation in enumerate(demo.observations):
         action, state = agent.predict(observation, state, deterministic=True)
         np.testing.assert_allclose(np.concatenate([state[0][0], state[1][0]]), features[t].numpy(), atol=1e-5)
         if t + 1 < len(actions):
-            np.testing.assert_allclose(action, agent.encoding.decode(actions[[t + 1]].numpy())[0], atol=1e-5)
+            np.testing.assert_allclose(action, agent.action_encoding.decode(actions[[t + 1]].numpy())[0], atol=1e-5)
 
 
 def test_ctrl_c_keeps_what_was_learnt(point_mass):
@@ -155,7 +162,13 @@ def test_ctrl_c_keeps_what_was_learnt(point_mass):
 
 def test_the_action_prior_holds_actions_near_the_inverse_models_belief(point_mass):
     env, play, demos = point_mass
-    budget = {"model_updates": 50, "inverse_updates": 200, "clone_updates": 200, "policy_updates": 100, "horizon": 8}
+    budget = {
+        "model_updates": 50,
+        "inverse_updates": 200,
+        "clone_updates": 200,
+        "policy_updates": 100,
+        "sequence_length": 8,
+    }
     distance = {}
     for action_prior in (True, False):
         agent = AIMEAgent(env, seed=0, world_model=small.MODEL, action_prior=action_prior, **budget)
@@ -242,7 +255,7 @@ def test_an_agent_with_an_imported_model_needs_the_file_no_more(exported, point_
 
 def test_a_preset_keeps_everything_but_the_model(exported, point_mass):
     env, _, demos = point_mass
-    agent = AIMEAgent(env, preset="aime", world_model=exported[1], policy_updates=1, horizon=8, batch_size=4)
+    agent = AIMEAgent(env, preset="aime", world_model=exported[1], policy_updates=1, sequence_length=8, batch_size=4)
     assert agent.config.world_model == exported[0].config.world_model != PRESETS["aime"]
     assert not agent.config.warm_start
     agent.imitate(demos, progress_bar=False)
@@ -250,16 +263,17 @@ def test_a_preset_keeps_everything_but_the_model(exported, point_mass):
 
 def test_a_loaded_agent_may_start_from_another_world_model(exported, point_mass, tmp_path):
     env, play, demos = point_mass
-    other = tiny(env, world_model="aime", clip=7.0).pretrain(play[:3], progress_bar=False)
+    other = tiny(env, world_model="aime", max_grad_norm=7.0).pretrain(play[:3], progress_bar=False)
     other.imitate(demos, progress_bar=False).save(tmp_path / "other")
     agent = AIMEAgent.load(tmp_path / "other", env=env, world_model=exported[1])
-    assert agent.config.clip == 7.0
+    assert agent.config.max_grad_norm == 7.0
     assert agent.pretrained
     assert not agent.imitated
     assert_identical(*(a.world_model.state_dict() for a in (agent, exported[0])))
     agent.imitate(demos, progress_bar=False)
     assert_identical(
-        parameters(agent), parameters(tiny(env, world_model=exported[1], clip=7.0).imitate(demos, progress_bar=False))
+        parameters(agent),
+        parameters(tiny(env, world_model=exported[1], max_grad_norm=7.0).imitate(demos, progress_bar=False)),
     )
 
 

@@ -12,9 +12,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import AIMEAgent
 from aime_gym.data import HeldRandomPolicy, collect
+from aime_gym.model_based.surrogate_rewards import ViperReward
 from aime_gym.testing import toy
 from aime_gym.testing.subject import assert_identical, parameters
-from aime_gym.training.surrogate import ViperReward
 
 SURROGATES = ("viper", "ail", "none")
 
@@ -205,7 +205,7 @@ def test_experience_makes_up_for_poor_play():
     play = collect(env, faint, 3, seed=1, progress=False)
     budget = {"model_updates": 150, "inverse_updates": 300, "clone_updates": 300, "policy_updates": 50}
     online = {"updates_per_step": 1.0, "reward": "none"}
-    agent = AIMEAgent(env, seed=0, world_model=small.MODEL, horizon=16, batch_size=16, **budget, **online)
+    agent = AIMEAgent(env, seed=0, world_model=small.MODEL, sequence_length=16, batch_size=16, **budget, **online)
     agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
     before = toy.score(env, agent)
     agent.learn(8 * toy.STEPS)

@@ -8,8 +8,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import BCOAgent
-from aime_gym.archive import read_archive, write_archive
 from aime_gym.data import HeldRandomPolicy, collect
+from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 from aime_gym.testing.subject import assert_identical, parameters
 from aime_gym.training.rounds import Rounds
@@ -68,7 +68,7 @@ def test_what_was_collected_is_in_the_file(task, tmp_path):
     agent = make(task, copies=2).learn(60)
     agent.save(tmp_path / "agent")
     loaded = BCOAgent.load(tmp_path / "agent", env=DummyVecEnv([task] * 2), play=play, demonstrations=demos)
-    assert loaded.learns == agent.learns
+    assert loaded.train_mask == agent.train_mask
     assert len(loaded.collected.trajectories) == len(agent.collected.trajectories) == 2
     for one, other in zip(loaded.collected.trajectories, agent.collected.trajectories, strict=True):
         np.testing.assert_array_equal(one.actions, other.actions)
@@ -80,14 +80,14 @@ def test_what_was_collected_is_in_the_file(task, tmp_path):
 
 def test_what_was_held_out_stays_so():
     agent = make()
-    first = {name: list(learns) for name, learns in agent.learns.items()}
-    assert [len(learns) for learns in first.values()] == [12, 0, 6]
+    first = {name: list(train_mask) for name, train_mask in agent.train_mask.items()}
+    assert [len(train_mask) for train_mask in first.values()] == [12, 0, 6]
     for rounds in range(1, 7):
         agent.learn(1)
-        assert (agent.learns["play"], agent.learns["demos"]) == (first["play"], first["demos"])
-        assert agent.learns["collected"][: len(first["collected"])] == first["collected"]
-        assert len(agent.learns["collected"]) == rounds
-        first = {name: list(learns) for name, learns in agent.learns.items()}
+        assert (agent.train_mask["play"], agent.train_mask["demos"]) == (first["play"], first["demos"])
+        assert agent.train_mask["collected"][: len(first["collected"])] == first["collected"]
+        assert len(agent.train_mask["collected"]) == rounds
+        first = {name: list(train_mask) for name, train_mask in agent.train_mask.items()}
     assert 0 < sum(first["collected"]) < 6
 
 
@@ -97,9 +97,9 @@ def test_pretrain_starts_over():
     _, play, demos = toy.task()
     agent.pretrain(play, progress_bar=False)
     assert agent.collected.trajectories == []
-    assert agent.learns["collected"] == []
+    assert agent.train_mask["collected"] == []
     agent.imitate(demos, progress_bar=False)
-    assert len(agent.learns["play"]) == 12
+    assert len(agent.train_mask["play"]) == 12
 
 
 def test_without_the_play_of_before_what_is_collected_will_do(tmp_path):
@@ -122,7 +122,7 @@ def test_a_file_of_before_there_was_an_online_phase(tmp_path):
     write_archive(tmp_path / "old", document)
     agent = BCOAgent.load(tmp_path / "old", env=env, play=play, demonstrations=demos).learn(1)
     assert agent.num_timesteps == toy.STEPS
-    assert [len(learns) for learns in agent.learns.values()] == [12, 1, 6]
+    assert [len(train_mask) for train_mask in agent.train_mask.values()] == [12, 1, 6]
 
 
 def test_ctrl_c_between_two_updates_keeps_a_policy(monkeypatch):
@@ -143,7 +143,7 @@ def test_ctrl_c_between_two_updates_keeps_a_policy(monkeypatch):
     assert agent.num_updates == updates
     assert np.isfinite(toy.mean_return(toy.PointMass(), agent, 1))
     agent.learn(30)
-    assert len(agent.collected.trajectories) == len(agent.learns["collected"]) == 2
+    assert len(agent.collected.trajectories) == len(agent.train_mask["collected"]) == 2
 
 
 def test_alpha_is_checked():

@@ -8,7 +8,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from aime_gym.agents import BCOAgent
-from aime_gym.agents.environments import check_copies_agree, rendering_of_copies, shown_frames
+from aime_gym.agents.environments import check_envs_agree, rendering_of_envs, shown_frames
 from aime_gym.data import save_video
 from aime_gym.testing import toy
 from aime_gym.wrappers import Task
@@ -99,21 +99,21 @@ def copies(*renderings, of=DummyVecEnv):
 
 @pytest.mark.parametrize("rendering", ["default", "fast"])
 def test_copies_of_one_quality(rendering):
-    assert rendering_of_copies(copies(rendering, rendering)) == rendering
+    assert rendering_of_envs(copies(rendering, rendering)) == rendering
 
 
 def test_copies_that_do_not_say():
-    assert rendering_of_copies(copies(None, None)) is None
-    assert rendering_of_copies(copies("realistic")) is None
+    assert rendering_of_envs(copies(None, None)) is None
+    assert rendering_of_envs(copies("realistic")) is None
 
 
 def test_workers_survive_the_question():
     env = copies(None, of=SubprocVecEnv)
-    assert rendering_of_copies(env) is None
+    assert rendering_of_envs(env) is None
     env.reset()
     env.close()
 
 
 def test_copies_of_several_qualities():
     with pytest.raises(ValueError, match="^env: expected copies that agree on quality, 'fast' .* 'default' in copy 1"):
-        check_copies_agree(copies("fast", "default"))
+        check_envs_agree(copies("fast", "default"))

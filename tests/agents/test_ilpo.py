@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import ILPOAgent
 from aime_gym.data import collect
-from aime_gym.models.latent_policy import LatentPolicy, latent_policy_losses
+from aime_gym.models.latent_actions import LatentActionPolicy, latent_policy_losses
 from aime_gym.testing import toy
 
 MOVES = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
@@ -114,7 +114,7 @@ def test_losses_against_a_plain_reference():
 
 def test_the_closest_latent_action_is_the_one_that_leads_there():
     torch.manual_seed(0)
-    policy = LatentPolicy(3, 5).double()
+    policy = LatentActionPolicy(3, 5).double()
     observations = torch.randn(20, 3, dtype=torch.float64)
     policy.fit(observations, 0.1 * torch.randn(20, 3, dtype=torch.float64))
     caused = policy(observations)[1] * policy.changes.std + policy.changes.mean
@@ -127,7 +127,7 @@ def test_it_sees_where_an_episode_ended_and_not_where_the_next_begins(demos, cop
     agent = ILPOAgent(DummyVecEnv([Walk] * copies), seed=0, updates=1)
     seen = []
 
-    class Spy(LatentPolicy):
+    class Spy(LatentActionPolicy):
         def closest(self, observations, reached):
             seen.append((reached - observations).abs())
             return super().closest(observations, reached)

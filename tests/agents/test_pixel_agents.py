@@ -10,15 +10,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import GAIfOAgent, GAILAgent, ILPOAgent, IMRLAgent, PatchAILAgent, PMIILAgent, make_agent
 from aime_gym.data import ObservationEncoding
-from aime_gym.models.packing import StackedObservations
+from aime_gym.learned_reward.algorithms import FlatVecEnv
+from aime_gym.learned_reward.transitions import ExpertTransitions
+from aime_gym.learned_reward.vec_envs import LearnedRewardVecEnv
+from aime_gym.models.flat_layout import FrameStacker
 from aime_gym.testing import toy
 from aime_gym.testing.subject import assert_identical, parameters
-from aime_gym.training.generators import PackedVecEnv
-from aime_gym.training.learned_reward import LearnedRewardVecEnv
-from aime_gym.training.transitions import Expert
 
 AGENTS = ["gaifo", "gail", "patch-ail"]
-SAC = {"generator": "sac", "generator_kwargs": {"learning_starts": 32, "batch_size": 16, "gradient_steps": 2}}
+SAC = {"algorithm": "sac", "algorithm_kwargs": {"learning_starts": 32, "batch_size": 16, "gradient_steps": 2}}
 CPU = torch.device("cpu")
 
 
@@ -93,22 +93,22 @@ def frames(rows):
 
 
 def test_stacks_start_with_copies_and_end_with_the_true_last_frame():
-    venv, stacked = DummyVecEnv([Counting] * 2), StackedObservations({"observation": (8, 8, 3)}, 3)
-    env, seen = PackedVecEnv(venv, ObservationEncoding(venv.observation_space), stacked), []
+    venv, stacked = DummyVecEnv([Counting] * 2), FrameStacker({"observation": (8, 8, 3)}, 3)
+    env, seen = FlatVecEnv(venv, ObservationEncoding(venv.observation_space), stacked), []
 
     def pay(obs, actions, next_obs, terminated):
         seen.append((frames(obs), frames(next_obs), terminated.tolist()))
         return np.zeros(2)
 
-    paid = LearnedRewardVecEnv(env, pay)
-    assert frames(paid.reset()) == [(1, 1, 1)] * 2
-    kept, _, _, _ = paid.step(np.array([0, 1]))
+    rewarded = LearnedRewardVecEnv(env, pay)
+    assert frames(rewarded.reset()) == [(1, 1, 1)] * 2
+    kept, _, _, _ = rewarded.step(np.array([0, 1]))
     assert frames(kept) == [(1, 1, 2), (1, 1, 3)]
-    rows, _, dones, infos = paid.step(np.array([0, 0]))
+    rows, _, dones, infos = rewarded.step(np.array([0, 0]))
     assert frames(rows) == [(1, 2, 3), (1, 1, 1)]
     assert dones.tolist() == [False, True]
     assert frames(infos[1]["terminal_observation"]) == [(1, 3, 4)]
-    paid.step(np.array([0, 0]))
+    rewarded.step(np.array([0, 0]))
     assert seen == [
         ([(1, 1, 1), (1, 1, 1)], [(1, 1, 2), (1, 1, 3)], [False, False]),
         ([(1, 1, 2), (1, 1, 3)], [(1, 2, 3), (1, 3, 4)], [False, True]),
@@ -179,11 +179,11 @@ def test_a_replay_buffer_of_images_stays_small():
     class Large(toy.PixelPointMass):
         observation_space = spaces.Box(0, 255, (84, 84, 3), np.uint8)
 
-    algorithm = make("gaifo", Large, **SAC).earner.algorithm
+    algorithm = make("gaifo", Large, **SAC).trainer.algorithm
     assert algorithm.replay_buffer.observations.dtype == np.uint8
     kept = algorithm.replay_buffer.observations.nbytes + algorithm.replay_buffer.next_observations.nbytes
     assert 3e9 < kept <= 4e9
-    assert make("gaifo", toy.PointMass, **SAC).earner.algorithm.buffer_size == 300_000
+    assert make("gaifo", toy.PointMass, **SAC).trainer.algorithm.buffer_size == 300_000
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -191,17 +191,19 @@ def test_the_expert_is_paid_more(name):
     """By a reward that has seen a beginner."""
     _, play, demos = toy.task(toy.PixelPointMass, play=6, demos=6)
     changes = {"discriminator_updates": 40, "learning_rate": 3e-3, "discriminator_hidden": 16, "timesteps": 256}
-    agent = make(name, copies=8, **changes, generator_kwargs={"n_steps": 32, "batch_size": 64, "n_epochs": 1})
+    agent = make(name, copies=8, **changes, algorithm_kwargs={"n_steps": 32, "batch_size": 64, "n_epochs": 1})
     agent.imitate(demos, progress_bar=False)
-    encoding = agent.encoding if isinstance(agent, GAILAgent) else None
-    paid = [
-        agent.earner.reward.rewards(
-            Expert(trajectories, encoding, agent.earner.stacked, CPU).sample(150, torch.Generator().manual_seed(0))
+    encoding = agent.action_encoding if isinstance(agent, GAILAgent) else None
+    rewarded = [
+        agent.trainer.reward.rewards(
+            ExpertTransitions(trajectories, encoding, agent.trainer.stacked, CPU).sample(
+                150, torch.Generator().manual_seed(0)
+            )
         ).mean()
         for trajectories in (demos, play)
     ]
     # Most patches of this image are black, whatever is done.
-    assert paid[0] > paid[1] + (0.03 if name == "patch-ail" else 0.1)
+    assert rewarded[0] > rewarded[1] + (0.03 if name == "patch-ail" else 0.1)
     assert isinstance(agent, PatchAILAgent) == (agent.discriminator.similarity is not None)
 
 
@@ -214,14 +216,14 @@ def test_learns_the_toy_task_from_images(kind):
     agent = kind(
         DummyVecEnv([toy.PixelPointMass] * 8),
         seed=0,
-        generator="ppo",
-        generator_kwargs=ppo,
+        algorithm="ppo",
+        algorithm_kwargs=ppo,
         discriminator_hidden=32 if kind is GAIfOAgent else 16,
         discriminator_layers=2,
         discriminator_updates=8,
         learning_rate=1e-3,
         batch_size=64,
-        averaging=0.5,
+        policy_ema_decay=0.5,
         device="cpu",
     )
     agent.imitate([demo.without_actions() for demo in demos], 8192, progress_bar=False)

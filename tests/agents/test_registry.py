@@ -67,7 +67,7 @@ def test_what_is_no_agent_is_refused():
     class Half(aime_gym.agents.ImitationAgent):
         needs_play = False
 
-        def _pretrain(self, play, fit):
+        def _pretrain(self, play, loop):
             pass
 
     for wrong in (dict, BCAgent.predict, "bc", BCAgent(toy.PointMass())):

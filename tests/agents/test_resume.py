@@ -13,8 +13,8 @@ import torch
 from small import TINY
 from stable_baselines3.common.callbacks import BaseCallback
 
-from aime_gym.agents.registry import AGENTS, agent_class, make_agent
-from aime_gym.archive import read_archive, write_archive
+from aime_gym.agents.registry import AGENTS, get_agent_class, make_agent
+from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 
 #: Those that keep checkpoints.
@@ -224,7 +224,7 @@ def test_a_second_imitate_is_another_phase(data, tmp_path):
 
 def test_a_finished_checkpoint_is_an_agent_s_file(data, tmp_path):
     agent = script("bc", data, tmp_path / "end", tmp_path / "runs")
-    loaded = agent_class("bc").load(tmp_path / "runs" / "01-imitate.zip")
+    loaded = get_agent_class("bc").load(tmp_path / "runs" / "01-imitate.zip")
     assert loaded.imitated
     for one, other in zip(agent.policy.parameters(), loaded.policy.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -234,7 +234,7 @@ def test_the_middle_of_a_phase_is_none(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         script("bco", data, tmp_path / "end", tmp_path / "runs", callback=StopAfter(10))
     with pytest.raises(ValueError, match="expected a finished agent, got the checkpoint of an unfinished phase"):
-        agent_class("bco").load(tmp_path / "runs" / "00-pretrain.zip")
+        get_agent_class("bco").load(tmp_path / "runs" / "00-pretrain.zip")
 
 
 @pytest.mark.parametrize(

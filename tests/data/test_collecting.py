@@ -35,8 +35,8 @@ def test_pre_actions_replay_to_the_same_observations(name):
     fresh = make(name)
     for index, trajectory in enumerate(trajectories):
         assert_same_observations(fresh.reset(seed=7 if index == 0 else None)[0], first(trajectory, 0))
-        assert not np.any(trajectory.pre_actions[0])
-        for step, action in enumerate(trajectory.pre_actions[1:], start=1):
+        assert not np.any(trajectory.prev_actions[0])
+        for step, action in enumerate(trajectory.prev_actions[1:], start=1):
             observation, reward, terminated, truncated, _ = fresh.step(action.astype(fresh.action_space.dtype))
             assert_same_observations(observation, first(trajectory, step))
             assert np.float32(reward) == trajectory.rewards[step - 1]

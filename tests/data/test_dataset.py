@@ -3,7 +3,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from aime_gym.data import ActionEncoding, ClipSampler, TrajectoryDataset, split_trajectories
+from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset, split_trajectories
 from aime_gym.types import Trajectory
 
 BOX = spaces.Box(-2, 2, (1,), np.float32)
@@ -21,40 +21,40 @@ def numbered(lengths):
 
 
 def sampler(dataset, **options):
-    return ClipSampler(
-        dataset, generator=torch.Generator().manual_seed(0), **{"horizon": 4, "batch_size": 200, **options}
+    return SequenceSampler(
+        dataset, generator=torch.Generator().manual_seed(0), **{"sequence_length": 4, "batch_size": 200, **options}
     )
 
 
-def test_clips_are_windows_with_the_action_that_led_to_each_record():
-    clip = sampler(TrajectoryDataset(numbered([9, 6]), ActionEncoding(BOX))).sample()
-    values = clip.observations["observation"][..., 0]
+def test_sequences_are_windows_with_the_action_that_led_to_each_record():
+    batch = sampler(TrajectoryDataset(numbered([9, 6]), ActionEncoding(BOX))).sample()
+    values = batch.observations["observation"][..., 0]
     assert values.shape == (4, 200)
     assert (values[1:] - values[:-1] == 1).all()
     step = values % 100
     expected = torch.where(step == 0, torch.zeros(()), (step - 1) / 100 / 2)
-    torch.testing.assert_close(clip.pre_actions[..., 0], expected)
-    assert torch.equal(clip.is_first, step[0] == 0)
-    assert clip.valid.all()
+    torch.testing.assert_close(batch.prev_actions[..., 0], expected)
+    assert torch.equal(batch.is_first, step[0] == 0)
+    assert batch.valid.all()
 
 
 def test_every_window_is_drawn():
-    clip = sampler(TrajectoryDataset(numbered([9, 6]), None), batch_size=2000).sample()
-    starts = set(clip.observations["observation"][0, :, 0].int().tolist())
+    batch = sampler(TrajectoryDataset(numbered([9, 6]), None), batch_size=2000).sample()
+    starts = set(batch.observations["observation"][0, :, 0].int().tolist())
     assert starts == {*range(7), *range(100, 104)}
 
 
 def test_short_trajectories_repeat_their_end_and_are_masked():
-    clip = sampler(TrajectoryDataset(numbered([1, 9]), None)).sample()
-    values = clip.observations["observation"][..., 0]
+    batch = sampler(TrajectoryDataset(numbered([1, 9]), None)).sample()
+    values = batch.observations["observation"][..., 0]
     short = values[0] < 100
     assert short.any()
     assert (values[2:, short] == 1).all()
-    assert clip.valid[:, short].sum(0).eq(2).all()
-    assert clip.valid[:, ~short].all()
+    assert batch.valid[:, short].sum(0).eq(2).all()
+    assert batch.valid[:, ~short].all()
 
 
-def test_a_share_of_the_clips_starts_where_episodes_start():
+def test_a_share_of_the_sequences_starts_where_episodes_start():
     dataset = TrajectoryDataset(numbered([99, 99]), None)
     assert sampler(dataset, start_fraction=1.0).sample().is_first.all()
     assert 0.4 < sampler(dataset, start_fraction=0.5, batch_size=1000).sample().is_first.float().mean() < 0.65
@@ -95,11 +95,11 @@ def test_a_single_trajectory_is_cut_in_time():
 def test_a_split_that_grows(fraction, seed):
     known = []
     for count in (1, 2, 3, 3, 7, 20, 21):
-        learns = split(count, fraction, known, seed)
-        assert learns[: len(known)] == known
-        assert any(learns)
-        assert count == 1 or not all(learns)
-        known = learns
+        train_mask = split(count, fraction, known, seed)
+        assert train_mask[: len(known)] == known
+        assert any(train_mask)
+        assert count == 1 or not all(train_mask)
+        known = train_mask
     assert abs(sum(known) - fraction * len(known)) <= 1
     assert split(2, fraction, known, seed) == known[:2]
 

@@ -53,7 +53,7 @@ def test_aime_folder(folder):
         np.testing.assert_array_equal(trajectory.observations["height"], stored["height"][:, None])
         np.testing.assert_array_equal(trajectory.observations["image"], stored["image"])
         assert trajectory.observations["image"].dtype == np.uint8
-        np.testing.assert_array_equal(trajectory.pre_actions, stored["pre_action"])
+        np.testing.assert_array_equal(trajectory.prev_actions, stored["pre_action"])
         np.testing.assert_array_equal(trajectory.rewards, stored["reward"][1:])
         assert trajectory.truncated
         assert not trajectory.terminated
@@ -81,7 +81,7 @@ def test_aime_walker_data_fits_the_position_environment(tmp_path):
     np.savez(
         tmp_path / "0.npz",
         **stored | {"height": stored["height"][:, 0]},
-        pre_action=episode.pre_actions,
+        pre_action=episode.prev_actions,
         reward=np.concatenate([[0], episode.rewards]),
     )
     (loaded,) = check_trajectories(

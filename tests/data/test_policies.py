@@ -122,14 +122,14 @@ def test_expert_succeeds_behind_position_only():
     env = make_env("reach-v3", modality="position")
     successes = []
 
-    class Watch(gym.Wrapper):
+    class UpdateCallbacks(gym.Wrapper):
         def step(self, action):
             result = super().step(action)
             if result[2] or result[3]:
                 successes.append(result[4]["is_success"])
             return result
 
-    demos = collect(Watch(env), "expert", 10, seed=0, progress=False)
+    demos = collect(UpdateCallbacks(env), "expert", 10, seed=0, progress=False)
     assert successes == [True] * 10
     assert min(demo.episode_return for demo in demos) > 1500
     assert all(env.action_space.contains(action) for demo in demos for action in demo.actions)

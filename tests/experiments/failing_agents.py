@@ -11,9 +11,9 @@ from aime_gym.agents.bc import BCAgent
 class FailingAgent(BCAgent):
     """Seed 1 raises an error; seed 2 takes its process along; others learn."""
 
-    def _imitate(self, demos, fit):
+    def _imitate(self, demos, loop):
         if self.seed == 1:
             raise RuntimeError("broken\non purpose")
         if self.seed == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        super()._imitate(demos, fit)
+        super()._imitate(demos, loop)

@@ -12,7 +12,9 @@ CARTPOLE = TaskConfig("CartPole-v1", "state")
 
 
 def test_values_take_the_type_of_their_field():
-    spec = AgentSpec.parse("aime:model_updates=20,clip=5,warm_start=False,continue_latents=false,world_model=dreamer")
+    spec = AgentSpec.parse(
+        "aime:model_updates=20,max_grad_norm=5,warm_start=False,continue_latents=false,world_model=dreamer"
+    )
     assert spec.name == "aime"
     assert spec.options == {
         "model_updates": 20,
@@ -26,7 +28,7 @@ def test_values_take_the_type_of_their_field():
 
 def test_values_of_a_file_are_checked_as_text_is():
     spec = AgentSpec.of("aime", {"model_updates": 20, "clip": 5, "warm_start": False, "preset": "dreamer"})
-    assert spec == AgentSpec.parse("aime:model_updates=20,clip=5,warm_start=false,preset=dreamer")
+    assert spec == AgentSpec.parse("aime:model_updates=20,max_grad_norm=5,warm_start=false,preset=dreamer")
     with pytest.raises(ValueError, match="agent bco: unknown option 'stick'; did you mean stack"):
         AgentSpec.of("bco", {"stick": 3})
     for value in (1.5, True, [1], {"one": 1}, "many"):
@@ -35,14 +37,14 @@ def test_values_of_a_file_are_checked_as_text_is():
 
 
 def test_a_table_of_a_file_stays_one():
-    options = {"generator_kwargs": {"n_steps": 32, "learning_rate": 1e-3}}
+    options = {"algorithm_kwargs": {"n_steps": 32, "learning_rate": 1e-3}}
     assert AgentSpec.of("gaifo", options).options == options
 
 
 @pytest.mark.parametrize("name", ["aime", "bco", "bc"])
 def test_every_field_can_be_given_its_default(name):
-    kind = AgentSpec.parse(name).kind
-    for field, value in vars(kind.presets["default"]).items():
+    agent_class = AgentSpec.parse(name).agent_class
+    for field, value in vars(agent_class.presets["default"]).items():
         if isinstance(value, int | float | str):
             assert AgentSpec.parse(f"{name}:{field}={value}").options == {field: value}
 
@@ -103,11 +105,11 @@ def test_no_file_of_an_agent(tmp_path):
 
 
 def test_kinds():
-    assert (AgentSpec("aime").kind, AgentSpec("bco").kind) == (AIMEAgent, BCOAgent)
+    assert (AgentSpec("aime").agent_class, AgentSpec("bco").agent_class) == (AIMEAgent, BCOAgent)
 
 
 @pytest.mark.parametrize(("name", "copies"), [("gail", 8), ("ilpo", 1), ("bco", 1)])
 def test_an_agent_trains_in_as_many_copies_as_suit_it(name, copies):
-    kind = AgentSpec.parse(name).kind
-    with training_env(kind, CARTPOLE) as env:
-        assert kind(env, seed=0).n_envs == copies
+    agent_class = AgentSpec.parse(name).agent_class
+    with training_env(agent_class, CARTPOLE) as env:
+        assert agent_class(env, seed=0).n_envs == copies

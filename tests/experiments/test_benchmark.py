@@ -205,7 +205,7 @@ modality = "state"
 max_episode_steps = 20
 demos = "classic/MountainCar-v0"
 [agents.gaifo]
-options = { timesteps = 100, batch_size = 8, generator_kwargs = { n_steps = 13, batch_size = 52 } }
+options = { timesteps = 100, batch_size = 8, algorithm_kwargs = { n_steps = 13, batch_size = 52 } }
 """
     assert run(write(tmp_path / "suite.toml", text), tmp_path / "out").done == 1
     (line,) = cells(tmp_path / "out")

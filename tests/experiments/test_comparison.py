@@ -19,7 +19,7 @@ from aime_gym.experiments.report import Row, normalised_return, percent_of_exper
 from aime_gym.experiments.sources import Data
 from aime_gym.experiments.task import TaskConfig, load_for
 
-TINY_AIME = "aime:model_updates=2,inverse_updates=2,clone_updates=2,policy_updates=1,batch_size=2,horizon=4"
+TINY_AIME = "aime:model_updates=2,inverse_updates=2,clone_updates=2,policy_updates=1,batch_size=2,sequence_length=4"
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
 CARTPOLE = TaskConfig("CartPole-v1", "state")
 

@@ -21,7 +21,7 @@ def trained(expert, agent, *, updates=200, spectral=False, reward="logit", penal
     generator = torch.Generator().manual_seed(0)
     discriminator = Discriminator(expert.shape[1], hidden=64, reward=reward, spectral=spectral)
     discriminator.standardizer.update(torch.cat([expert, agent]))
-    optimizer = Optimizer([discriminator], 1e-3, clip=None)
+    optimizer = Optimizer([discriminator], 1e-3, max_grad_norm=None)
     for _ in range(updates):
         discriminator.train()
         one, other = (rows[torch.randint(len(rows), (256,), generator=generator)] for rows in (expert, agent))
@@ -142,7 +142,7 @@ def test_running_statistics_are_those_of_all_rows():
 def test_a_termination_is_worth_what_the_expert_makes_of_it(reward):
     def ended(expert_ends, agent_ends, absorbing=True):
         discriminator = Discriminator(2, reward=reward, spectral=False)
-        discriminator.start(steps=1000, ends=expert_ends, horizon=100.0, absorbing=absorbing)
+        discriminator.start(steps=1000, ends=expert_ends, effective_horizon=100.0, absorbing=absorbing)
         discriminator.count(steps=1000, ends=agent_ends)
         return discriminator
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from aime_gym.models.config import PRESETS, WorldModelConfig
-from aime_gym.models.inverse import LatentInverseModel
+from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.pretrained import _digest, imported_world_model, read_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
 

@@ -21,7 +21,7 @@ def make(kind, reward, size=2, **options):
 
 def fitted(model, obs, next_obs, updates=300):
     generator = torch.Generator().manual_seed(0)
-    model.meet(obs, next_obs, generator)
+    model.fit_standardizer(obs, next_obs, generator)
     optimizer = Optimizer([model], 3e-3, decay_updates=updates)
     for _ in range(updates):
         rows = torch.randint(len(obs), (256,), generator=generator)
@@ -80,7 +80,7 @@ def test_the_internal_model_maximises_the_likelihood():
 def test_info_nce_is_that_of_a_plain_reference():
     model = make(TwoTowerModel, "softmax", negatives=5).double()
     obs, next_obs = torch.randn(2, 7, 2, dtype=torch.float64)
-    model.meet(obs, next_obs, torch.Generator().manual_seed(0))
+    model.fit_standardizer(obs, next_obs, torch.Generator().manual_seed(0))
     with torch.no_grad():
 
         def log_f(s, change):
@@ -121,7 +121,7 @@ def test_the_towers_learn_the_pointwise_mutual_information():
 def test_a_model_that_knows_nothing_pays_a_logarithm():
     obs, next_obs = circle(300)
     model = make(TwoTowerModel, "softmax", temperature=1e6)
-    model.meet(obs, next_obs, torch.Generator())
+    model.fit_standardizer(obs, next_obs, torch.Generator())
     with torch.no_grad():
         assert float(model.loss(obs, next_obs, torch.Generator())) == pytest.approx(math.log(300 + 37), abs=1e-3)
         assert float(model.reward(obs, next_obs).mean()) == pytest.approx(-math.log(65), abs=1e-3)

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.distributions import Gumbel, Independent, Normal, kl_divergence
 
+from aime_gym.models.action_sources import PolicyActions, RecordedActions
 from aime_gym.models.config import PRESETS
 from aime_gym.models.distributions import OneHotCategorical, TanhNormal
 from aime_gym.models.images import as_floats
 from aime_gym.models.policies import CategoricalPolicy, TanhGaussianPolicy
 from aime_gym.models.rssm import State
-from aime_gym.models.sources import PolicyActions, RecordedActions
 from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
 
 T, B, ACTIONS = 6, 3, 2
@@ -59,12 +59,12 @@ def plain_elbo(model, observations, source, noise):
 def test_elbo_and_gradient_agree_with_a_plain_version(preset, sensors):
     if sensors is not SENSORS and preset in ("aime", "dreamer"):
         sensors = sensors | {"camera": (64, 64, 3)}  # the papers' network knows no other
-    model, observations, pre_actions, noise = make(preset, sensors)
-    pre_actions.requires_grad_()
-    evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
-    plain = plain_elbo(model, observations, lambda t, _: pre_actions[t], noise)
+    model, observations, prev_actions, noise = make(preset, sensors)
+    prev_actions.requires_grad_()
+    evidence = model.evidence(observations, RecordedActions(prev_actions), noise, regularize=False)
+    plain = plain_elbo(model, observations, lambda t, _: prev_actions[t], noise)
     torch.testing.assert_close(evidence.elbo, plain)
-    wanted = [pre_actions, *model.rssm.parameters(), *model.frame_encoders.parameters(), *model.decoders.parameters()]
+    wanted = [prev_actions, *model.rssm.parameters(), *model.frame_encoders.parameters(), *model.decoders.parameters()]
     for ours, theirs in zip(
         torch.autograd.grad(evidence.elbo, wanted), torch.autograd.grad(plain, wanted), strict=True
     ):
@@ -74,9 +74,9 @@ def test_elbo_and_gradient_agree_with_a_plain_version(preset, sensors):
 class TrueActions(torch.nn.Module):
     """A policy that knows the record, and is sure of it."""
 
-    def __init__(self, pre_actions):
+    def __init__(self, prev_actions):
         super().__init__()
-        self.calls = iter(pre_actions)
+        self.calls = iter(prev_actions)
 
     def forward(self, feature):
         action = next(self.calls)
@@ -85,9 +85,9 @@ class TrueActions(torch.nn.Module):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset):
-    model, observations, pre_actions, noise = make(preset)
-    recorded = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
-    source = PolicyActions(TrueActions(pre_actions), torch.randn(T, B, ACTIONS))
+    model, observations, prev_actions, noise = make(preset)
+    recorded = model.evidence(observations, RecordedActions(prev_actions), noise, regularize=False)
+    source = PolicyActions(TrueActions(prev_actions), torch.randn(T, B, ACTIONS))
     inferred = model.evidence(observations, source, noise, regularize=False)
     torch.testing.assert_close(inferred.elbo, recorded.elbo)
     torch.testing.assert_close(inferred.loss, recorded.loss)
@@ -103,9 +103,9 @@ class TrueOneHotActions(TrueActions):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_true_one_hot_actions_give_the_elbo_of_phase_1(preset):
     model, observations, _, noise = make(preset)
-    pre_actions = torch.eye(ACTIONS)[torch.randint(ACTIONS, (T, B))]
-    recorded = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
-    source = PolicyActions(TrueOneHotActions(pre_actions), torch.randn(T, B, ACTIONS))
+    prev_actions = torch.eye(ACTIONS)[torch.randint(ACTIONS, (T, B))]
+    recorded = model.evidence(observations, RecordedActions(prev_actions), noise, regularize=False)
+    source = PolicyActions(TrueOneHotActions(prev_actions), torch.randn(T, B, ACTIONS))
     inferred = model.evidence(observations, source, noise, regularize=False)
     torch.testing.assert_close(inferred.loss, recorded.loss)
 
@@ -148,7 +148,7 @@ def test_one_hot_actions_of_a_pass_follow_the_policy():
     noise = torch.randn(1, count, model.config.stoch)
     with torch.no_grad():
         source = PolicyActions(policy, torch.randn(1, count, ACTIONS))
-        actions = model.evidence({"observation": torch.randn(1, count, 2)}, source, noise).latents.pre_actions[0]
+        actions = model.evidence({"observation": torch.randn(1, count, 2)}, source, noise).latents.prev_actions[0]
         p = policy(torch.zeros(model.feature_size)).log_probs.exp()  # of the state before the first record
     assert (actions.sum(-1) == 1).all()
     assert ((actions.mean(0) - p).abs() < 4 * (p * (1 - p) / count).sqrt()).all()
@@ -168,37 +168,37 @@ def test_every_weight_of_the_policy_gets_a_gradient(preset, kind):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_action_gets_a_gradient(preset):
-    model, observations, pre_actions, noise = make(preset)
-    pre_actions.requires_grad_()
-    evidence = model.evidence(observations, RecordedActions(pre_actions), noise, regularize=False)
-    gradient = torch.autograd.grad(evidence.loss, pre_actions)[0]
+    model, observations, prev_actions, noise = make(preset)
+    prev_actions.requires_grad_()
+    evidence = model.evidence(observations, RecordedActions(prev_actions), noise, regularize=False)
+    gradient = torch.autograd.grad(evidence.loss, prev_actions)[0]
     assert (gradient.abs().amax(dim=(1, 2)) > 0).all()
 
 
 def test_finite_differences_confirm_the_gradient_through_time():
-    model, observations, pre_actions, noise = make("aime")
+    model, observations, prev_actions, noise = make("aime")
 
     def loss(actions):
         return model.evidence(observations, RecordedActions(actions), noise).elbo
 
-    assert torch.autograd.gradcheck(loss, (pre_actions.requires_grad_(),), eps=1e-6, atol=1e-4, rtol=1e-4)
+    assert torch.autograd.gradcheck(loss, (prev_actions.requires_grad_(),), eps=1e-6, atol=1e-4, rtol=1e-4)
 
 
 def test_records_after_the_end_do_not_count():
-    model, observations, pre_actions, noise = make("default")
+    model, observations, prev_actions, noise = make("default")
     valid = torch.ones(T, B, dtype=torch.bool)
     valid[4:, 1] = False
     poisoned = {name: values.clone() for name, values in observations.items()}
     for values in poisoned.values():
         values[4:, 1] = 1e3
-    clean = model.evidence(observations, RecordedActions(pre_actions), noise, valid=valid)
-    padded = model.evidence(poisoned, RecordedActions(pre_actions), noise, valid=valid)
+    clean = model.evidence(observations, RecordedActions(prev_actions), noise, valid=valid)
+    padded = model.evidence(poisoned, RecordedActions(prev_actions), noise, valid=valid)
     torch.testing.assert_close(clean.loss, padded.loss)
 
 
 def test_kl_balance_and_free_nats_keep_the_value():
-    model, observations, pre_actions, noise = make("dreamer")
-    latents = model.evidence(observations, RecordedActions(pre_actions), noise).latents
+    model, observations, prev_actions, noise = make("dreamer")
+    latents = model.evidence(observations, RecordedActions(prev_actions), noise).latents
     plain = balanced_kl(latents.posterior, latents.prior, None)
     torch.testing.assert_close(balanced_kl(latents.posterior, latents.prior, 0.8), plain)
     kl = torch.tensor([0.3, 2.0], requires_grad=True)
@@ -219,11 +219,11 @@ def test_standardisation_tames_dimensions_that_hardly_move():
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("sampled", [True, False])
 def test_observing_step_by_step_is_one_pass(preset, sampled):
-    model, observations, pre_actions, noise = make(preset)
+    model, observations, prev_actions, noise = make(preset)
     noise = noise if sampled else torch.zeros_like(noise)
-    states = model.evidence(observations, RecordedActions(pre_actions), noise).latents.states
+    states = model.evidence(observations, RecordedActions(prev_actions), noise).latents.states
     state = model.rssm.initial_state(B)
     for t in range(T):
         observation = {name: values[t] for name, values in observations.items()}
-        state = model.observe(observation, state, pre_actions[t], noise[t] if sampled else None)
+        state = model.observe(observation, state, prev_actions[t], noise[t] if sampled else None)
         torch.testing.assert_close(state.feature, states.feature[t])

@@ -37,26 +37,26 @@ class ForgetsAModule(LinearAgent):
 
 class ForgetsItsOptimizer(LinearAgent):
     def _regress(self, network, *rest):
-        fit = rest[-1]
-        run = fit.run
-        fit.run = lambda phase, total, update, state: run(phase, total, update, network)
+        loop = rest[-1]
+        run = loop.run
+        loop.run = lambda phase, total, update, state: run(phase, total, update, network)
         super()._regress(network, *rest)
-        fit.run = run
+        loop.run = run
 
 
 class GoesOnFromTheOldPolicy(LinearAgent):
-    def _imitate(self, demos, fit):
+    def _imitate(self, demos, loop):
         dataset = TrajectoryDataset(demos, None, self.device)
-        self._regress(self.policy, dataset, self._infer_actions(dataset), 1, "policy", fit)
+        self._regress(self.policy, dataset, self._infer_actions(dataset), 1, "policy", loop)
 
 
 class CountsNothing(LinearAgent):
-    def _regress(self, network, dataset, actions, lag, phase, fit):
+    def _regress(self, network, dataset, actions, lag, phase, loop):
         with torch.no_grad():
             network.bias.copy_(actions.mean(0))
 
 
 class TouchesTheWorldOfOthers(LinearAgent):
-    def _regress(self, network, dataset, actions, lag, phase, fit):
+    def _regress(self, network, dataset, actions, lag, phase, loop):
         torch.manual_seed(0)
-        super()._regress(network, dataset, actions, lag, phase, fit)
+        super()._regress(network, dataset, actions, lag, phase, loop)

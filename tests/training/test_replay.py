@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from aime_gym.archive import read_archive, write_archive
+from aime_gym.serialization import read_archive, write_archive
 from aime_gym.training.checkpoint import snapshot
-from aime_gym.training.replay import Replay
+from aime_gym.training.replay import EpisodeReplayBuffer
 from aime_gym.types import Trajectory, sensors
 
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
@@ -52,7 +52,7 @@ def assert_same(first, second):
     ],
 )
 def test_a_file_keeps_it(trajectories, tmp_path):
-    replay, loaded = Replay(), Replay()
+    replay, loaded = EpisodeReplayBuffer(), EpisodeReplayBuffer()
     loaded.add([episode(steps=9)])
     for trajectory in trajectories:
         replay.add([trajectory])
@@ -67,7 +67,7 @@ def test_a_file_keeps_it(trajectories, tmp_path):
 
 
 def test_a_state_stays_as_it_was():
-    replay = Replay()
+    replay = EpisodeReplayBuffer()
     replay.add([episode()])
     taken, kept = replay.state_dict(), snapshot(replay.state_dict())
     replay.add([episode(steps=6)])
@@ -77,7 +77,7 @@ def test_a_state_stays_as_it_was():
 
 
 def test_states_and_snapshots_share_the_memory():
-    replay = Replay()
+    replay = EpisodeReplayBuffer()
     replay.add([episode()])
     (trajectory,) = replay.trajectories
     for state in (replay.state_dict(), snapshot(replay.state_dict())):
@@ -93,7 +93,7 @@ def test_a_snapshot_copies_what_is_not_frozen():
 
 
 def test_the_same_trajectory_twice(tmp_path):
-    replay = Replay()
+    replay = EpisodeReplayBuffer()
     replay.add([episode()])
     replay.add(replay.trajectories)
     write_archive(tmp_path / "file", {"start": snapshot(replay.state_dict()), "now": replay.state_dict()})

@@ -4,12 +4,12 @@ import pytest
 import torch
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from aime_gym.training.callbacks import StepCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
-from aime_gym.training.fit import Fit
-from aime_gym.training.interruption import Interruption
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.rounds import Rounds
-from aime_gym.training.watching import StepWatch
+from aime_gym.training.signals import DeferredSignals
 
 
 class Kept(KVWriter):
@@ -39,12 +39,12 @@ class Run:
         checkpoint = None if path is None else PhaseCheckpoint(path, interval=1, identity={"run": "this"})
         if checkpoint is not None and checkpoint.agent is None:
             checkpoint.begin({})
-        self.fit = Fit(
+        self.loop = TrainingLoop(
             self, Logger(None, [self.log]), self.generator, progress_bar=False, checkpoint=checkpoint,
             total_timesteps=total, **changes,
         )  # fmt: skip
-        self.fit.steps = StepWatch(callback, self)
-        self.rounds = Rounds(self.fit, "learn", total, self.optimizer)
+        self.loop.step_callbacks = StepCallbacks(callback, self)
+        self.rounds = Rounds(self.loop, "learn", total, self.optimizer)
         self.length, self.interrupt_at, self.late = length, interrupt_at, late
 
     def interrupt(self, late):
@@ -64,7 +64,7 @@ class Run:
         return {"rollout/also": 7.0}
 
     def __call__(self):
-        with Interruption(terminations=False) as self.fit.interruption:
+        with DeferredSignals(terminations=False) as self.loop.signals:
             self.completed = self.rounds.run(self.play)
         return self
 
@@ -83,7 +83,7 @@ def test_whole_rounds_until_all_steps_are_taken(total, rounds):
     run = Run(total=total)()
     assert run.completed
     assert (run.num_timesteps, run.num_updates) == (4 * rounds, rounds)
-    assert not run.fit.interrupted
+    assert not run.loop.interrupted
 
 
 @pytest.mark.parametrize(("interval", "logged"), [(1, [4, 8, 12]), (2, [8, 12]), (5, [12])])
@@ -111,10 +111,10 @@ def test_a_callback_sees_steps_and_rounds_and_stops():
             return len(steps) < 3
 
     run = Run()
-    run.fit.steps._callback = Callback()
+    run.loop.step_callbacks._callback = Callback()
     run()
     assert steps == [2, 4, 6]
-    assert (run.completed, run.fit.interrupted, run.rounds.stopped) == (False, True, True)
+    assert (run.completed, run.loop.interrupted, run.rounds.stopped) == (False, True, True)
     assert run.num_updates == 1  # not of the round that was stopped
     events = [event for event in events if event != "update_locals"]
     assert events == [
@@ -127,7 +127,7 @@ def test_ctrl_c_without_a_checkpoint_keeps_what_was_learnt():
     run = Run(interrupt_at=8)
     with pytest.warns(UserWarning, match=r"^learn: interrupted after 4 of 12 steps; what was learnt is kept"):
         run()
-    assert (run.completed, run.fit.interrupted) == (False, True)
+    assert (run.completed, run.loop.interrupted) == (False, True)
     assert run.num_updates == 1
 
 

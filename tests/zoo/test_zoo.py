@@ -317,7 +317,7 @@ def test_without_the_extra_the_error_has_the_command():
 
 
 def test_an_agent_that_imitates_in_its_environment_takes_steps(zoo, data, tmp_path):
-    options = ["--hyperparams", "generator_kwargs:dict(n_steps=32)", "batch_size:8", "discriminator_updates:1"]
+    options = ["--hyperparams", "algorithm_kwargs:dict(n_steps=32)", "batch_size:8", "discriminator_updates:1"]
     arguments = ["train", "--algo", "gaifo", "--env", TASK, "--demos", str(data / "demos"), "-n", "64", "--seed", "1"]
     assert zoo([*arguments, "--device", "cpu", "--eval-freq", "32", "--eval-episodes", "1", *options]) == 0
     run = tmp_path / "logs" / "gaifo" / f"{FOLDER}_1"

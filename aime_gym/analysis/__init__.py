@@ -1,0 +1,1 @@
+"""Analysis of what a trained agent knows: diagnosis, beliefs, figures and videos."""

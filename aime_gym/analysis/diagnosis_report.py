@@ -1,0 +1,494 @@
+"""What a diagnosis found, and what that means: a verdict, tables, JSON and a figure."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from aime_gym.types import Array
+
+#: Standard deviation of an action that the evidence says nothing of: uniform on the grid of values that are tried.
+FLAT_SPREAD = 0.61
+
+MORE_PLAY, MORE_DEMONSTRATIONS, FINE = "more play", "more demonstrations", "fine"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a measurement becomes a verdict.
+
+    Set where they tell apart what was measured on reach-v3, with one seed: 20 demonstrations after play of all sizes
+    (success 0.87), 5 and 2 of them (0.5 and 0), 20 after play of small actions only (0.2). Where a number lies near its
+    limit, read the number and not the verdict.
+
+    :param unidentified: share of ``FLAT_SPREAD`` that an action's posterior keeps on play, from which on the evidence
+        does not identify it. A uniform posterior over 0.8 of the range has 0.8 of the spread; an action that does
+        nothing keeps 0.99, those of reach-v3 at most 0.36.
+    :param outside: share of demonstration steps that are explained worse than 95% of play's: most of them. Without a
+        barrier it is 0.05. Experts go where play rarely does: 0.17 to 0.19 of the steps do no harm, and a single
+        demonstration of two may lie outside as a whole (0.43). After play of small actions it is 1.
+    :param action_error: squared error of inferred actions, in units of their variance; to guess their mean gives 1.
+        From 0.5 on, guessing is nearly as good. Measured: 0.22 to 0.46, and 0.58 after play of small actions.
+    :param disagreement: root mean square distance of the inverse model from what the evidence says of the actions of
+        demonstrations: from ``FLAT_SPREAD`` on, an inference is as far from it as a guess. It needs neither true
+        actions nor play to compare with: play that the world model does not know either hides how far demonstrations
+        lie outside. Measured: 0.39 to 0.55, and 0.93 after play of small actions.
+    :param held_out_error: squared error, in units of the variance, of actions that a policy cloned from other
+        demonstrations foretells. Measured: 0.23 for 20 demonstrations, 1.1 for 5 and for 2.
+    """
+
+    unidentified: float = 0.8
+    outside: float = 0.5
+    action_error: float = 0.5
+    disagreement: float = FLAT_SPREAD
+    held_out_error: float = 0.5
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that the world model explains badly.
+
+    :param trajectory: number of the demonstration.
+    :param step: actions that led there.
+    :param elbo: of this step, in nats.
+    :param sensor: the entry of the observation that lies farthest from its prediction, by what is usual in play.
+    :param ratio: how far, in units of what is usual.
+    """
+
+    trajectory: int
+    step: int
+    elbo: float
+    sensor: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class EvidenceSummary:
+    """The ELBO per step, in nats at the posterior's mean, first records left out.
+
+    :param play: under the recorded actions, (N,).
+    :param play_inferred: under those of the inverse model.
+    :param demos: under the inferred actions, (T,) for each demonstration.
+    :param demos_true: under the true ones; ``None`` where they are not known.
+    :param worst: steps of the demonstrations, the worst first.
+    """
+
+    play: Array
+    play_inferred: Array
+    demos: tuple[Array, ...]
+    demos_true: tuple[Array, ...] | None
+    worst: tuple[Step, ...]
+
+    @property
+    def outside(self) -> float:
+        """Share of demonstration steps that are explained worse than 95% of play's."""
+        return float(np.mean(np.concatenate(self.demos) < np.quantile(self.play, 0.05)))
+
+    @property
+    def gap(self) -> float:
+        """How many times farther the median demonstration step lies below play's median than play's 5% quantile does.
+
+        0 for demonstrations that are explained as play is, 1 for those as badly explained as the worst twentieth of it.
+        """
+        low, middle = np.quantile(self.play, [0.05, 0.5])
+        return float((middle - np.median(np.concatenate(self.demos))) / (middle - low)) if middle > low else 0.0
+
+    @property
+    def oracle_gap(self) -> float | None:
+        """Mean ELBO per step under the true actions minus that under the inferred ones, in nats."""
+        if self.demos_true is None:
+            return None
+        return float(np.mean(np.concatenate(self.demos_true) - np.concatenate(self.demos)))
+
+
+@dataclass(frozen=True)
+class ActionKnowledge:
+    """What is known of one entry of the actions, which are in [-1, 1].
+
+    :param play_spread: mean standard deviation of its posterior, given the observations and the other actions, in play.
+    :param demo_spread: the same in the demonstrations.
+    :param play_disagreement: root mean square distance of the inverse model from that posterior's mean, in play.
+    :param demo_disagreement: the same in the demonstrations.
+    :param play_error: root mean square error of the inverse model in play, and the true actions' spread there.
+    :param demo_error: the same for what the agent infers in the demonstrations; ``None`` without true actions.
+    """
+
+    name: str
+    play_spread: float
+    demo_spread: float
+    play_disagreement: float
+    demo_disagreement: float
+    play_error: tuple[float, float] | None
+    demo_error: tuple[float, float] | None
+
+    @property
+    def identified(self) -> bool:
+        """Whether the evidence tells this action at all, in play, where the model should know best."""
+        return self.play_spread < THRESHOLDS.unidentified * FLAT_SPREAD
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well demonstrations foretell one another: the error of policies cloned from some of them on others.
+
+    Squared errors of inferred actions that are identified, in units of their variance.
+
+    :param demonstrations: how many there are.
+    :param sizes: numbers of demonstrations that a policy was cloned from; none of a single one.
+    :param errors: on held-out demonstrations, for each of these numbers.
+    :param by_demonstration: the error on each one of policies cloned from the most of the others.
+    :param own_error: of those policies on the demonstrations that they were cloned from.
+    """
+
+    demonstrations: int
+    sizes: tuple[int, ...]
+    errors: tuple[float, ...]
+    by_demonstration: tuple[float, ...]
+    own_error: float | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`~aime_gym.analysis.diagnosis.diagnose` found.
+
+    :param play_episodes: how many episodes of play the demonstrations were compared with.
+    :param play_held_out: whether the world model was trained on other play, as far as that is known. Play that it was
+        trained on is explained too well, so that demonstrations look farther away than they are.
+    """
+
+    evidence: EvidenceSummary
+    actions: tuple[ActionKnowledge, ...]
+    coverage: Coverage
+    play_episodes: int
+    play_held_out: bool
+
+    # What it means
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """``"more play"``, ``"more demonstrations"``, both, or ``"fine"``."""
+        needs = {MORE_PLAY: self.play_reasons, MORE_DEMONSTRATIONS: self.demonstration_reasons}
+        return tuple(need for need, reasons in needs.items() if reasons) or (FINE,)
+
+    @property
+    def play_reasons(self) -> tuple[str, ...]:
+        """Signs of an embodiment knowledge barrier."""
+        reasons = []
+        if self.evidence.outside > THRESHOLDS.outside:
+            reasons.append(
+                f"{self.evidence.outside:.0%} of the demonstrations' steps are explained worse than 95% of play's "
+                f"(the limit is {THRESHOLDS.outside:.0%})"
+            )
+        for place, error in (("play", self.play_error), ("the demonstrations", self.demo_error)):
+            if error is not None and error > THRESHOLDS.action_error:
+                reasons.append(
+                    f"inferred actions are wrong in {place}: {error:.2f} of their variance (the limit is "
+                    f"{THRESHOLDS.action_error:g}; guessing the mean gives 1)"
+                )
+        if self.disagreement > THRESHOLDS.disagreement:
+            reasons.append(
+                f"the inverse model contradicts the evidence of the demonstrations: {self.disagreement:.2f} in actions "
+                f"from -1 to 1 (the limit is {THRESHOLDS.disagreement:g}, as far off as a guess)"
+            )
+        return tuple(reasons)
+
+    @property
+    def disagreement(self) -> float:
+        """Distance of the inverse model from the evidence in the demonstrations, over actions that are identified."""
+        distances = [action.demo_disagreement for action in self.actions if action.identified]
+        return float(np.sqrt(np.mean(np.square(distances)))) if distances else 0.0
+
+    @property
+    def play_error(self) -> float | None:
+        """Squared error of the inverse model in play, in units of the variance, over actions that are identified.
+
+        Entries that hardly vary do not count; ``None`` where no entry is left.
+        """
+        return _pooled([action.play_error for action in self.actions if action.identified])
+
+    @property
+    def demo_error(self) -> float | None:
+        """The same for what the agent infers in the demonstrations; ``None`` without true actions too."""
+        return _pooled([action.demo_error for action in self.actions if action.identified])
+
+    @property
+    def demonstration_reasons(self) -> tuple[str, ...]:
+        """Signs of a demonstration knowledge barrier."""
+        coverage = self.coverage
+        if coverage.demonstrations == 1:
+            return ("there is one demonstration: nothing says how another one would go",)
+        if coverage.errors[-1] > THRESHOLDS.held_out_error:
+            return (
+                f"a policy cloned from {coverage.sizes[-1]} of the demonstrations is wrong about the others' actions: "
+                f"{coverage.errors[-1]:.2f} of their variance (the limit is {THRESHOLDS.held_out_error:g}; guessing "
+                f"the mean gives 1)",
+            )
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What limits the verdict."""
+        notes = []
+        if not self.play_held_out:
+            notes.append(
+                "compared with play that the world model was trained on, which it explains too well: the "
+                "demonstrations look farther away than they are; pass fresh play for a fair comparison"
+            )
+        blind = [action.name for action in self.actions if not action.identified]
+        if blind:
+            notes.append(
+                f"the sensors do not show {', '.join(blind)}: no play and no demonstration will teach it; it takes "
+                "another sensor, if the task needs it at all"
+            )
+        if self.play_reasons and self.coverage.demonstrations > 1:
+            notes.append("coverage is measured on inferred actions, which are not to be trusted here: first more play")
+        return tuple(notes)
+
+    # How it is shown
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        evidence = self.evidence
+        true = evidence.demos_true
+        return {
+            "format": 1,
+            "verdict": list(self.verdict),
+            "play_reasons": list(self.play_reasons),
+            "demonstration_reasons": list(self.demonstration_reasons),
+            "notes": list(self.notes),
+            "thresholds": asdict(THRESHOLDS),
+            "play": {"episodes": self.play_episodes, "held_out": self.play_held_out},
+            "evidence": {
+                "quantiles": {name: dict(zip(_QUANTILE_NAMES, _quantiles(values), strict=True))
+                              for name, values in self._evidence_rows()},
+                "outside": evidence.outside,
+                "gap": evidence.gap,
+                "oracle_gap": evidence.oracle_gap,
+                "worst": [asdict(step) for step in evidence.worst],
+                "demos": [values.tolist() for values in evidence.demos],
+                "demos_true": None if true is None else [values.tolist() for values in true],
+            },
+            "actions": [asdict(action) | {"identified": action.identified} for action in self.actions],
+            "action_errors": {"play": self.play_error, "demos": self.demo_error},
+            "disagreement": self.disagreement,
+            "coverage": asdict(self.coverage),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=110)
+        console.print(self.table())
+        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+    def table(self) -> Group:
+        """Tables and verdict, for rich's ``print``."""
+        needs = {MORE_PLAY: self.play_reasons, MORE_DEMONSTRATIONS: self.demonstration_reasons}
+        lines = [f"verdict: {' and '.join(self.verdict)}"]
+        lines += [f"- {need}: {reason}" for need, reasons in needs.items() for reason in reasons]
+        lines += [f"- note: {note}" for note in self.notes]
+        return Group(
+            *self._evidence_table(),
+            *self._worst_table(),
+            *self._action_table(),
+            *self._coverage_table(),
+            Text("\n".join(lines)),
+        )
+
+    def _evidence_rows(self) -> list[tuple[str, Array]]:
+        evidence = self.evidence
+        rows = [
+            ("play, recorded actions", evidence.play),
+            ("play, inferred actions", evidence.play_inferred),
+            ("demonstrations, inferred actions", np.concatenate(evidence.demos)),
+        ]
+        if evidence.demos_true is not None:
+            rows.append(("demonstrations, true actions", np.concatenate(evidence.demos_true)))
+        return rows
+
+    def _evidence_table(self) -> _Titled:
+        held_out = "held out" if self.play_held_out else "TRAINED ON"
+        title = (
+            f"evidence per step (nats): {self.coverage.demonstrations} demonstrations, "
+            f"{self.play_episodes} episodes of play ({held_out})"
+        )
+        low = np.quantile(self.evidence.play, 0.05)
+        return _table(
+            title,
+            ["", *_QUANTILE_NAMES, "below play's 5%"],
+            [
+                [name, *(f"{value:.1f}" for value in _quantiles(values)), f"{np.mean(values < low):.0%}"]
+                for name, values in self._evidence_rows()
+            ],
+        )
+
+    def _worst_table(self) -> _Titled:
+        return _table(
+            "steps of the demonstrations that are explained worst",
+            ["demonstration", "step", "nats", "worst predicted", "error / usual error"],
+            [
+                [str(step.trajectory), str(step.step), f"{step.elbo:.1f}", step.sensor, f"{step.ratio:.1f}"]
+                for step in self.evidence.worst
+            ],
+        )
+
+    def _action_table(self) -> _Titled:
+        return _table(
+            f"actions in [-1, 1]: spread of their posterior ({FLAT_SPREAD} is flat), distance of the inverse model "
+            "from its mean, error (and spread) of inferred actions",
+            ["", "spread: play", "demos", "distance: play", "demos", "error: play", "demos", ""],
+            [
+                [
+                    action.name,
+                    f"{action.play_spread:.2f}",
+                    f"{action.demo_spread:.2f}",
+                    f"{action.play_disagreement:.2f}",
+                    f"{action.demo_disagreement:.2f}",
+                    *(
+                        "" if error is None else f"{error[0]:.2f} ({error[1]:.2f})"
+                        for error in (action.play_error, action.demo_error)
+                    ),
+                    "" if action.identified else "unidentified",
+                ]
+                for action in self.actions
+            ]
+            + [
+                ["all, squared / variance", "", "", "", ""]
+                + ["" if error is None else f"{error:.2f}" for error in (self.play_error, self.demo_error)]
+                + [""]
+            ],
+        )
+
+    def _coverage_table(self) -> _Titled:
+        coverage = self.coverage
+        rows = [
+            [str(size), f"{error:.2f}", ""] for size, error in zip(coverage.sizes, coverage.errors, strict=True)
+        ] or [["1", "", ""]]
+        if coverage.own_error is not None:
+            rows[-1][-1] = f"{coverage.own_error:.2f}"
+        return _table(
+            "coverage: error of a policy cloned from some demonstrations, in units of the actions' variance",
+            ["cloned from", "on others", "on its own"],
+            rows,
+        )
+
+    def figure(self, path: str | os.PathLike[str]) -> None:
+        """Draw the evidence of the demonstrations over time, what is known of each action, and the coverage."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained", width_ratios=[2, 1.2, 1])
+        self._draw_evidence(axes[0])
+        self._draw_actions(axes[1])
+        self._draw_coverage(axes[2])
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.3)
+        figure.suptitle(f"verdict: {' and '.join(self.verdict)}", x=0.01, ha="left", fontsize=12)
+        figure.savefig(Path(path), dpi=150)
+        plt.close(figure)
+
+    def _draw_evidence(self, axis: Any) -> None:
+        evidence = self.evidence
+        low, middle, high = _quantiles(evidence.play)
+        for values in evidence.demos:
+            axis.plot(np.arange(1, len(values) + 1), values - middle, color=_DEMOS, alpha=0.3, linewidth=0.8)
+        longest = max(map(len, evidence.demos))
+        for curves, colour, label in ((evidence.demos, _DEMOS, "inferred"), (evidence.demos_true, _TRUE, "true")):
+            if curves is not None:
+                padded = np.full((len(curves), longest), np.nan)
+                for row, values in zip(padded, curves, strict=True):
+                    row[: len(values)] = values
+                median = np.nanmedian(padded, axis=0) - middle
+                axis.plot(
+                    np.arange(1, longest + 1), median, color=colour, linewidth=2,
+                    label=f"demonstrations, {label} actions: median",
+                )  # fmt: skip
+        axis.axhspan(low - middle, high - middle, color=_PLAY, alpha=0.3, label="play, recorded actions: 5% to 95%")
+        axis.axhline(0, color=_PLAY, linewidth=1.5)
+        axis.set_yscale("symlog", linthresh=max(1e-3, 2 * (middle - low)))  # of what lies far below, how far will do
+        axis.set_ylim(top=max(1e-3, 2 * (high - middle)))
+        axis.set_xlabel("step")
+        axis.set_ylabel("evidence per step, from play's median (nats)")
+        axis.set_title(f"{evidence.outside:.0%} of the steps below play's 5% quantile", fontsize=10)
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+
+    def _draw_actions(self, axis: Any) -> None:
+        places = np.arange(len(self.actions))
+        for offset, name, colour in ((-0.2, "play", _PLAY), (0.2, "demo", _DEMOS)):
+            spreads = [getattr(action, f"{name}_spread") for action in self.actions]
+            distances = [getattr(action, f"{name}_disagreement") for action in self.actions]
+            label = "play" if name == "play" else "demonstrations"
+            axis.barh(places + offset, spreads, height=0.36, color=colour, alpha=0.6, label=f"{label}: spread")
+            axis.plot(
+                distances, places + offset, "D", color=colour, markeredgecolor="black", markersize=5,
+                label=f"{label}: inverse model's distance",
+            )  # fmt: skip
+        axis.axvline(FLAT_SPREAD, color="black", linestyle="--", linewidth=1)
+        axis.annotate("flat", (FLAT_SPREAD, 1), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8)
+        axis.set_yticks(places, [action.name for action in self.actions])
+        axis.invert_yaxis()
+        axis.set_xlabel("posterior of an action in [-1, 1]")
+        axis.set_title("what the evidence says of each action", fontsize=10)
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+
+    def _draw_coverage(self, axis: Any) -> None:
+        coverage = self.coverage
+        if not coverage.errors:
+            axis.text(0.5, 0.5, "one demonstration:\nnothing to compare", ha="center", transform=axis.transAxes)
+            axis.set_axis_off()
+            return
+        axis.plot(coverage.sizes, coverage.errors, "o-", color=_DEMOS, label="on held-out demonstrations")
+        last = np.full(len(coverage.by_demonstration), coverage.sizes[-1])
+        axis.plot(last, coverage.by_demonstration, ".", color=_DEMOS, alpha=0.4, label="each of them")
+        axis.axhline(coverage.own_error, color="0.5", linestyle=":", label="on its own demonstrations")
+        axis.axhline(1, color="black", linestyle="--", linewidth=1, label="guessing the mean")
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(coverage.sizes)
+        axis.set_xlabel("demonstrations cloned from")
+        axis.set_ylabel("error / variance of the actions")
+        axis.set_title("what demonstrations say of one another", fontsize=10)
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+
+
+_Titled: TypeAlias = tuple[Text, Table]
+_DEMOS, _TRUE, _PLAY = "#1f5fbf", "#b35900", "0.55"
+_QUANTILE_NAMES = ("5%", "median", "95%")
+
+
+def _quantiles(values: Array) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+
+
+def _pooled(errors: Sequence[tuple[float, float] | None]) -> float | None:
+    """Root mean square errors and spreads as one squared error in units of the variance.
+
+    An entry that demonstrations keep nearly constant, a gripper that stays open, would weigh as much as those that
+    matter: only entries of at least a tenth of the greatest spread count.
+    """
+    greatest = max((error[1] for error in errors if error is not None), default=0.0)
+    known = [error for error in errors if error is not None and error[1] >= 0.1 * greatest]
+    variance = sum(spread**2 for _, spread in known)
+    return sum(error**2 for error, _ in known) / variance if variance > 0 else None
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Titled:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return Text(title), table

@@ -1,0 +1,165 @@
+"""A reward that is fitted to the demonstrations before the first step, and stays. What IMRL and PMI-IL share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aime_gym.config import check_bounds
+from aime_gym.learned_reward.trainer import LearnedRewardConfig
+from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.optimizer import Optimizer
+from aime_gym.types import Metrics
+
+
+@dataclass(frozen=True)
+class FittedConfig(LearnedRewardConfig):
+    """Hyper-parameters of a fitted reward, over those of :class:`~aime_gym.learned_reward.trainer.LearnedRewardConfig`.
+
+    :param hidden: width of the model's layers.
+    :param layers: number of them.
+    :param updates: of the model.
+    :param batch_size: transitions per update.
+    :param learning_rate: of the model's Adam; falls to zero.
+    """
+
+    hidden: int = 128
+    layers: int = 2
+    updates: int = 2000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(
+            self,
+            hidden=(1, None),
+            layers=(1, None),
+            updates=(1, None),
+            batch_size=(1, None),
+            learning_rate=(0, None),
+        )
+
+
+class TransitionModel(Protocol):
+    """A module that knows what the expert's transitions look like."""
+
+    def fit_standardizer(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
+        """Take units from the demonstrations' transitions (N, D)."""
+        ...
+
+    def loss(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> Tensor:
+        """Of the expert's transitions (N, D), scalar."""
+        ...
+
+    def reward(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """Rewards (N,) of transitions (N, D)."""
+        ...
+
+
+class FittedRewardNetwork(nn.Module):
+    """The reward of a model of the expert's transitions, and what a termination is worth.
+
+    A fixed reward is known up to a constant per step, which decides whether to live or to end: as long as a terminal
+    state is worth zero, a reward below zero (tanh, softmax) pays for dropping CartPole's pole, and one above zero (exp)
+    for never reaching MountainCar's goal. So an episode that terminates goes on in an absorbing state, for the
+    1 / (1 - gamma) steps that the discount looks ahead (Kostrikov et al. 2019, arXiv 1809.02925). All episodes are then
+    equally long, and the constant is the same for every policy: the mean of the demonstrations is taken off, so that a
+    critic, which starts at zero, takes what it has not seen for as good as the expert. With a share w of the
+    demonstrations that end in a terminal state, each step there earns
+
+        r_absorbing = r_worst + w (r_best - r_worst)
+
+    r_best is the most that any of the demonstrations' transitions earns: to end as the expert does (w = 1) is worth no
+    less than to go on. r_worst is the mean of what (s, s + c) earn, with changes c of other times: where the expert
+    never ends (w = 0), to end is worth no more than to do anything. What a terminal state looks like does not matter:
+    where an expert ends in success and a beginner in failure, both are paid the same.
+
+    :param model: a ``TransitionModel``.
+    """
+
+    absorbing_reward: Tensor
+    constant: Tensor
+    effective_horizon: Tensor
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("absorbing_reward", "constant", "effective_horizon"):
+            self.register_buffer(name, torch.zeros(()))
+
+    @property
+    def transitions(self) -> TransitionModel:
+        """The model as what it knows of."""
+        model: Any = self.model
+        return model
+
+    @torch.no_grad()
+    def calibrate_absorbing_reward(
+        self, expert: ExpertTransitions, effective_horizon: float, generator: torch.Generator
+    ) -> None:
+        """Let episodes that terminate go on in an absorbing state."""
+        obs, next_obs = expert.transitions.obs, expert.transitions.next_obs
+        changes = (next_obs - obs)[torch.randperm(len(obs), generator=generator).to(obs.device)]
+        own = self.transitions.reward(obs, next_obs)
+        self.constant.copy_(own.mean())
+        best, worst = own.max() - self.constant, self.rewards(obs, obs + changes).mean()
+        self.absorbing_reward.copy_(worst + expert.ends / expert.episodes * (best - worst))
+        self.effective_horizon.fill_(effective_horizon)
+
+    @torch.no_grad()
+    def rewards(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """Rewards (N,) of transitions (N, D)."""
+        return self.transitions.reward(obs, next_obs) - self.constant
+
+    def terminal_value(self) -> float:
+        """What follows a termination."""
+        return float(self.effective_horizon * self.absorbing_reward)
+
+
+class FittedReward:
+    """A ``LearnedReward`` that has learnt all that it will before the first step."""
+
+    name = "reward_model"
+    sees_actions = False
+
+    def __init__(self, config: FittedConfig, model: nn.Module, device: torch.device) -> None:
+        self.config = config
+        self.network = FittedRewardNetwork(model).to(device)
+
+    def rewards(self, transitions: Transitions) -> Tensor:
+        return self.network.rewards(transitions.obs, transitions.next_obs)
+
+    def terminal_value(self) -> float:
+        return self.network.terminal_value()
+
+    def start(self, expert: ExpertTransitions, effective_horizon: float, loop: TrainingLoop) -> bool:
+        """Fit the model, in updates of ``loop``."""
+        config, model = self.config, self.network.transitions
+        obs, next_obs = expert.transitions.obs, expert.transitions.next_obs
+        model.fit_standardizer(obs, next_obs, loop.generator)
+        optimizer = Optimizer([self.network], config.learning_rate, decay_updates=config.updates)
+
+        def update() -> Metrics:
+            rows = torch.randint(len(obs), (config.batch_size,), generator=loop.generator).to(obs.device)
+            loss = model.loss(obs[rows], next_obs[rows], loop.generator)
+            return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+
+        completed = loop.run("reward", config.updates, update, optimizer)
+        if config.absorbing and expert.endings_known:
+            self.network.calibrate_absorbing_reward(expert, effective_horizon, loop.generator)
+        return completed
+
+    def round(self, taken: Transitions, expert: ExpertTransitions, loop: TrainingLoop) -> None:
+        """Nothing is learnt from what was done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to go on with."""

@@ -1,0 +1,1 @@
+"""Imitation through a world model: pretraining, filtering, action inference, imagination."""

@@ -1,0 +1,111 @@
+"""Phase 2 of AIME: the evidence of demonstrations under a policy's actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from aime_gym.data import TrajectoryDataset
+from aime_gym.model_based.filtering import FilteredLatents, RowSource, input_changes
+from aime_gym.models.action_sources import InverseActions, PolicyActions
+from aime_gym.models.inverse_model import LatentInverseModel
+from aime_gym.models.policies import LatentPolicy
+from aime_gym.models.rssm import State
+from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
+from aime_gym.types import SequenceBatch
+
+#: Standard normal noise of a shape.
+Noise = Callable[..., Tensor]
+
+
+class InferenceConfig(Protocol):
+    """What a configuration says of phase 2."""
+
+    @property
+    def action_prior(self) -> bool:
+        """Whether actions are scored under the inverse model's belief as well."""
+
+    @property
+    def continue_latents(self) -> bool:
+        """Whether sequences of demonstrations continue from the filtered latent state."""
+
+
+class ActionInference(NamedTuple):
+    """Which actions of a policy explain demonstrations, through a world model that stays as it is (Eq. 8).
+
+    :param inverse_model: scores the policy's actions under its belief as well; ``None`` leaves that out.
+    :param continue_latents: whether sequences continue from the latent state that a filter reaches there.
+    """
+
+    world_model: WorldModel
+    inverse_model: LatentInverseModel | None
+    continue_latents: bool
+
+    @classmethod
+    def of(cls, config: InferenceConfig, world_model: WorldModel, inverse_model: LatentInverseModel) -> ActionInference:
+        """As a configuration says."""
+        return cls(world_model, inverse_model if config.action_prior else None, config.continue_latents)
+
+    def loss(
+        self, policy: LatentPolicy, batch: SequenceBatch, beliefs: FilteredLatents | None, noise: Noise
+    ) -> tuple[Tensor, Evidence]:
+        """Scalar to minimise: the negative ELBO of a sequence of demonstrations under the policy's actions.
+
+        :param beliefs: latent features and inferred actions of every record of the demonstrations: where sequences
+            continue from, and the prior of their actions.
+        """
+        model, initial, first = self.world_model, None, None
+        if beliefs is not None:
+            first = beliefs.prev_actions[batch.rows[0]]
+            if self.continue_latents:
+                before = beliefs.features[(batch.rows[0] - 1).clamp_min(0)] * ~batch.is_first[:, None]
+                initial = State(*before.split([model.config.deter, model.config.stoch], dim=-1))
+        source = PolicyActions(policy, noise(*batch.valid.shape, model.action_size), first)
+        evidence = model.evidence(
+            batch.observations,
+            source,
+            noise(*batch.valid.shape, model.config.stoch),
+            initial=initial,
+            valid=batch.valid,
+            regularize=False,
+        )
+        loss = evidence.loss
+        if beliefs is not None and self.inverse_model is not None:
+            surprise = self.inverse_model.surprise(evidence.latents.prev_actions, beliefs.prev_actions[batch.rows])
+            loss = loss + per_sequence(surprise, batch.valid)
+        return loss, evidence
+
+
+def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset) -> RowSource:
+    """The actions that an inverse model believes in, for :func:`~aime_gym.model_based.filtering.filter_trajectories`.
+
+    :raises ValueError: an inverse model that has learnt nothing.
+    """
+    require_fitted(inverse_model)
+    changes = input_changes(world_model, dataset)
+    return lambda rows: InverseActions(inverse_model, changes[rows])
+
+
+def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
+    """What a policy would do by its mode, for :func:`~aime_gym.model_based.filtering.filter_trajectories`.
+
+    :param actions: size of an action.
+    """
+
+    def source(rows: Tensor) -> PolicyActions:
+        mode = torch.zeros(*rows.shape, actions, device=rows.device)
+        return PolicyActions(policy, mode, first=mode[0])
+
+    return source
+
+
+def require_fitted(inverse_model: LatentInverseModel) -> None:
+    """:raises ValueError: an inverse model that has learnt nothing."""
+    if not inverse_model.fitted:
+        raise ValueError(
+            "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "
+            "pretrain it again, or go without: warm_start=False, action_prior=False, continue_latents=False"
+        )

@@ -1,0 +1,75 @@
+"""Passes of a world model over whole trajectories: what it believes at every record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from aime_gym.data import TrajectoryDataset
+from aime_gym.models.rssm import ActionSource, Latents
+from aime_gym.models.world_model import WorldModel
+
+#: Trajectories that are filtered side by side, and frames that are embedded at once.
+_EPISODES_AT_ONCE, _FRAMES_AT_ONCE = 128, 2048
+
+#: Makes the source of actions for some rows (T, B) of a dataset.
+RowSource: TypeAlias = Callable[[Tensor], ActionSource]
+
+
+class FilteredLatents(NamedTuple):
+    """One row for each record of a dataset."""
+
+    features: Tensor  # (N, H + S), the latent state at the record
+    prev_actions: Tensor  # (N, A), what led there according to the source
+
+
+@torch.no_grad()
+def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> FilteredLatents:
+    """Filter all trajectories of a dataset from their first record on, with the posterior's mean.
+
+    :param source: where the actions come from.
+    """
+    features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
+    prev_actions = features.new_zeros(len(dataset), model.action_size)
+    for rows, valid, latents in filtered_batches(model, dataset, source):
+        features[rows[valid]] = latents.states.feature[valid]
+        prev_actions[rows[valid]] = latents.prev_actions[valid]
+    return FilteredLatents(features, prev_actions)
+
+
+def filtered_batches(
+    model: WorldModel, dataset: TrajectoryDataset, source: RowSource
+) -> Iterator[tuple[Tensor, Tensor, Latents]]:
+    """The same pass, batch by batch, with all that it leaves behind.
+
+    :return: rows (T, B), their validity (T, B), and the latents.
+    """
+    for rows, valid in dataset.episodes(_EPISODES_AT_ONCE):
+        embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
+        noise = embeddings.new_zeros(*rows.shape, model.config.stoch)
+        yield rows, valid, model.rssm(embeddings, source(rows), noise)
+
+
+def standardized(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor) -> dict[str, Tensor]:
+    """Observations (..., *shape) at rows (...), in the units that the model sees."""
+    return model.standardize(dataset.observed(rows))
+
+
+@torch.no_grad()
+def input_changes(model: WorldModel, dataset: TrajectoryDataset) -> Tensor:
+    """How what is shown at each record differs from the record before, (N, D); zeros for first records."""
+    rows = torch.arange(len(dataset), device=dataset.device)
+    return dataset.differences(
+        by_pieces(model, lambda piece: model.inverse_model_inputs(dataset.observed(piece)), rows)
+    )
+
+
+def by_pieces(model: WorldModel, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """A function of each row (...) -> (..., D), of so many rows at once as there is room for when they hold images."""
+    if not model.frame_size:
+        return function(rows)
+    pieces = [function(piece) for piece in rows.flatten().split(_FRAMES_AT_ONCE)]
+    return torch.cat(pieces).unflatten(0, rows.shape)

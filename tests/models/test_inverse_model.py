@@ -1,0 +1,61 @@
+"""The inverse model's belief: a Gaussian, or a categorical."""
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, Normal
+
+from aime_gym.models.inverse_model import LatentInverseModel
+
+ROWS, FEATURES, OBSERVATION, ACTIONS = 9, 5, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def believe(*, discrete, variance):
+    model = LatentInverseModel(FEATURES, OBSERVATION, ACTIONS, discrete=discrete)
+    model.variance.fill_(variance)
+    seen = torch.randn(ROWS, FEATURES), torch.randn(ROWS, OBSERVATION)
+    return model, seen, model(*seen).detach()
+
+
+def one_hot(count=ROWS):
+    return torch.eye(ACTIONS)[torch.randint(ACTIONS, (count,))]
+
+
+def test_gaussian_surprise():
+    model, _, means = believe(discrete=False, variance=0.3)
+    assert (means.abs() < 1).all()
+    one, other = 2 * torch.rand(2, ROWS, ACTIONS) - 1
+    belief = Independent(Normal(means, 0.3**0.5), 1)
+    plain = belief.log_prob(other) - belief.log_prob(one)
+    torch.testing.assert_close(model.surprise(one, means) - model.surprise(other, means), plain)
+
+
+def test_categorical_surprise():
+    model, _, means = believe(discrete=True, variance=1e-4)
+    torch.testing.assert_close(means.sum(-1), torch.ones(ROWS))
+    actions = one_hot()
+    plain = -Categorical(probs=means).log_prob(actions.argmax(-1))
+    torch.testing.assert_close(model.surprise(actions, means), plain)
+
+
+def test_no_belief_is_firmer_than_play_allows():
+    model, _, _ = believe(discrete=True, variance=0.05)
+    sure = torch.eye(ACTIONS)
+    surprise = model.surprise(sure.roll(1, 0), sure)
+    torch.testing.assert_close(surprise, -torch.tensor(0.05).log().expand(ACTIONS))
+    assert torch.equal(model.surprise(sure, sure), torch.zeros(ACTIONS))
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_loss(discrete):
+    model, seen, means = believe(discrete=discrete, variance=0.1)
+    actions = one_hot()
+    plain = -(actions * means.log()).sum(-1).mean() if discrete else ((means - actions) ** 2).mean()
+    torch.testing.assert_close(model.loss(*seen, actions), plain)

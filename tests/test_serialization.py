@@ -1,0 +1,106 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from aime_gym.serialization import read_archive, write_archive
+
+DOCUMENT = {
+    "number": 0.1 + 0.2,
+    "limits": [float("inf"), -1, None, True],
+    "nested": {"weights": [torch.arange(3.0), {"step": torch.tensor(4)}], "name": "x"},
+    "empty": torch.zeros(0, 2),
+}
+
+
+def assert_equal(one, other):
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_equal(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("name", ["file", "file.zip", "new/folder/file"])
+def test_what_was_written_is_read(tmp_path, name):
+    write_archive(tmp_path / name, DOCUMENT)
+    read = read_archive(str(tmp_path / name))
+    read.pop("format")
+    assert_equal(DOCUMENT, read)
+    assert not list(tmp_path.glob("**/.*"))
+
+
+def test_a_tensor_in_two_places_is_written_once(tmp_path):
+    tensor = torch.arange(1000.0)
+    for name, second in (("one", tensor), ("other", tensor.clone())):
+        write_archive(tmp_path / name, {"first": tensor, "second": {"again": second}})
+    one, other = (read_archive(tmp_path / name) for name in ("one", "other"))
+    assert_equal(one, other)
+    sizes = [(tmp_path / name).stat().st_size for name in ("one.zip", "other.zip")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_binary_file_will_do():
+    file = io.BytesIO()
+    write_archive(file, DOCUMENT)
+    assert_equal(DOCUMENT["nested"], read_archive(file)["nested"])
+
+
+def test_numbers_of_numpy_are_json_values(tmp_path):
+    write_archive(tmp_path / "file", {"number": np.float32(0.5), "count": np.int64(3)})
+    read = read_archive(tmp_path / "file")
+    assert (read["number"], read["count"]) == (0.5, 3)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_archive(tmp_path / "file", {"value": 1})
+    with pytest.raises(TypeError, match="expected str keys in 'bad'"):
+        write_archive(tmp_path / "file", {"bad": {3: 1}})
+    assert read_archive(tmp_path / "file")["value"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file.zip"]
+
+
+def test_every_cut_is_an_error(tmp_path):
+    write_archive(tmp_path / "file", DOCUMENT)
+    content = (tmp_path / "file.zip").read_bytes()
+    for end in range(0, len(content), 7):
+        (tmp_path / "torn.zip").write_bytes(content[:end])
+        with pytest.raises(ValueError, match="path: expected an agent's file, got .*torn.zip"):
+            read_archive(tmp_path / "torn")
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
+    write_archive(tmp_path / "file", DOCUMENT)
+    content = bytearray((tmp_path / "file.zip").read_bytes())
+    for position in range(len(content)):
+        damaged = content.copy()
+        damaged[position] ^= 0xFF
+        try:
+            read = read_archive(io.BytesIO(damaged))
+        except ValueError:
+            continue
+        read.pop("format")
+        assert_equal(DOCUMENT, read)
+
+
+def test_a_missing_reference_is_an_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file.zip", "w") as archive:
+        archive.writestr("document.json", '{"format": 2, "weights": {"$tensor": "elsewhere"}}')
+        archive.writestr("tensors.safetensors", b"\x02\0\0\0\0\0\0\0{}")
+    with pytest.raises(ValueError, match="expected a checkpoint, got .*elsewhere"):
+        read_archive(tmp_path / "file", what="a checkpoint")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected an agent's file, found none"):
+        read_archive(tmp_path / "file")
