@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 
@@ -14,6 +14,22 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+
+
+def preset_config(owner: str, presets: Mapping[str, Any], preset: str, hyper_parameters: Mapping[str, Any]) -> Any:
+    """Return a preset's configuration with some of its fields replaced.
+
+    :param owner: class that the configuration is for, in errors.
+    :param presets: frozen dataclasses by name.
+    :raises ValueError: an unknown preset or hyper-parameter.
+    """
+    if preset not in presets:
+        raise ValueError(f"preset: {owner} expects one of {sorted(presets)}, got {preset!r}")
+    known = [field.name for field in fields(presets[preset])]
+    for name in hyper_parameters:
+        if name not in known:
+            raise ValueError(f"{name}: unknown hyper-parameter of {owner}; {nearest_names(name, known)}")
+    return replace(presets[preset], **hyper_parameters)
 
 
 def check_bounds(config: Any, **ranges: tuple[float, float | None]) -> None:

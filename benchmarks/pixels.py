@@ -209,7 +209,7 @@ def run(options: argparse.Namespace) -> None:
         for text in options.agents:
             spec, start = AgentSpec.parse(text), time.perf_counter()
             agent = spec.build(task, env, options.seed)
-            if agent.lacks_play:  # not with the file of a world model
+            if agent.must_pretrain:  # not with the file of a world model
                 agent.pretrain(play)
             agent.imitate(videos)
             seconds = time.perf_counter() - start

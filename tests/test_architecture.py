@@ -30,14 +30,15 @@ ORDER = (
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # In agents/, every module is an agent but these. Agents import base, or learned_reward_agent in its place, and nothing
-# else of the room; base stands on the others, some of which need its name in annotations.
+# else of the room. Explorer imitates nobody, so it stands on agent, as base does.
 AGENT_BASES = {"base", "learned_reward_agent"}
 AGENT_FOUNDATION = {
-    "base": {"environments", "files", "phases"},
-    "learned_reward_agent": {"base"},
+    "files": set(),
     "environments": set(),
-    "files": {"base"},
-    "phases": {"base", "files"},
+    "agent": {"files"},
+    "base": {"agent", "environments", "files"},
+    "learned_reward_agent": {"base"},
+    "explorer": {"agent"},
 }
 AGENT_LISTS = {"__init__", "registry"}
 
@@ -131,6 +132,29 @@ def sibling_arrows(package: Path) -> list[str]:
     return wrong
 
 
+def circles(package: Path) -> list[str]:
+    """Circles of imports between modules, those under TYPE_CHECKING and inside functions included."""
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for importer, target, _ in imports(package):
+        module = target if package.joinpath(*target).with_suffix(".py").is_file() else (*target, "__init__")
+        graph.setdefault(importer, set()).add(module)
+    found, finished, path = [], set(), []
+
+    def visit(module: tuple[str, ...]) -> None:
+        if module in path:
+            found.append(" -> ".join(".".join(part) for part in (*path[path.index(module) :], module)))
+        elif module not in finished:
+            path.append(module)
+            for target in sorted(graph.get(module, ())):
+                visit(target)
+            path.pop()
+            finished.add(module)
+
+    for module in sorted(graph):
+        visit(module)
+    return found
+
+
 def unknown_rooms(package: Path) -> list[str]:
     """Rooms without a line in the order."""
     return sorted({module_of(path, package)[0] for path in sources(package)} - RANK.keys())
@@ -167,7 +191,7 @@ def star_imports(package: Path) -> list[str]:
 # ---- the package keeps them ----
 
 
-@pytest.mark.parametrize("rule", [wrong_arrows, sibling_arrows, unknown_rooms, unsafe_reading, star_imports])
+@pytest.mark.parametrize("rule", [wrong_arrows, sibling_arrows, circles, unknown_rooms, unsafe_reading, star_imports])
 def test_the_package_keeps(rule):
     assert rule(ROOT / PACKAGE) == []
 
@@ -226,6 +250,8 @@ def plant(tmp_path: Path, files: dict[str, str]) -> Path:
         ("types.py", "from .wrappers import Task"),
         ("wrappers/task.py", "from aime_gym.envs import make_env"),
         ("experiments/table.py", "from aime_gym.cli import main"),
+        ("model_based/online.py", "from aime_gym.learned_reward.trainer import LearnedRewardTrainer"),
+        ("learned_reward/trainer.py", "from ..model_based import online"),
     ],
 )
 def test_a_wrong_arrow_is_found(tmp_path, file, text):
@@ -276,6 +302,33 @@ def test_base_and_the_registry_are_not_siblings(tmp_path):
         },
     )
     assert sibling_arrows(package) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        ({"agents/base.py": "from .files import save", "agents/files.py": "from .base import Agent"}, 2),
+        (
+            {
+                "agents/base.py": "from aime_gym.agents.files import save",
+                "agents/files.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .base import Agent",
+            },
+            2,
+        ),
+        ({"data/loading.py": "def late():\n    from . import video", "data/video.py": "from .loading import load"}, 2),
+        ({"data/__init__.py": "from .loading import load", "data/loading.py": "from aime_gym.data import Video"}, 2),
+        ({"data/a.py": "from .b import x", "data/b.py": "from .c import x", "data/c.py": "import aime_gym.data.a"}, 3),
+        ({"data/a.py": "from .a import x"}, 1),
+    ],
+)
+def test_a_circle_is_found(tmp_path, files, circle):
+    (found,) = circles(plant(tmp_path, files))
+    assert found.count("->") == circle
+
+
+def test_two_ways_to_a_module_are_no_circle(tmp_path):
+    files = {"data/a.py": "from . import b, c", "data/b.py": "from .d import x", "data/c.py": "from .d import x"}
+    assert circles(plant(tmp_path, files | {"data/d.py": "", "data/__init__.py": "from .a import y"})) == []
 
 
 def test_a_new_room_is_found(tmp_path):

@@ -40,24 +40,23 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, inverse_source, policy_source, require_fitted
 from aime_gym.model_based.filtering import RowSource, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
-from aime_gym.model_based.online import USER_REWARD, OnlineConfig, OnlineImitation
+from aime_gym.model_based.online import OnlineConfig, OnlineImitation
 from aime_gym.model_based.predict import act_in_latents, initial_memory
-from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model, train_on_sequences
+from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
 from aime_gym.model_based.surrogate_rewards import (
+    USER_REWARD,
     EpisodeReward,
-    LatentDiscriminatorReward,
-    Surrogate,
     UserReward,
     ViperReward,
+    make_surrogate,
 )
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
 from aime_gym.models.pretrained import imported_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.loop import TrainingLoop
-from aime_gym.training.rollouts import episode_metrics
-from aime_gym.training.rounds import Rounds
+from aime_gym.training.loop import TrainingLoop, train_on_sequences
+from aime_gym.training.rollouts import Rollouts
 from aime_gym.types import Metrics, SequenceBatch, Trajectories
 
 
@@ -159,7 +158,7 @@ class AIMEAgent(ImitationAgent):
     improves_online = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        #: Where the world model comes from, unless it is to be learnt.
+        #: World model of a file, unless it is to be learnt.
         self.imported = imported_world_model(options.get("world_model"))
         if self.imported is not None:
             options["world_model"] = self.imported.config
@@ -167,7 +166,7 @@ class AIMEAgent(ImitationAgent):
         self.user_reward: UserReward | None = options["reward"] if callable(options.get("reward")) else None
         if self.user_reward is not None:
             options["reward"] = USER_REWARD
-        #: What ``learn`` goes on with; made by the first one after ``imitate``.
+        #: Networks of phase 3; made by the first ``learn`` after ``imitate``.
         self.online: OnlineImitation | None = None
         super().__init__(*args, **options)
 
@@ -182,9 +181,10 @@ class AIMEAgent(ImitationAgent):
             self.imported.restore(self.world_model, self.inverse_model)
             if self.config.warm_start:
                 require_fitted(self.inverse_model)
-            self.pretrained, self.imitated = True, False
+            self.pretrained = True
+            self.imitated = False
             if self.seed is None:  # the file is all that two processes have in common, which a checkpoint asks for
-                self.unfinished_start = self.imported.digest
+                self.starting_digest = self.imported.digest
 
     def _fresh_policy(self) -> LatentPolicy:
         features, encoding = self.world_model.feature_size, self.action_encoding
@@ -200,13 +200,14 @@ class AIMEAgent(ImitationAgent):
         self.online = None
         if state:
             with torch.random.fork_rng(devices=[]):  # its weights are those of the state
-                self.online = self._online()
+                self.online = self._make_online()
             self.online.load_own_state(state)
 
     # Phase 1
 
     def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
-        dataset, self.online = TrajectoryDataset(play, self.action_encoding, self.device), None
+        dataset = TrajectoryDataset(play, self.action_encoding, self.device)
+        self.online = None
         self.inverse_model.variance.zero_()  # it does not fit what the model becomes now
         fit_world_model(self.world_model, dataset, loop, self.config)
         # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
@@ -215,7 +216,8 @@ class AIMEAgent(ImitationAgent):
     # Phase 2
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        dataset, config, self.online = TrajectoryDataset(demos, None, self.device), self.config, None
+        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
+        self.online = None
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
@@ -253,9 +255,9 @@ class AIMEAgent(ImitationAgent):
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        return filter_trajectories(self.world_model, demos, self._inferring(demos)).prev_actions
+        return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions
 
-    def _inferring(self, demos: TrajectoryDataset) -> RowSource:
+    def _action_source(self, demos: TrajectoryDataset) -> RowSource:
         """The policy once it has imitated, the inverse model before."""
         if self.imitated:
             return policy_source(self.policy, self.action_encoding.size)
@@ -296,7 +298,7 @@ class AIMEAgent(ImitationAgent):
             written,
             self.world_model,
             checked,
-            self._inferring,
+            self._action_source,
             context=context,
             length=length,
             episodes=episodes,
@@ -350,7 +352,8 @@ class AIMEAgent(ImitationAgent):
 
     def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
         """Algorithm 1 of AIME-v2, a round at a time."""
-        dataset, play = TrajectoryDataset(demos, None, self.device), None
+        dataset = TrajectoryDataset(demos, None, self.device)
+        play = None
         if self.pretrained_play is not None:
             play = TrajectoryDataset(self.pretrained_play, self.action_encoding, self.device)
         elif self.config.play_ratio:
@@ -361,38 +364,29 @@ class AIMEAgent(ImitationAgent):
             )
         if self.online is None:
             with self._initial_weights():
-                fresh = self._online()
-            if isinstance(fresh.surrogate, ViperReward) and not fresh.surrogate.fit(dataset, loop, self.config):
+                online = self._make_online()
+            if isinstance(online.surrogate, ViperReward) and not online.surrogate.fit(dataset, loop, self.config):
                 return  # half a reward is none: the next learn fits it anew
-            self.online = fresh
-        online, total = self.online, loop.total_timesteps
-        assert total is not None
+            self.online = online
+        online = self.online
+        assert loop.total_timesteps is not None
+        rollouts = Rollouts(self, loop, "learn", loop.total_timesteps, online)
 
-        def play_round() -> Metrics:
-            taken = online.experienced_steps
-            online.add(self._collect_round_episodes(rounds, self.config.round_steps))
-            if rounds.stopped:
-                return episode_metrics(self)
-            online.begin_updates(play, dataset, self.action_encoding, self._noise, self.generator)
-            # Of all steps so far less those of before: rounding each round by itself would starve short episodes.
-            before, after = (round(self.config.updates_per_step * n) for n in (taken, online.experienced_steps))
-            for _ in range(after - before):
-                rounds.update(online.update())
-            return episode_metrics(self)
+        def collect_and_update() -> Metrics:
+            updates = online.add(rollouts.collect(self._sample_actions, steps=self.config.round_steps))
+            if not rollouts.stopped:
+                online.begin_updates(play, dataset, self.action_encoding, self._noise, self.generator)
+                rollouts.run("learn", updates, online.update)
+            return {}
 
-        rounds = Rounds(loop, "learn", total, online)
-        rounds.run(play_round)
+        rollouts.repeat(collect_and_update)
 
-    def _online(self) -> OnlineImitation:
-        """New networks of phase 3."""
+    def _make_online(self) -> OnlineImitation:
+        """Make the networks of phase 3."""
         model, config = self.world_model, self.config
-        surrogate: Surrogate | None = None
-        if config.reward == USER_REWARD:
-            surrogate = EpisodeReward(self.user_reward)
-        elif config.reward == "viper":
-            surrogate = ViperReward(model, self.device)
-        elif config.reward == "ail":
-            surrogate = LatentDiscriminatorReward(model.embedding_size, config.discriminator_learning_rate, self.device)
+        surrogate = make_surrogate(
+            config.reward, model, self.user_reward, config.discriminator_learning_rate, self.device
+        )
         return OnlineImitation(config, model, self.inverse_model, self.policy, surrogate, self.device)
 
     # Acting

@@ -58,8 +58,9 @@ class BCAgent(ImitationAgent):
             split_trajectories(len(demos), self.config.train_fraction, loop.generator),
             lag=1,
             config=self.config,
-            phase="policy",
-            loop=loop,
+            name="policy",
+            runner=loop,
+            generator=loop.generator,
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:

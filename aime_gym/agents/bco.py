@@ -36,11 +36,10 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork
-from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.loop import TrainingLoop, UpdateRunner
 from aime_gym.training.replay import EpisodeReplayBuffer
-from aime_gym.training.rollouts import episode_metrics
-from aime_gym.training.rounds import Rounds
-from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions, regress_further
+from aime_gym.training.rollouts import Rollouts
+from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions
 from aime_gym.types import Metrics, Trajectories
 
 
@@ -105,28 +104,48 @@ class BCOAgent(ImitationAgent):
     def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
         self._start_over()
         dataset = TrajectoryDataset(play, self.action_encoding, self.device)
-        assert dataset.prev_actions is not None
         self.inverse_model.fit_standardizer(dataset.observations)
-        self.play_steps, self.train_mask["play"] = sum(map(len, play)), self._split(len(play))
-        regress_actions(
-            self.inverse_model,
-            dataset,
-            dataset.prev_actions,
-            self.train_mask["play"],
-            lag=0,
-            config=self.config,
-            phase="inverse",
-            loop=loop,
-        )
+        self.play_steps = sum(map(len, play))
+        self.train_mask["play"] = self._split(len(play))
+        self._fit_inverse_model(dataset, self.train_mask["play"], loop)
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
         with self._initial_weights():
             self.policy = self._network(self.config.stack).to(self.device)
         self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
-        labels, self.train_mask["demos"] = self._infer_actions(dataset), self._split(len(demos))
-        regress_actions(
-            self.policy, dataset, labels, self.train_mask["demos"], lag=1, config=self.config, phase="policy", loop=loop
+        self.train_mask["demos"] = self._split(len(demos))
+        self._fit_policy(dataset, loop)
+
+    def _fit_inverse_model(
+        self, dataset: TrajectoryDataset, train_mask: list[bool], runner: UpdateRunner, *, refit: bool = False
+    ) -> float:
+        assert dataset.prev_actions is not None
+        return regress_actions(
+            self.inverse_model,
+            dataset,
+            dataset.prev_actions,
+            train_mask,
+            lag=0,
+            config=self.config,
+            name="inverse",
+            runner=runner,
+            generator=self.generator,
+            refit=refit,
+        )
+
+    def _fit_policy(self, demos: TrajectoryDataset, runner: UpdateRunner, *, refit: bool = False) -> float:
+        return regress_actions(
+            self.policy,
+            demos,
+            self._infer_actions(demos),
+            self.train_mask["demos"],
+            lag=1,
+            config=self.config,
+            name="policy",
+            runner=runner,
+            generator=self.generator,
+            refit=refit,
         )
 
     def _split(self, count: int, known: list[bool] | None = None) -> list[bool]:
@@ -139,58 +158,34 @@ class BCOAgent(ImitationAgent):
         play = self.pretrained_play or []
         if not play:
             warnings.warn(
-                "BCOAgent.learn: expected the play that pretrain learnt from, got None; the inverse model goes on with "
+                "BCOAgent.learn: expected the play that pretrain learnt from, got None; the inverse model learns from "
                 "what is collected alone, unless load is given play=",
                 stacklevel=2,
             )
-        # Of other play or demonstrations than before, some are new.
+        # Where play or demonstrations have changed, there are more of them than the masks know.
         for name, trajectories in (("play", play), ("demos", demos)):
             self.train_mask[name] = self._split(len(trajectories), self.train_mask[name])
         dataset = TrajectoryDataset(demos, None, self.device)
-        rounds = Rounds(loop, "learn", loop.total_timesteps, _Learnt(self))
+        rollouts = Rollouts(self, loop, "learn", loop.total_timesteps, _OnlineState(self))
 
-        def play_round() -> Metrics:
-            self.collected.add(self._collect_round_episodes(rounds, round(self.config.alpha * self.play_steps)))
-            metrics = episode_metrics(self)
-            if not rounds.stopped:
-                metrics |= self._improve_inverse_model(play, rounds) | self._improve_policy(dataset, rounds)
-            return metrics
+        def collect_and_update() -> Metrics:
+            steps = round(self.config.alpha * self.play_steps)
+            self.collected.add(rollouts.collect(self._sample_actions, steps=steps))
+            if rollouts.stopped:
+                return {}
+            inverse_error = self._refit_inverse_model(play, rollouts)
+            policy_error = self._fit_policy(dataset, rollouts, refit=True)
+            return {"inverse/validation_error": inverse_error, "policy/validation_error": policy_error}
 
-        rounds.run(play_round)
+        rollouts.repeat(collect_and_update)
 
-    def _improve_inverse_model(self, play: Trajectories, rounds: Rounds) -> Metrics:
+    def _refit_inverse_model(self, play: Trajectories, runner: UpdateRunner) -> float:
+        """Fit it to play and all that was collected."""
         trajectories = [*play, *self.collected.trajectories]
         train_mask = self._split(len(trajectories), self.train_mask["play"] + self.train_mask["collected"])
         self.train_mask["collected"] = train_mask[len(play) :]
         dataset = TrajectoryDataset(trajectories, self.action_encoding, self.device)
-        assert dataset.prev_actions is not None
-        return self._improve(self.inverse_model, dataset, dataset.prev_actions, train_mask, 0, "inverse", rounds)
-
-    def _improve_policy(self, demos: TrajectoryDataset, rounds: Rounds) -> Metrics:
-        labels = self._infer_actions(demos)
-        return self._improve(self.policy, demos, labels, self.train_mask["demos"], 1, "policy", rounds)
-
-    def _improve(
-        self,
-        network: StackedNetwork,
-        dataset: TrajectoryDataset,
-        actions: Tensor,
-        train_mask: list[bool],
-        lag: int,
-        phase: str,
-        rounds: Rounds,
-    ) -> Metrics:
-        metrics = regress_further(
-            network,
-            dataset,
-            actions,
-            train_mask,
-            lag=lag,
-            config=self.config,
-            generator=self.generator,
-            on_update=lambda: rounds.update({}),
-        )
-        return {f"{phase}/{name}": value for name, value in metrics.items()}
+        return self._fit_inverse_model(dataset, train_mask, runner, refit=True)
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
@@ -208,7 +203,7 @@ class BCOAgent(ImitationAgent):
         return self.policy.step(observation, state, generator)
 
 
-class _Learnt:
+class _OnlineState:
     """All that a round of ``learn`` changes. Optimizers are not part of it: each round has its own."""
 
     def __init__(self, agent: BCOAgent) -> None:

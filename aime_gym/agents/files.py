@@ -4,33 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
+from gymnasium import spaces
 from minari.serialization import deserialize_space, serialize_space
 from stable_baselines3.common.utils import get_system_info
 
 from aime_gym.serialization import Source, read_archive
 
-if TYPE_CHECKING:
-    from aime_gym.agents.base import ImitationAgent
 
-Agent = TypeVar("Agent", bound="ImitationAgent")
+class SavedAgent(Protocol):
+    """An agent as its file knows it."""
 
-#: Plain values that a file keeps.
-_ATTRIBUTES = (
-    "seed",
-    "policy_kwargs",
-    "play_timesteps",
-    "pretrained",
-    "imitated",
-    "num_phases",
-    "num_updates",
-    "num_timesteps",
-)
+    saved_attributes: ClassVar[tuple[str, ...]]
+    config: Any
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    policy_kwargs: dict[str, Any]
+    generator: torch.Generator
+    acting_generator: torch.Generator
+    device: torch.device
+
+    def __init__(self, *args: Any, **options: Any) -> None: ...
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]: ...
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = ..., device: Any = ...) -> None: ...
+
+    def set_random_seed(self, seed: int | None = None) -> None: ...
+
+    def _setup_model(self) -> None: ...
+
+    def _training_state(self) -> dict[str, Any]: ...
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None: ...
 
 
-def description(agent: ImitationAgent) -> dict[str, Any]:
+Agent = TypeVar("Agent", bound=SavedAgent)
+
+
+def description(agent: SavedAgent) -> dict[str, Any]:
     """What the agent is, before anything was learnt, as JSON values."""
     return {
         "class": type(agent).__name__,
@@ -40,21 +54,21 @@ def description(agent: ImitationAgent) -> dict[str, Any]:
     }
 
 
-def agent_document(agent: ImitationAgent) -> dict[str, Any]:
+def agent_document(agent: SavedAgent) -> dict[str, Any]:
     """All that a file holds of the agent: JSON values and tensors."""
     return {
         **description(agent),
         "system": get_system_info(print_info=False)[1],
-        "attributes": {name: getattr(agent, name) for name in _ATTRIBUTES},
+        "attributes": {name: getattr(agent, name) for name in agent.saved_attributes},
         "parameters": agent.get_parameters(),
         "training": agent._training_state(),
         "generators": {"training": agent.generator.get_state(), "acting": agent.acting_generator.get_state()},
     }
 
 
-def restore(agent: ImitationAgent, document: Mapping[str, Any]) -> None:
+def restore(agent: SavedAgent, document: Mapping[str, Any]) -> None:
     """Make the agent what a document holds, of the same class, configuration and spaces."""
-    for name in _ATTRIBUTES:
+    for name in agent.saved_attributes:
         setattr(agent, name, document["attributes"][name])
     agent.generator.set_state(document["generators"]["training"])
     agent.acting_generator.set_state(document["generators"]["acting"])
@@ -62,7 +76,7 @@ def restore(agent: ImitationAgent, document: Mapping[str, Any]) -> None:
     agent._load_training_state(document.get("training", {}))
 
 
-def read_agent_document(agent_class: type[ImitationAgent], path: Source) -> dict[str, Any]:
+def read_agent_document(agent_class: type[SavedAgent], path: Source) -> dict[str, Any]:
     """Read the file of an agent of a class.
 
     :raises FileNotFoundError: no such file.
@@ -117,7 +131,7 @@ def load_agent_file(
                 f"{changed[0]}: expected what fits the weights in {path}, which were trained with {trained} ({error})"
             ) from error
         raise ValueError(f"path: expected an agent's file, got {path} ({type(error).__name__}: {error})") from error
-    for name in set(_ATTRIBUTES) & set(changes):
+    for name in set(agent.saved_attributes) & set(changes):
         setattr(agent, name, changes[name])
     if "seed" in changes:
         agent.set_random_seed(changes["seed"])

@@ -16,6 +16,8 @@ of its steps: one that never does leaves open what other actions would have caus
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -33,11 +35,13 @@ from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, late
 from aime_gym.models.stacked import joined
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
-from aime_gym.training.stepping import interact
+from aime_gym.training.rollouts import EnvStep, Rollouts, draw_seed, env_steps
 from aime_gym.types import Array, Metrics, Observation, Trajectories
 
 #: Transitions that step 2 remembers.
 _MEMORY = 10_000
+#: Steps of all environments that make a round: the unit of ``log_interval``.
+_ROUND_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ class ILPOConfig:
     """Hyper-parameters of :class:`ILPOAgent`.
 
     :param latents: number |Z| of latent actions; ``None`` for as many as there are actions.
-    :param updates: of the latent policy, in step 1.
+    :param updates: number of updates of the latent policy, in step 1.
     :param batch_size: transitions per update, in both steps.
-    :param learning_rate: of Adam in step 1.
-    :param timesteps: environment steps of step 2, unless ``imitate`` is told otherwise.
+    :param learning_rate: Adam's learning rate in step 1.
+    :param timesteps: number of environment steps of step 2, unless ``imitate`` is given another.
     :param exploration: share of random actions among them.
-    :param remap_updates: updates of the action remapping after each step of all environments.
-    :param remap_learning_rate: of Adam in step 2.
+    :param remap_updates: number of updates of the action remapping after each step of all environments.
+    :param remap_learning_rate: Adam's learning rate in step 2.
     """
 
     latents: int | None = None
@@ -79,10 +83,10 @@ class ILPOConfig:
 
 
 class ILPOAgent(ImitationAgent):
-    """Learns offline what the demonstrations do, up to the names of the actions, and online which actions those are.
+    """Learns a policy of latent actions offline, and online which real actions those are.
 
     For Discrete actions. ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)``
-    as many as it is told, and ``learn(total_timesteps)`` takes more of them. Needs no play. Hyper-parameters:
+    takes ``total_timesteps``, and ``learn(total_timesteps)`` takes more of them. Needs no play. Hyper-parameters:
     :class:`ILPOConfig`.
     """
 
@@ -104,7 +108,7 @@ class ILPOAgent(ImitationAgent):
         hidden = {name: value for name, value in self.policy_kwargs.items() if name == "hidden"}
         self.remap = ActionRemap(size, latents, self.action_encoding.size, **hidden).to(self.device)
         self.remap_optimizer = Optimizer([self.remap], self.config.remap_learning_rate, max_grad_norm=None)
-        #: What step 2 saw: s (N, D), the closest z (N,) and a (N,).
+        #: Transitions of step 2: s (N, D), the closest z (N,) and a (N,).
         self.memory: tuple[Tensor, ...] = (
             torch.empty(0, size, device=self.device),
             torch.empty(0, dtype=torch.long, device=self.device),
@@ -146,36 +150,71 @@ class ILPOAgent(ImitationAgent):
         changes = self.policy.changes(changes)
         optimizer = Optimizer([self.policy], config.learning_rate, max_grad_norm=None)
 
-        def update() -> Metrics:
+        def loss() -> tuple[Tensor, Metrics]:
             batch = self._integers(len(rows), config.batch_size)
             nearest, expected = latent_policy_losses(changes[batch], *self.policy(observations[batch]))
-            loss = nearest + expected
-            metrics: Metrics = {"loss": loss.detach(), "nearest": nearest.detach(), "expected": expected.detach()}
-            return metrics | {"gradient_norm": optimizer.step(loss)}
+            total = nearest + expected
+            return total, {"loss": total.detach(), "nearest": nearest.detach(), "expected": expected.detach()}
 
-        loop.run("policy", config.updates, update, optimizer)
+        loop.minimize("policy", config.updates, loss, optimizer)
 
     # Step 2
 
     def _remap_actions(self, timesteps: int, loop: TrainingLoop, name: str) -> None:
-        interact(self, _Remapping(self, loop), timesteps, loop, name)
+        assert self.env is not None
+        rollouts = Rollouts(self, loop, name, timesteps)
+        steps = env_steps(self.env, self._explore, seed=draw_seed(self.generator))
+
+        def collect_and_update() -> Metrics:
+            count = min(_ROUND_STEPS, math.ceil(rollouts.remaining / self.n_envs))
+            for step in itertools.islice(steps, count):
+                self._remember(step)
+                rollouts.run("remap", self.config.remap_updates, self.update_remap)
+                if not rollouts.record_step(step):
+                    break
+            rollouts.end_rollout({})
+            return {}
+
+        rollouts.repeat(collect_and_update)
+
+    @torch.no_grad()
+    def _explore(self, observations: Observation, state: Any, episode_start: Array) -> tuple[Array, None]:
+        """Act greedily but for a share of random actions."""
+        encoded, _ = self.observation_encoding.encode(observations, self.device)
+        greedy = self._act(encoded, (), None)[0].argmax(-1).cpu()
+        random = torch.randint(self.action_encoding.size, greedy.shape, generator=self.generator)
+        explores = torch.rand(greedy.shape, generator=self.generator) < self.config.exploration
+        chosen = F.one_hot(torch.where(explores, random, greedy), self.action_encoding.size)
+        return self.action_encoding.decode(chosen.numpy()), None
+
+    @torch.no_grad()
+    def _remember(self, step: EnvStep) -> None:
+        """Keep which latent action each real one was."""
+        before, after = (
+            joined(self.observation_encoding.encode(part, self.device)[0])
+            for part in (step.observations, step.next_observations)
+        )
+        latents = self.policy.closest(before, after)
+        taken = torch.from_numpy(np.asarray(self.action_encoding.encode(step.actions).argmax(-1))).to(self.device)
+        self.memory = tuple(
+            torch.cat([old, new])[-_MEMORY:] for old, new in zip(self.memory, (before, latents, taken), strict=True)
+        )
 
     def update_remap(self) -> Metrics:
-        """One step of cross-entropy on what step 2 remembers."""
+        """Take one step of cross-entropy on the transitions of step 2."""
         observations, latents, actions = self.memory
         batch = self._integers(len(actions), self.config.batch_size)
         logits = self.remap(observations[batch], latents[batch])
         loss = F.cross_entropy(logits, actions[batch])
         accuracy = (logits.argmax(-1) == actions[batch]).float().mean()
         self.remap_optimizer.step(loss)
-        self.num_updates += 1
-        return {"remap/loss": loss.detach(), "remap/accuracy": accuracy}
+        return {"loss": loss.detach(), "accuracy": accuracy}
 
     # Acting
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """The action that the latent one closest to each change stands for."""
+        """Return the action that the latent one closest to each change stands for."""
         observations = joined(demos.observations)
         before = observations[(torch.arange(len(demos), device=self.device) - 1).clamp_min(0)]
         logits: Tensor = self.remap(before, self.policy.closest(before, observations))
@@ -189,44 +228,12 @@ class ILPOAgent(ImitationAgent):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         observations = joined(observation)
         latents = _choose(self.policy(observations)[0], generator)
-        return F.one_hot(_choose(self.remap(observations, latents), generator), self.action_encoding.size), ()
-
-
-class _Remapping:
-    """Step 2: acts greedily but for some random actions, and learns which latent action each real one was."""
-
-    def __init__(self, agent: ILPOAgent, loop: TrainingLoop) -> None:
-        self._agent, self._generator = agent, loop.generator
-
-    @torch.no_grad()
-    def act(self, observations: Observation) -> Array:
-        agent = self._agent
-        encoded, _ = agent.observation_encoding.encode(observations, agent.device)
-        greedy = agent._act(encoded, (), None)[0].argmax(-1).cpu()
-        random = torch.randint(agent.action_encoding.size, greedy.shape, generator=self._generator)
-        explores = torch.rand(greedy.shape, generator=self._generator) < agent.config.exploration
-        return agent.action_encoding.decode(
-            F.one_hot(torch.where(explores, random, greedy), agent.action_encoding.size).numpy()
-        )
-
-    def learn(self, observations: Observation, actions: Array, reached: Observation) -> Metrics:
-        agent = self._agent
-        before, after = (
-            joined(agent.observation_encoding.encode(part, agent.device)[0]) for part in (observations, reached)
-        )
-        with torch.no_grad():
-            latents = agent.policy.closest(before, after)
-        taken = torch.from_numpy(np.asarray(agent.action_encoding.encode(actions).argmax(-1))).to(agent.device)
-        agent.memory = tuple(
-            torch.cat([old, new])[-_MEMORY:] for old, new in zip(agent.memory, (before, latents, taken), strict=True)
-        )
-        for _ in range(agent.config.remap_updates):
-            metrics = agent.update_remap()
-        return metrics
+        actions = _choose(self.remap(observations, latents), generator)
+        return F.one_hot(actions, self.action_encoding.size), ()
 
 
 def _choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Indices (N,) for logits (N, K): sampled, or the most likely ones."""
+    """Return indices (N,) for logits (N, K): sampled, or the most likely ones."""
     if generator is None:
         return logits.argmax(-1)
     uniform = torch.rand(logits.shape, generator=generator).to(logits.device)

@@ -90,7 +90,7 @@ class MBBCAgent(ImitationAgent):
             dataset,
             self._filter(dataset),
             loop,
-            phase="policy",
+            name="policy",
             updates=config.clone_updates,
             start_fraction=config.demo_start_fraction,
             start_steps=config.sequence_length,

@@ -126,7 +126,7 @@ def train(
     :param callback: of SB3, in every phase.
     """
     start = time.perf_counter()
-    if agent.lacks_play:
+    if agent.must_pretrain:
         agent.pretrain(play, callback=callback, progress_bar=progress)
     agent.imitate(demos, callback=callback, progress_bar=progress)
     if learn:

@@ -87,7 +87,7 @@ def prepare(comparison: Comparison) -> PreparedComparison:
         task,
         comparison.data,
         seeds=comparison.seeds,
-        play=any(agent.lacks_play for agent in agents),
+        play=any(agent.must_pretrain for agent in agents),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents),
         progress=True,
     )

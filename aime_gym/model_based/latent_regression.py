@@ -29,11 +29,14 @@ def fit_inverse_model(
 
     The latent states are those of the play data, filtered with its recorded actions. Without a single update the model
     counts as not fitted.
+
+    :param updates: number of updates.
     """
     prev_actions = play.prev_actions
     assert prev_actions is not None
     features, _ = filter_trajectories(world_model, play, lambda rows: RecordedActions(prev_actions[rows]))
-    changes, targets = input_changes(world_model, play), _reached(play)
+    changes = input_changes(world_model, play)
+    targets = _rows_with_actions(play)
     model.standardizer.fit(changes)
     optimizer = Optimizer([model], _LEARNING_RATE, decay_updates=updates)
 
@@ -41,17 +44,17 @@ def fit_inverse_model(
         rows = _draw(targets, count, loop.generator)
         return features[rows - 1], changes[rows], prev_actions[rows]
 
-    def update() -> Metrics:
-        loss = model.loss(*draw(_BATCH))
-        return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+    def loss() -> tuple[Tensor, Metrics]:
+        value = model.loss(*draw(_BATCH))
+        return value, {"loss": value.detach()}
 
-    before = loop.updates
-    loop.run("inverse", updates, update, optimizer)
+    updates_before = loop.updates
+    loop.minimize("inverse", updates, loss, optimizer)
     model.variance.zero_()
-    if loop.updates > before:
+    if loop.updates > updates_before:
         with torch.no_grad():
-            *seen, actions = draw(_ERROR_SAMPLE)
-            model.variance.copy_((model(*seen) - actions).square().mean(0).clamp_min(_MIN_VARIANCE))
+            *inputs, actions = draw(_ERROR_SAMPLE)
+            model.variance.copy_((model(*inputs) - actions).square().mean(0).clamp_min(_MIN_VARIANCE))
 
 
 def clone_actions(
@@ -60,37 +63,40 @@ def clone_actions(
     filtered: FilteredLatents,
     loop: TrainingLoop,
     *,
-    phase: str = "clone",
+    name: str = "clone",
     updates: int,
     start_fraction: float,
     start_steps: int,
 ) -> bool:
-    """Behavioural cloning in the latent space: a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
+    """Clone a policy in the latent space: regress a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
 
+    :param filtered: latent features and actions of every record of the demonstrations.
+    :param name: name of the run in the log.
+    :param updates: number of updates.
     :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
     :return: whether the run came to its end.
     """
     features, actions = filtered
-    targets = _reached(demos)
+    targets = _rows_with_actions(demos)
     early = targets[demos.steps()[targets] < start_steps]
     early_count = round(start_fraction * _BATCH)
     optimizer = Optimizer([policy], _LEARNING_RATE, decay_updates=updates)
 
-    def update() -> Metrics:
+    def loss() -> tuple[Tensor, Metrics]:
         rows = torch.cat(
             [_draw(early, early_count, loop.generator), _draw(targets, _BATCH - early_count, loop.generator)]
         )
-        loss = policy(features[rows - 1]).regression_loss(actions[rows])
-        return {"loss": loss.detach(), "gradient_norm": optimizer.step(loss)}
+        value = policy(features[rows - 1]).regression_loss(actions[rows])
+        return value, {"loss": value.detach()}
 
-    return loop.run(phase, updates, update, optimizer)
+    return loop.minimize(name, updates, loss, optimizer)
 
 
-def _reached(dataset: TrajectoryDataset) -> Tensor:
-    """Rows that an action led to: all but the first one of each trajectory."""
+def _rows_with_actions(dataset: TrajectoryDataset) -> Tensor:
+    """Return the rows that an action led to: all but the first one of each trajectory."""
     return (~dataset.first_rows()).nonzero().squeeze(-1)
 
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Some of the rows, with replacement."""
+    """Draw some of the rows, with replacement."""
     return rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)]

@@ -23,7 +23,7 @@ from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, ImaginationConfig, draw_starts, imagine
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
-from aime_gym.model_based.surrogate_rewards import SURROGATES, EmbeddedSequences, Surrogate
+from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD, EmbeddedSequences, Surrogate
 from aime_gym.model_based.task_model import JointSampler, TaskModel, TransitionLabels
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
@@ -32,9 +32,6 @@ from aime_gym.models.world_model import WorldModel
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.replay import EpisodeReplayBuffer
 from aime_gym.types import Metrics, SequenceBatch, Trajectory
-
-#: What a configuration says of a reward that is a user's function, which no file can hold.
-USER_REWARD = "own"
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,18 @@ class OnlineImitation:
 
     # A round
 
-    def add(self, episodes: Sequence[Trajectory]) -> None:
-        """Take episodes into the experience; the task's reward in them is replaced by the surrogate's."""
+    def add(self, episodes: Sequence[Trajectory]) -> int:
+        """Add episodes to the experience; the surrogate's reward replaces the task's in them.
+
+        :return: the number of updates that are due for them.
+        """
+        steps_before = self.experienced_steps
         for episode in episodes:
             rewards = None if self.surrogate is None else self.surrogate.labels(episode)
             self.replay.add([replace(episode, rewards=rewards)])
+        # Differences of rounded totals: rounding each round by itself would starve short episodes.
+        total, before = (round(self.config.updates_per_step * n) for n in (self.experienced_steps, steps_before))
+        return total - before
 
     @property
     def experienced_steps(self) -> int:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aime_gym.config import check_bounds
-from aime_gym.data import SequenceSampler, TrajectoryDataset
+from aime_gym.data import TrajectoryDataset
 from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.pretrained import SUFFIX
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.loop import TrainingLoop
-from aime_gym.training.optimizer import Optimizer
+from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.types import Metrics, SequenceBatch
 
 
@@ -24,10 +21,10 @@ from aime_gym.types import Metrics, SequenceBatch
 class WorldModelTrainingConfig:
     """Hyper-parameters of a world model and of its updates.
 
-    :param world_model: a preset's name ("default", "small", "aime", "dreamer") or a configuration.
+    :param world_model: name of a preset ("default", "small", "aime", "dreamer") or a configuration.
     :param batch_size: sequences per update.
     :param sequence_length: records per sequence.
-    :param model_learning_rate: of the world model.
+    :param model_learning_rate: Adam's learning rate for the world model.
     :param max_grad_norm: largest global norm of a gradient.
     :param play_start_fraction: share of play sequences that start at an episode's start.
     """
@@ -69,8 +66,8 @@ class WorldModelTrainingConfig:
 class PretrainingConfig(WorldModelTrainingConfig):
     """Hyper-parameters of a world model and of how it learns from play.
 
-    :param model_updates: updates of the world model in ``pretrain``.
-    :param decay_learning_rate: let learning rates fall linearly to zero.
+    :param model_updates: number of updates of the world model in ``pretrain``.
+    :param decay_learning_rate: whether learning rates fall linearly to zero.
     """
 
     model_updates: int = 4500
@@ -108,62 +105,3 @@ def fit_world_model(
         start_fraction=config.play_start_fraction,
     )
     world_model.requires_grad_(False)
-
-
-class SequenceConfig(Protocol):
-    """What a configuration says of all updates on sequences."""
-
-    @property
-    def batch_size(self) -> int:
-        """Clips per update."""
-
-    @property
-    def sequence_length(self) -> int:
-        """Records per sequence."""
-
-    @property
-    def max_grad_norm(self) -> float:
-        """Largest global norm of a gradient."""
-
-    @property
-    def decay_learning_rate(self) -> bool:
-        """Whether the learning rate falls linearly to zero."""
-
-
-def train_on_sequences(
-    phase: str,
-    module: nn.Module,
-    loss: Callable[[SequenceBatch], tuple[Tensor, Metrics]],
-    dataset: TrajectoryDataset,
-    loop: TrainingLoop,
-    config: SequenceConfig,
-    *,
-    updates: int,
-    learning_rate: float,
-    start_fraction: float,
-) -> bool:
-    """Run the updates of a module, each on new sequences.
-
-    :param loss: scalar to minimise on a batch of sequences, such as the negative evidence, and its metrics.
-    :param start_fraction: share of sequences that start where an episode starts.
-    :return: whether the run came to its end.
-    """
-    sampler = SequenceSampler(
-        dataset,
-        sequence_length=config.sequence_length,
-        batch_size=config.batch_size,
-        generator=loop.generator,
-        start_fraction=start_fraction,
-    )
-    optimizer = Optimizer(
-        [module],
-        learning_rate,
-        max_grad_norm=config.max_grad_norm,
-        decay_updates=updates if config.decay_learning_rate else None,
-    )
-
-    def update() -> Metrics:
-        value, metrics = loss(sampler.sample())
-        return metrics | {"gradient_norm": optimizer.step(value)}
-
-    return loop.run(phase, updates, update, optimizer)

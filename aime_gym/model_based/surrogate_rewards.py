@@ -22,16 +22,17 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import by_pieces, filtered_batches, standardized
-from aime_gym.model_based.pretraining import train_on_sequences
 from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.discriminator import Discriminator, discrimination_loss, gradient_penalty
 from aime_gym.models.world_model import WorldModel, over_sensors
-from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Array, Metrics, Observation, SequenceBatch, Trajectory, sensors
 
 #: By name.
 SURROGATES = ("viper", "ail", "none")
+#: Name in a configuration of a reward that is a user's function, which no file can hold.
+USER_REWARD = "own"
 #: Weight of the discriminator's gradient penalty (AIME-NoB).
 _PENALTY = 10.0
 
@@ -232,6 +233,22 @@ class LatentDiscriminatorReward:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
+
+
+def make_surrogate(
+    name: str, world_model: WorldModel, user_reward: UserReward | None, learning_rate: float, device: torch.device
+) -> Surrogate | None:
+    """Make a surrogate that has learnt nothing yet; ``None`` for no reward.
+
+    :param name: name of a surrogate, or :data:`USER_REWARD`.
+    :param user_reward: function behind :data:`USER_REWARD`; ``None`` where a file has left it behind.
+    :param learning_rate: Adam's learning rate for the discriminator of ``ail``.
+    """
+    if name == USER_REWARD:
+        return EpisodeReward(user_reward)
+    if name == "viper":
+        return ViperReward(world_model, device)
+    return LatentDiscriminatorReward(world_model.embedding_size, learning_rate, device) if name == "ail" else None
 
 
 def _pairs(embeddings: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""How the networks are fitted."""
+"""Machinery of training: phases, loops of updates and of environment steps, checkpoints, callbacks, optimizers."""

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-#: What SB3's callbacks count steps with.
-_CLOCKS = ("n_calls", "num_timesteps", "last_time_trigger")
+#: Counters of SB3's callbacks.
+_COUNTERS = ("n_calls", "num_timesteps", "last_time_trigger")
+
+
+class CallbackModel(Protocol):
+    """An agent as callbacks know it, which expect an algorithm of SB3's."""
+
+    num_timesteps: int
+    num_updates: int
+    n_envs: int
 
 
 class UpdateClockView:
-    """An agent as a callback sees it in an offline phase: its clock shows updates instead of environment steps."""
+    """An agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates."""
 
-    def __init__(self, agent: BaseAlgorithm) -> None:
+    def __init__(self, agent: CallbackModel) -> None:
         object.__setattr__(self, "_agent", agent)
 
     @property
     def num_timesteps(self) -> int:
-        """Gradient updates of the agent so far."""
+        """Number of gradient updates of the agent so far."""
         return int(self._agent.num_updates)
 
     def __getattr__(self, name: str) -> Any:
@@ -33,48 +40,50 @@ class UpdateClockView:
 
 
 class UpdateCallbacks:
-    """Lets a callback watch the runs of a phase: one ``on_step`` for each update.
+    """Calls a user's callback in a phase of updates: one ``on_step`` for each update.
 
-    Whatever the callback does every n steps (evaluate, save, stop) it does every n updates here: what it calls
-    ``n_calls`` and ``num_timesteps`` is the number of the agent's updates, over all phases. Its ``locals`` hold
-    ``phase``, ``updates`` and ``total`` of the run, and ``metrics``, the averages of the last log entry. When the phase
-    is over the callback has back what it had counted of environment steps, so the same object can go on in ``learn``.
+    Whatever the callback does every n steps (evaluate, save, stop) it does every n updates here: its ``n_calls`` and
+    ``num_timesteps`` count the agent's updates, over all phases. Its ``locals`` hold ``phase``, ``updates`` and
+    ``total`` of the run, and ``metrics``, the averages of the last log entry. When the phase is over, its counters show
+    environment steps again, as before the phase, so that the same object can be used in ``learn``.
 
-    Once it has returned ``False`` it is not asked again in this phase: the run ends there, and what the phase cannot do
-    without, such as an inverse model, is still fitted.
+    Once it has returned ``False`` it is not called again in this phase: the run ends there, and what the phase cannot
+    do without, such as an inverse model, is still fitted.
 
-    :param callback: what SB3's ``learn`` accepts: a callback, a list of them, a function of locals and globals.
+    :param callback: callback of SB3, a list of them, or a function of locals and globals, as in SB3's ``learn``.
+    :param agent: the agent that the phase trains.
     """
 
-    def __init__(self, callback: MaybeCallback, agent: BaseAlgorithm) -> None:
+    def __init__(self, callback: MaybeCallback, agent: CallbackModel) -> None:
         self._callback = _as_callback(callback)
         self._agent, self._view = agent, UpdateClockView(agent)
         self._stopped = self._running = False
         self._locals: dict[str, Any] = {}
-        self._clocks: list[tuple[BaseCallback, dict[str, int]]] = []
+        self._counters: list[tuple[BaseCallback, dict[str, int]]] = []
 
     def __enter__(self) -> UpdateCallbacks:
         if self._callback is not None:
             for callback, every_step in _tree(self._callback):
-                clocks = {name: vars(callback)[name] for name in _CLOCKS if name in vars(callback)}
+                counters = {name: vars(callback)[name] for name in _COUNTERS if name in vars(callback)}
                 if not every_step:  # it counts events, such as evaluations
-                    clocks.pop("n_calls")
-                self._clocks.append((callback, clocks))
-                vars(callback).update(dict.fromkeys(clocks, self._view.num_timesteps))
+                    counters.pop("n_calls")
+                self._counters.append((callback, counters))
+                vars(callback).update(dict.fromkeys(counters, self._view.num_timesteps))
             self._callback.init_callback(self._view)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *error: object) -> None:
-        for callback, clocks in self._clocks:
-            vars(callback).update(clocks, model=self._agent)
+        for callback, counters in self._counters:
+            vars(callback).update(counters, model=self._agent)
 
     def start(self, phase: str, total: int, updates: int) -> None:
-        """A run of updates starts, or goes on after ``updates`` of them."""
+        """Call ``on_training_start`` for a run of ``total`` updates, of which ``updates`` were made before."""
         if self._callback is None or self._stopped:
             return
-        now, environments = self._view.num_timesteps, self._agent.n_envs
-        for callback, clocks in self._clocks:
-            if "n_calls" in clocks:
+        now = self._view.num_timesteps
+        environments = self._agent.n_envs
+        for callback, counters in self._counters:
+            if "n_calls" in counters:
                 callback.n_calls = now
         self._locals = {
             "self": self._agent,
@@ -82,7 +91,7 @@ class UpdateCallbacks:
             "updates": updates,
             "total": total,
             "metrics": {},
-            # What the callbacks of SB3 look for: a step of all environments counts for each of them there.
+            # Entries that the callbacks of SB3 look for: a step of all environments counts for each of them there.
             "total_timesteps": now + (total - updates) * environments,
             "dones": np.zeros(environments, bool),
             "infos": [{} for _ in range(environments)],
@@ -91,37 +100,38 @@ class UpdateCallbacks:
         self._running = True
 
     def log(self, metrics: dict[str, float]) -> None:
-        """There was a log entry."""
+        """Keep the averages of the last log entry for the callback."""
         self._locals["metrics"] = metrics
 
     def update(self, updates: int) -> bool:
-        """An update is complete; returns whether to go on."""
+        """Call ``on_step`` after an update, and return whether to continue."""
         if self._callback is None or self._stopped:
             return True
         self._locals["updates"] = updates
         self._callback.update_locals(self._locals)
         answer = self._callback.on_step()
-        # A function that returns nothing goes on; NumPy's False is a False.
+        # A function that returns nothing continues; NumPy's False is a False.
         self._stopped = answer is not None and not answer
         return not self._stopped
 
     def end(self) -> None:
-        """The run is over."""
+        """Call ``on_training_end`` for the run."""
         if self._callback is not None and self._running:
             self._callback.on_training_end()
         self._running = False
 
 
 class StepCallbacks:
-    """Lets a callback watch an agent that interacts: one ``on_step`` for each step of all environments, as in SB3.
+    """Calls a user's callback in a phase of environment steps: one ``on_step`` for each step of all copies, as in SB3.
 
     Its ``locals`` are those of SB3's algorithm inside, ``self`` excepted, which is the agent. Once it has returned
     ``False`` the phase ends.
 
-    :param callback: what SB3's ``learn`` accepts: a callback, a list of them, a function of locals and globals.
+    :param callback: callback of SB3, a list of them, or a function of locals and globals, as in SB3's ``learn``.
+    :param agent: the agent that takes the steps.
     """
 
-    def __init__(self, callback: MaybeCallback, agent: BaseAlgorithm) -> None:
+    def __init__(self, callback: MaybeCallback, agent: CallbackModel) -> None:
         self._callback = _as_callback(callback)
         self._agent = agent
         self._running = False
@@ -132,19 +142,19 @@ class StepCallbacks:
         return self._callback is not None
 
     def start(self, local_values: dict[str, Any]) -> None:
-        """The interaction starts."""
+        """Call ``on_training_start``."""
         if self._callback is not None:
-            self._callback.init_callback(self._agent)
+            self._callback.init_callback(self._agent)  # type: ignore[arg-type]
             self._callback.on_training_start(local_values | {"self": self._agent}, {})
             self._running = True
 
     def rollout_start(self) -> None:
-        """Experience is about to be collected."""
+        """Call ``on_rollout_start``."""
         if self._callback is not None:
             self._callback.on_rollout_start()
 
     def step(self, local_values: dict[str, Any]) -> bool:
-        """A step is complete; returns whether to go on."""
+        """Call ``on_step``, and return whether to continue."""
         if self._callback is None:
             return True
         self._callback.update_locals(local_values | {"self": self._agent})
@@ -152,13 +162,13 @@ class StepCallbacks:
         return answer is None or bool(answer)
 
     def rollout_end(self, local_values: dict[str, Any]) -> None:
-        """Experience has been collected, and will be learnt from."""
+        """Call ``on_rollout_end``."""
         if self._callback is not None:
             self._callback.update_locals(local_values | {"self": self._agent})
             self._callback.on_rollout_end()
 
     def end(self) -> None:
-        """The interaction is over, however it ended."""
+        """Call ``on_training_end``, however the interaction ended."""
         if self._callback is not None and self._running:
             self._callback.on_training_end()
         self._running = False
@@ -175,7 +185,7 @@ def _as_callback(callback: MaybeCallback) -> BaseCallback | None:
 
 
 def _tree(callback: BaseCallback, every_step: bool = True) -> Iterator[tuple[BaseCallback, bool]]:
-    """A callback and those that it calls, and whether each is called at every step."""
+    """Yield a callback and those that it calls, and whether each is called at every step."""
     yield callback, every_step
     for name, value in vars(callback).items():
         for child in value if isinstance(value, list) else [value]:

@@ -1,4 +1,4 @@
-"""How far a phase came, on disk: what a process that was killed left to the next one."""
+"""Checkpoints of a phase: a file from which the next process resumes what a killed one had begun."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ _WHAT = "a checkpoint"
 
 
 class Stateful(Protocol):
-    """What an update changes: weights, moments, and where it stands in its data."""
+    """Anything that updates change: weights, moments, the position in the data."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Nested JSON values and tensors."""
+        """Return the state as nested JSON values and tensors."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Go on from there."""
+        """Take over a state."""
 
 
 @dataclass
 class RunState:
-    """How far one run of updates came.
+    """How far one run of updates, or of environment steps, came.
 
-    :param steps: environment steps, of a run that interacts.
-    :param ended: nothing is left to do.
+    :param name: name of the run in the log.
+    :param updates: number of updates so far.
+    :param steps: number of environment steps so far.
+    :param episodes: number of episodes so far.
+    :param ended: whether nothing is left to do.
     :param completed: whether it ended by itself, rather than by a callback.
     :param window: metrics since the last log entry.
-    :param state: of what the updates change, and ``generator`` of their randomness; ``None`` before the first one.
+    :param state: state of all that the updates change; ``None`` before the first checkpoint.
+    :param generator: state of the source of their randomness, taken with ``state``.
     """
 
     name: str
     updates: int = 0
     steps: int = 0
+    episodes: int = 0
     ended: bool = False
     completed: bool = True
     window: list[Metrics] = field(default_factory=list)
@@ -52,17 +57,18 @@ class PhaseCheckpoint:
 
     A phase is a fixed function of the agent that it starts from and of its data: passes over the data, and runs of
     updates. So the file holds the agent at the start, the end of each finished run, and the middle of the current one.
-    Who goes on repeats what lies between the runs, and loads the runs.
+    A resumed phase repeats what lies between the runs, and loads the runs.
 
-    :param path: written at least every ``interval`` updates, and at the end of each run.
-    :param identity: what has to agree for a file to be of this phase, as JSON values.
+    :param path: file that is written at least every ``interval`` updates, and at the end of each run.
+    :param interval: number of updates between two checkpoints.
+    :param identity: JSON values that have to agree for a file to be of this phase.
     :raises ValueError: a file that is damaged, or of another phase.
     """
 
     def __init__(self, path: Path, *, interval: int, identity: Mapping[str, Any]) -> None:
         self.path, self.interval = path, interval
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=lambda number: number.item()))
-        #: The agent at the start, or at the end once :attr:`finished`; ``None`` before :meth:`begin`.
+        #: Document of the agent at the start, or at the end once :attr:`finished`; ``None`` before :meth:`begin`.
         self.agent: dict[str, Any] | None = None
         self.finished = False
         self.runs: list[RunState] = []
@@ -74,7 +80,8 @@ class PhaseCheckpoint:
         document = read_archive(self.path, what=_WHAT)
         try:
             checkpoint = document.pop("checkpoint")
-            identity, self.finished = checkpoint["identity"], checkpoint["finished"]
+            identity = checkpoint["identity"]
+            self.finished = checkpoint["finished"]
             self.runs = [RunState(**run) for run in checkpoint["runs"]]
         except (KeyError, TypeError) as error:
             raise ValueError(f"path: expected {_WHAT}, got {self.path} ({type(error).__name__}: {error})") from error
@@ -86,20 +93,20 @@ class PhaseCheckpoint:
         self.agent = document
 
     def begin(self, agent: Mapping[str, Any]) -> None:
-        """Start from here, with nothing on disk yet."""
+        """Start from an agent's document, with nothing on disk yet."""
         self.agent = snapshot(agent)
         for left_behind in self.path.parent.glob(f".{self.path.name}.*"):  # by a process killed while it wrote
             left_behind.unlink(missing_ok=True)
 
     def enter(self, name: str) -> RunState:
-        """The next run: as far as it came, or a new one."""
+        """Return the next run of the phase, as far as it came, or a new one."""
         if self._entered == len(self.runs):
             self.runs.append(RunState(name))
         self._entered += 1
         return self.runs[self._entered - 1]
 
     def finish(self, agent: Mapping[str, Any]) -> None:
-        """The phase is over, and this is the agent that came of it."""
+        """Write the document of the agent that the finished phase has led to."""
         self.agent, self.runs, self.finished = dict(agent), [], True
         self.write()
 
@@ -115,11 +122,11 @@ class PhaseCheckpoint:
 
 
 class Frozen(dict[str, Any]):
-    """A part of a state that nobody changes any more: snapshots share it."""
+    """A part of a state that never changes again: snapshots share it."""
 
 
 def snapshot(state: Any) -> Any:
-    """A nested state as it is now, whatever happens to its networks later."""
+    """Copy a nested state, so that later updates leave the copy as it is."""
     if isinstance(state, Frozen):
         return state
     if isinstance(state, Tensor):

@@ -1,24 +1,34 @@
-"""The one loop that every offline phase runs in: progress, metrics, callbacks, interruption, checkpoints."""
+"""The driver of updates, and what it shares with the driver of environment steps in :mod:`aime_gym.training.rollouts`.
+
+Both count, show progress, log averages, write checkpoints, resume from them, and stop at Ctrl-C between two updates or
+steps: all of that is in :class:`TrainingLoop`, once.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from stable_baselines3.common.logger import Logger
+from torch import Tensor, nn
 
+from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.progress import progress_bar
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint, RunState, Stateful, snapshot
+from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.signals import DeferredSignals
-from aime_gym.types import Metrics
+from aime_gym.types import Metrics, SequenceBatch
 
 #: Updates between two entries in the log.
 LOG_INTERVAL = 100
+
+#: Moves a progress bar by some units, and shows a text beside it unless that is empty.
+Advance = Callable[[int, str], None]
 
 
 class RunComplete(Exception):
@@ -26,27 +36,35 @@ class RunComplete(Exception):
 
 
 class StepCounter(Protocol):
-    """Who counts updates and environment steps over all phases: an agent."""
+    """Counts of an agent over all its phases."""
 
     num_updates: int
     num_timesteps: int
 
 
+class UpdateRunner(Protocol):
+    """Runs updates: a :class:`TrainingLoop`, or a round of :class:`~aime_gym.training.rollouts.Rollouts`."""
+
+    def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
+        """Call ``update`` up to ``total`` times, and return whether nothing stopped it; see :class:`TrainingLoop`."""
+        ...
+
+
 @dataclass
 class TrainingLoop:
-    """How a phase reports, stops and goes on.
+    """How a phase proceeds.
 
-    :param counter: counts along.
-    :param logger: of SB3.
-    :param generator: all randomness of the updates.
+    :param counter: the agent, whose updates and environment steps are counted.
+    :param logger: SB3's logger.
+    :param generator: source of all randomness of the updates.
     :param progress_bar: whether to show one.
     :param update_callbacks: the user's callback, in a phase of updates.
-    :param step_callbacks: the user's callback, in a phase that interacts.
-    :param total_timesteps: environment steps that such a phase was given; ``None`` leaves them to the agent.
+    :param step_callbacks: the user's callback, in a phase of environment steps.
+    :param total_timesteps: budget of environment steps of such a phase; ``None`` leaves it to the agent.
     :param log_interval: rounds of such a phase between two entries in the log.
-    :param checkpoint: where the phase is kept; ``None`` keeps nothing.
+    :param checkpoint: file that keeps how far the phase came; ``None`` keeps nothing.
     :param signals: holds Ctrl-C back until an update is complete.
-    :param updates: counted over all that ran in the phase.
+    :param updates: number of updates in the phase so far.
     :param interrupted: whether Ctrl-C or the callback cut something short.
     """
 
@@ -63,82 +81,136 @@ class TrainingLoop:
     updates: int = 0
     interrupted: bool = False
 
-    def run(self, phase: str, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
+    def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
         """Call ``update`` ``total`` times, or as often as a checkpoint left to do.
 
-        Metrics are averaged between log entries and appear in the logger as ``phase/name``.
+        Metrics are averaged between log entries and appear in the logger as ``name/metric``.
 
-        :param update: one update; may raise :class:`RunComplete`.
+        :param update: makes one update; may raise :class:`RunComplete`.
         :param state: all that ``update`` changes, the generator aside.
         :return: whether the run came to its end, rather than being stopped by Ctrl-C or by the callback. What was
             learnt until then is kept either way.
         :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept: it is written, and the rest is for another time.
         """
-        run = self.checkpoint.enter(phase) if self.checkpoint is not None else RunState(phase)
+        callbacks = self.update_callbacks
+
+        def body(run: RunState, advance: Advance) -> bool:
+            if callbacks is not None:
+                callbacks.start(name, total, run.updates)
+            for _ in self.count_updates(run.window, total - run.updates, update):
+                run.updates += 1
+                advance(1, "")
+                if run.updates % LOG_INTERVAL == 0 or run.updates == total:
+                    self._log_updates(run, advance)
+                due = self.checkpoint is not None and run.updates % self.checkpoint.interval == 0
+                if due or self.signals.pending:
+                    self._write_checkpoint(run, state.state_dict())
+                self.signals.raise_pending()
+                if callbacks is not None and not callbacks.update(run.updates):
+                    return False
+            self._log_updates(run, advance)
+            return True
+
+        return self.drive(name, total, "updates", state, body, end=None if callbacks is None else callbacks.end)
+
+    def minimize(self, name: str, total: int, loss: Callable[[], tuple[Tensor, Metrics]], optimizer: Optimizer) -> bool:
+        """Run gradient steps on a loss.
+
+        :param loss: computes the scalar to minimise, on a new batch at each call, and its metrics.
+        :return: as :meth:`run`.
+        """
+
+        def update() -> Metrics:
+            value, metrics = loss()
+            return metrics | {"gradient_norm": optimizer.step(value)}
+
+        return self.run(name, total, update, optimizer)
+
+    # Shared with the driver of environment steps
+
+    def count_updates(self, window: list[Metrics], total: int, update: Callable[[], Metrics]) -> Iterator[None]:
+        """Make up to ``total`` updates; yields after each.
+
+        :param window: takes the metrics of each.
+        """
+        for _ in range(total):
+            try:
+                window.append(update())
+            except RunComplete:
+                return
+            self.updates += 1
+            self.counter.num_updates += 1
+            yield
+
+    def drive(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        state: Stateful | None,
+        body: Callable[[RunState, Advance], bool],
+        *,
+        end: Callable[[], None] | None,
+    ) -> bool:
+        """Do what a checkpoint has left of a run, with a progress bar, up to its end or to Ctrl-C.
+
+        :param name: title of the progress bar and of warnings.
+        :param total: number of units that make the run complete.
+        :param unit: counter of :class:`RunState` that shows how far the run came: ``updates``, ``steps``, ``episodes``.
+        :param state: all that ``body`` changes, the generator and the counters aside; ``None`` where nothing is kept.
+        :param body: does the work, keeps the counters of the :class:`RunState`, and returns whether it came to its end.
+        :param end: is called whenever ``body`` is over, however it ended.
+        :return: as :meth:`run`.
+        """
+        run = self.checkpoint.enter(name) if self.checkpoint is not None else RunState(name)
         if run.state is not None and run.generator is not None:
+            assert state is not None
             state.load_state_dict(run.state)
             self.generator.set_state(run.generator)
-            self._count(run.updates)
+            self.updates += run.updates
+            self.counter.num_updates += run.updates
+            self.counter.num_timesteps += run.steps
         if run.ended:
             return run.completed
-        if self.update_callbacks is not None:
-            self.update_callbacks.start(phase, total, run.updates)
         try:
-            run.completed = self._loop(run, total, update, state)
+            with progress_bar(name, total, enabled=self.progress_bar) as advance:
+                advance(getattr(run, unit), "")
+                run.completed = body(run, advance)
         except KeyboardInterrupt:
             if self.checkpoint is not None:
                 raise
-            message = f"{phase}: interrupted after {run.updates} of {total} updates; what was learnt is kept"
-            warnings.warn(message, stacklevel=2)
+            done = f"{getattr(run, unit)} of {total} {unit}"
+            warnings.warn(f"{name}: interrupted after {done}; what was learnt is kept", stacklevel=3)
             run.completed = False
         finally:
-            if self.update_callbacks is not None:
-                self.update_callbacks.end()
+            if end is not None:
+                end()
         run.ended = True
         self.interrupted |= not run.completed
-        self._keep(run, snapshot(state.state_dict()))
+        if state is not None:
+            self._write_checkpoint(run, snapshot(state.state_dict()))
         return run.completed
 
-    def _loop(self, run: RunState, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
-        with progress_bar(run.name, total, enabled=self.progress_bar) as advance:
-            advance(run.updates, "")
-            while run.updates < total:
-                try:
-                    run.window.append(update())
-                except RunComplete:
-                    self._log(run, advance)
-                    break
-                run.updates += 1
-                self._count(1)
-                advance(1, "")
-                if run.updates % LOG_INTERVAL == 0 or run.updates == total:
-                    self._log(run, advance)
-                if self.signals.pending:
-                    self._keep(run, state.state_dict())
-                    self.signals.raise_pending()
-                elif self.checkpoint is not None and run.updates % self.checkpoint.interval == 0:
-                    self._keep(run, state.state_dict())
-                if self.update_callbacks is not None and not self.update_callbacks.update(run.updates):
-                    return False
-        return True
-
-    def _count(self, updates: int) -> None:
-        self.updates += updates
-        self.counter.num_updates += updates
-
-    def _keep(self, run: RunState, state: Mapping[str, Any]) -> None:
+    def _write_checkpoint(self, run: RunState, state: Any) -> None:
         if self.checkpoint is not None:
-            run.state, run.generator = state, self.generator.get_state()
+            run.state = state
+            run.generator = self.generator.get_state()
             self.checkpoint.write()
 
-    def _log(self, run: RunState, advance: Callable[[int, str], None]) -> None:
-        """An entry for the updates since the last one."""
+    def record_averages(self, name: str, window: list[Metrics]) -> dict[str, float]:
+        """Record the mean of each metric since the last log entry as ``name/metric``, and empty the window."""
+        metrics = averaged(window)
+        window.clear()
+        for metric, value in metrics.items():
+            self.logger.record(f"{name}/{metric}", value)
+        return metrics
+
+    def _log_updates(self, run: RunState, advance: Advance) -> None:
+        """Write an entry for the updates since the last one."""
         if not run.window:
             return
-        metrics, run.window = averaged(run.window), []
+        metrics = self.record_averages(run.name, run.window)
         advance(0, f"loss {metrics['loss']:.4g}" if "loss" in metrics else "")
-        for name, value in metrics.items():
-            self.logger.record(f"{run.name}/{name}", value)
         self.logger.record(f"{run.name}/updates", run.updates)
         self.logger.dump(step=self.counter.num_updates)
         if self.update_callbacks is not None:
@@ -146,8 +218,66 @@ class TrainingLoop:
 
 
 def averaged(window: list[Metrics]) -> dict[str, float]:
-    """Mean of each metric over some updates; a non-finite loss ends training here, rather than in a useless agent."""
-    metrics = {name: float(torch.stack([torch.as_tensor(m[name]).cpu() for m in window]).mean()) for name in window[0]}
+    """Return the mean of each metric over some updates.
+
+    :raises FloatingPointError: a loss that is not finite, which ends training here rather than in a useless agent.
+    """
+    names = window[0] if window else ()
+    metrics = {name: float(torch.stack([torch.as_tensor(m[name]).cpu() for m in window]).mean()) for name in names}
     if not math.isfinite(metrics.get("loss", 0.0)):
         raise FloatingPointError(f"training diverged: the loss became {metrics['loss']}; lower the learning rate")
     return metrics
+
+
+class SequenceConfig(Protocol):
+    """Options of a configuration that all updates on sequences follow."""
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences per update."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Records per sequence."""
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Largest global norm of a gradient."""
+
+    @property
+    def decay_learning_rate(self) -> bool:
+        """Whether the learning rate falls linearly to zero."""
+
+
+def train_on_sequences(
+    name: str,
+    module: nn.Module,
+    loss: Callable[[SequenceBatch], tuple[Tensor, Metrics]],
+    dataset: TrajectoryDataset,
+    loop: TrainingLoop,
+    config: SequenceConfig,
+    *,
+    updates: int,
+    learning_rate: float,
+    start_fraction: float,
+) -> bool:
+    """Train a module on batches of sequences.
+
+    :param loss: scalar to minimise on a batch, such as the negative evidence, and its metrics.
+    :param start_fraction: share of sequences that start where an episode starts.
+    :return: whether the run came to its end.
+    """
+    sampler = SequenceSampler(
+        dataset,
+        sequence_length=config.sequence_length,
+        batch_size=config.batch_size,
+        generator=loop.generator,
+        start_fraction=start_fraction,
+    )
+    optimizer = Optimizer(
+        [module],
+        learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        decay_updates=updates if config.decay_learning_rate else None,
+    )
+    return loop.minimize(name, updates, lambda: loss(sampler.sample()), optimizer)

@@ -1,4 +1,4 @@
-"""Gradient steps: Adam, clipping by the global norm, and a learning rate that ends at zero."""
+"""Gradient steps: Adam, clipping by the global norm, and a learning rate that decays to zero."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 class Optimizer:
     """Adam over some modules.
 
-    :param learning_rate: at the start.
-    :param max_grad_norm: largest global norm of the gradient; ``None`` never sequences.
+    :param modules: networks whose weights it moves.
+    :param learning_rate: Adam's learning rate, before any decay.
+    :param max_grad_norm: largest global norm of the gradient; ``None`` never clips.
     :param decay_updates: number of updates over which the learning rate falls linearly to zero; ``None`` keeps it.
     """
 
@@ -34,17 +35,18 @@ class Optimizer:
         )
 
     def step(self, loss: Tensor) -> Tensor:
-        """Minimise ``loss``; returns the gradient's norm before clipping."""
+        """Take a step that minimises ``loss``, and return the gradient's norm before clipping."""
         self.adam.zero_grad()
         loss.backward()
         return self._apply()
 
     def step_on(self, losses: Iterable[tuple[float, Tensor]]) -> Tensor:
-        """Follow the direction of each loss's gradient, whatever its length, in proportion to its weight.
+        """Take a step in the direction of each loss's gradient, whatever its length, in proportion to its weight.
 
         For losses whose units have nothing to do with each other, where one would drown the other.
 
-        :param losses: each with its weight.
+        :param losses: weight and loss of each.
+        :return: the norm of the sum before clipping.
         """
         self.adam.zero_grad()
         for weight, loss in losses:
@@ -66,17 +68,17 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights too: with the moments and the learning rate, all that :meth:`step` changes."""
+        """Return weights, moments and learning rate: all that :meth:`step` changes."""
         return {"modules": [module.state_dict() for module in self.modules], **self.progress()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Take over weights, moments and learning rate."""
         for module, weights in zip(self.modules, state["modules"], strict=True):
             module.load_state_dict(weights)
         self.load_progress(state)
 
     def progress(self) -> dict[str, Any]:
-        """The same without the weights, for modules that are kept elsewhere."""
+        """Return moments and learning rate, for modules whose weights are kept elsewhere."""
         moments = self.adam.state_dict()["state"]
         return {
             "moments": [moments[index] for index in sorted(moments)],
@@ -85,7 +87,7 @@ class Optimizer:
         }
 
     def load_progress(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, with the weights as they are."""
+        """Take over moments and learning rate, with the weights as they are."""
         # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
         moments = [{name: value.clone() for name, value in moment.items()} for moment in state["moments"]]
         self.adam.load_state_dict(self.adam.state_dict() | {"state": dict(enumerate(moments))})

@@ -1,4 +1,4 @@
-"""Acting: SB3's recurrent ``predict`` for networks with a memory, and that of a world model with a policy."""
+"""SB3's recurrent ``predict`` for networks with a memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.types import Array, Observation
 
-#: Encoded observations (n_envs, ...) and a memory -> encoded actions (n_envs, A), and the next memory.
+#: From encoded observations (n_envs, ...) and a memory to encoded actions (n_envs, A) and the next memory.
 Act = Callable[[dict[str, Tensor], tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -26,10 +26,17 @@ def predict_as_sb3(
     episode_start: Array | bool | None,
     device: torch.device,
 ) -> tuple[Array, tuple[Array, ...], bool]:
-    """Act on what SB3's ``predict`` is given.
+    """Choose actions as SB3's ``predict`` does.
 
-    :param start: the memory before the first observation of an episode, which it is given.
-    :return: actions and states, both (n_envs, ...), and whether the observations came as a batch.
+    :param observations: encoding of observations.
+    :param encoding: encoding of actions.
+    :param start: makes the memory before the first observation of an episode, from encoded observations (n_envs, ...).
+    :param act: chooses encoded actions.
+    :param observation: one observation, or a batch (n_envs, ...).
+    :param state: memory that the last call returned; ``None`` starts an episode in every environment.
+    :param episode_start: (n_envs,) bool; rows whose memory starts anew.
+    :param device: device of the networks.
+    :return: actions and memory, both (n_envs, ...), and whether the observations came as a batch.
     :raises ValueError: an observation, state or ``episode_start`` of another shape.
     """
     inputs, batched = observations.encode(observation, device)

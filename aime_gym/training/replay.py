@@ -1,4 +1,4 @@
-"""The experience of an online phase."""
+"""Replay buffer of whole episodes: the experience of an online phase."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aime_gym.types import Array, Trajectories, Trajectory
 
 
 class EpisodeReplayBuffer:
-    """Trajectories that an agent has collected, oldest first, for files and checkpoints as JSON values and tensors.
+    """Trajectories that an agent has collected, oldest first, and their state for files and checkpoints.
 
-    A trajectory stays as it is once it is here. So each has one document, made when it comes, whose tensors share its
-    memory: states cost nothing, however much experience they hold and however often they are taken.
+    A trajectory never changes once it is here. So each has one document, made when it is added, whose tensors share its
+    memory: a state costs nothing, however much experience it holds and however often it is taken.
     """
 
     def __init__(self) -> None:
@@ -25,16 +25,16 @@ class EpisodeReplayBuffer:
         self._documents: list[Frozen] = []
 
     def add(self, trajectories: Trajectories) -> None:
-        """Take what was collected, in the dtypes that it has; nobody may write to its arrays from now on."""
+        """Add collected trajectories, in their own dtypes; their arrays must not be written to from now on."""
         self.trajectories += trajectories
         self._documents += [_document(trajectory) for trajectory in trajectories]
 
     def state_dict(self) -> dict[str, Any]:
-        """All trajectories."""
+        """Return all trajectories as JSON values and tensors."""
         return {"trajectories": list(self._documents)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Hold those trajectories, and no others."""
+        """Replace the content by the trajectories of a state."""
         self._documents = [Frozen(document) for document in state["trajectories"]]
         self.trajectories = [_trajectory(document) for document in self._documents]
 

@@ -1,12 +1,14 @@
-"""Rollouts: which environments an agent accepts, and the transitions and episodes that a policy makes in them."""
+"""The driver of environment steps: rounds of steps and updates, the steps of a policy, and its whole episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
@@ -15,7 +17,206 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_v
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from aime_gym.data import EpisodeRecorder
+from aime_gym.training.checkpoint import RunState, Stateful, snapshot
+from aime_gym.training.loop import Advance, TrainingLoop
 from aime_gym.types import Array, Metrics, Observation, Trajectory
+
+
+class Rollouts:
+    """How a phase takes its environment steps, and makes the updates that follow them.
+
+    A round is a rollout and the updates after it. Where a checkpoint is kept, each round has to start with a reset of
+    the environment by a seed from the phase's generator, as :meth:`collect` does, and to end before the next one. So no
+    state of an environment outlives a round, and a checkpoint between two rounds holds all that there is: a resumed
+    phase ends as an uninterrupted one.
+
+    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`step` and
+    :meth:`end_rollout`.
+
+    :param agent: the agent whose environment it is, and whose counters move.
+    :param loop: loop of a phase with ``step_callbacks``.
+    :param name: name of the phase, in the log and on the progress bar.
+    :param total: number of units to take; the last round may take more.
+    :param state: all that a round changes, the generator and the counters aside; ``None`` where nothing is kept.
+    :param unit: ``steps`` of the environment, all copies together, or ``episodes``.
+    """
+
+    def __init__(
+        self,
+        agent: BaseAlgorithm,
+        loop: TrainingLoop,
+        name: str,
+        total: int,
+        state: Stateful | None = None,
+        *,
+        unit: str = "steps",
+    ) -> None:
+        assert loop.step_callbacks is not None
+        self.agent, self.loop, self.name, self.total = agent, loop, name, total
+        self._state, self._unit, self._callbacks = state, unit, loop.step_callbacks
+        self._run = RunState(name)
+        self._advance: Advance = lambda steps, text: None
+        #: Metrics of the current round's updates, by the name of their run.
+        self._windows: dict[str, list[Metrics]] = {}
+        self._unwritten = False
+        #: Whether the callback has asked to stop.
+        self.stopped = False
+
+    @property
+    def remaining(self) -> int:
+        """Number of units that the current round, and those after it, still have to take."""
+        return self.total - int(getattr(self._run, self._unit))
+
+    # The driver
+
+    def drive(self, body: Callable[[], None]) -> bool:
+        """Run what takes the steps, with a progress bar, up to its end or to Ctrl-C.
+
+        :param body: reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
+        :return: whether it came to its end, rather than being stopped by Ctrl-C or by the callback.
+        :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept.
+        """
+
+        def started(run: RunState, advance: Advance) -> bool:
+            self._run, self._advance = run, advance
+            try:
+                body()
+            except KeyboardInterrupt:
+                self._write_checkpoint()
+                raise
+            return not self.stopped
+
+        return self.loop.drive(self.name, self.total, self._unit, self._state, started, end=self._callbacks.end)
+
+    def repeat(self, collect_and_update: Callable[[], Metrics]) -> bool:
+        """Repeat a round until all steps are taken, or those that a checkpoint left.
+
+        :param collect_and_update: one round, which takes steps in :meth:`collect` or reports them to :meth:`step`, and
+            makes its updates in :meth:`run`; returns what else is to be logged, by whole names.
+        :return: as :meth:`drive`.
+        """
+
+        def rounds() -> None:
+            loop, run = self.loop, self._run
+            started = time.monotonic()
+            first_step, last_written, count = run.steps, run.updates, 0
+            self.start({"total_timesteps": self.agent.num_timesteps + self.remaining})
+            while self.remaining > 0 and not self.stopped:
+                steps_before = loop.counter.num_timesteps
+                updates_before = loop.counter.num_updates
+                self._windows = {}
+                self._callbacks.rollout_start()
+                metrics = collect_and_update()
+                run.steps += loop.counter.num_timesteps - steps_before
+                run.updates += loop.counter.num_updates - updates_before
+                count += 1
+                if count % loop.log_interval == 0 or self.remaining <= 0:
+                    self._log(metrics, (run.steps - first_step) / max(time.monotonic() - started, 1e-9))
+                if not self.stopped and loop.checkpoint is not None and self._state is not None:
+                    run.state = snapshot(self._state.state_dict())
+                    run.generator = loop.generator.get_state()
+                    self._unwritten = True
+                    if run.updates - last_written >= loop.checkpoint.interval:
+                        self._write_checkpoint()
+                        last_written = run.updates
+
+        return self.drive(rounds)
+
+    # Parts of a round
+
+    def start(self, local_values: dict[str, Any]) -> None:
+        """Announce the first step to the callback.
+
+        :param local_values: ``locals`` of SB3's algorithms at that point: ``total_timesteps``.
+        """
+        self._callbacks.start(local_values)
+
+    def collect(self, act: ActFunction, *, steps: int) -> list[Trajectory]:
+        """Collect whole episodes of all copies of the environment, after a reset, at least so many steps.
+
+        :raises KeyboardInterrupt: Ctrl-C.
+        """
+        env = self.agent.env
+        assert env is not None
+        seed = draw_seed(self.loop.generator)
+        episodes = collect_episodes(env, act, steps=steps, seed=seed, on_step=self.record_step)
+        if not self.stopped:
+            self.end_rollout({})
+        self._run.episodes += len(episodes)
+        mean_return = np.mean([episode.episode_return for episode in episodes])
+        self._advance(len(episodes) if self._unit == "episodes" else 0, f"return {mean_return:.1f}")
+        return episodes
+
+    def record_step(self, step: EnvStep) -> bool:
+        """Count a step of all copies, and the episodes that end there; returns as :meth:`step`."""
+        self.agent._update_info_buffer(step.infos, step.dones)
+        return self.step(len(step.dones), step.local_values())
+
+    def step(self, n_envs: int, local_values: dict[str, Any]) -> bool:
+        """Count a step of all copies, tell the callback of it, and return whether to go on.
+
+        :param n_envs: number of copies.
+        :param local_values: ``locals`` that SB3's callbacks look for: ``infos``, ``dones``, ``rewards``, ``new_obs``.
+        :raises KeyboardInterrupt: Ctrl-C.
+        """
+        self.loop.counter.num_timesteps += n_envs
+        if self._unit == "steps":
+            self._advance(n_envs, "")
+        self._raise_pending_signal()
+        if self._callbacks.watches and not self._callbacks.step(local_values):
+            self.stopped = True
+        return not self.stopped
+
+    def end_rollout(self, local_values: dict[str, Any]) -> None:
+        """Tell the callback that the steps of this round are taken, and its updates follow."""
+        self._callbacks.rollout_end(local_values)
+
+    def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful | None = None) -> bool:
+        """Make updates of the current round, as :meth:`TrainingLoop.run` makes those of a phase without steps.
+
+        Their averages are logged with the round, as ``name/metric``. A checkpoint keeps whole rounds, and no ``state``.
+
+        :raises KeyboardInterrupt: Ctrl-C.
+        """
+        for _ in self.loop.count_updates(self._windows.setdefault(name, []), total, update):
+            self._raise_pending_signal()
+        return True
+
+    def _raise_pending_signal(self) -> None:
+        if self.loop.signals.pending:
+            self._write_checkpoint()  # first, since SIGTERM ends the process
+        self.loop.signals.raise_pending()
+
+    def _write_checkpoint(self) -> None:
+        """Write the last complete round, if it is not on the disk yet: a resumed phase repeats the current one."""
+        if self._unwritten and self.loop.checkpoint is not None:
+            self.loop.checkpoint.write()
+        self._unwritten = False
+
+    def _log(self, metrics: Metrics, steps_per_second: float) -> None:
+        logger, counter = self.loop.logger, self.loop.counter
+        for name, window in self._windows.items():
+            self.loop.record_averages(name, window)
+        for name, value in (episode_metrics(self.agent) | metrics).items():
+            logger.record(name, float(value))
+        logger.record("time/fps", steps_per_second)
+        logger.record("time/total_timesteps", counter.num_timesteps)
+        logger.record(f"{self.name}/updates", counter.num_updates)
+        logger.dump(step=counter.num_timesteps)
+
+
+def episode_metrics(agent: BaseAlgorithm) -> Metrics:
+    """Return what SB3 logs of the last episodes: ``Monitor``'s returns, which the agent does not learn from."""
+    metrics: Metrics = {}
+    if agent.ep_info_buffer:
+        metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in agent.ep_info_buffer])
+        metrics["rollout/ep_len_mean"] = safe_mean([info["l"] for info in agent.ep_info_buffer])
+    if agent.ep_success_buffer:
+        metrics["rollout/success_rate"] = safe_mean(agent.ep_success_buffer)
+    return metrics
+
+
+# Environments
 
 
 def wrap_env(env: GymEnv | str, verbose: int) -> VecEnv:
@@ -43,26 +244,51 @@ def wrap_env(env: GymEnv | str, verbose: int) -> VecEnv:
 
 
 class ActFunction(Protocol):
-    """Acts in all environments at once."""
+    """Choice of actions in all copies of an environment at once."""
 
     def __call__(self, observation: Observation, state: Any, episode_start: Array, /) -> tuple[Array, Any]:
-        """Actions (n_envs, ...) and the next state, as ``predict`` gives them; the first state is ``None``."""
+        """Return actions (n_envs, ...) and the next state, as ``predict`` does; the first state is ``None``."""
         ...
 
 
-def episode_metrics(agent: BaseAlgorithm) -> Metrics:
-    """What SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""
-    metrics: Metrics = {}
-    if agent.ep_info_buffer:
-        metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in agent.ep_info_buffer])
-        metrics["rollout/ep_len_mean"] = safe_mean([info["l"] for info in agent.ep_info_buffer])
-    if agent.ep_success_buffer:
-        metrics["rollout/success_rate"] = safe_mean(agent.ep_success_buffer)
-    return metrics
+class EnvStep(NamedTuple):
+    """One step of all copies of an environment, each entry (n_envs, ...)."""
+
+    observations: Observation
+    actions: Array
+    rewards: Array
+    dones: Array
+    infos: list[dict[str, Any]]
+    next_observations: Observation  # at an episode's end its last one
+    new_obs: VecEnvObs  # at an episode's end the first one of the next episode, as the environment returns it
+
+    def local_values(self) -> dict[str, Any]:
+        """Return the step as the ``locals`` of SB3's collecting loop, which callbacks see."""
+        names = ("new_obs", "rewards", "dones", "infos", "actions")
+        return {name: getattr(self, name) for name in names}
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Draw a seed for an environment."""
+    return int(torch.randint(2**31 - 1, (), generator=generator))
+
+
+def env_steps(env: VecEnv, act: ActFunction, *, seed: int) -> Iterator[EnvStep]:
+    """Reset the environment with a seed, and yield one step of all copies after the other, without end."""
+    env.seed(seed)
+    observations = copy_observation(env.reset())
+    state, episode_start = None, np.ones(env.num_envs, bool)
+    while True:
+        actions, state = act(observations, state, episode_start)
+        new_obs, rewards, dones, infos = env.step(actions)
+        following = next_observations(new_obs, dones, infos)
+        yield EnvStep(observations, actions, rewards, dones, infos, following, new_obs)
+        observations = copy_observation(new_obs)
+        episode_start = np.array(dones, bool)
 
 
 def collect_episodes(
-    env: VecEnv, act: ActFunction, *, steps: int, seed: int, on_step: Callable[[dict[str, Any]], bool]
+    env: VecEnv, act: ActFunction, *, steps: int, seed: int, on_step: Callable[[EnvStep], bool]
 ) -> list[Trajectory]:
     """Reset the environment with a seed, and act until each copy has finished an episode and enough steps are taken.
 
@@ -70,36 +296,30 @@ def collect_episodes(
     it is experience like any other.
 
     :param steps: least number of environment steps, all copies together.
-    :param on_step: is told of each step of all copies, as the ``locals`` of SB3's collecting loop, and says whether to
-        go on.
+    :param on_step: is told of each step of all copies, and says whether to go on.
     :return: trajectories with actions, rewards and the true last observation of each episode.
     """
-    env.seed(seed)
-    observation: Any = env.reset()
-    episodes = [EpisodeRecorder(_row(observation, index)) for index in range(env.num_envs)]
+    recorders: list[EpisodeRecorder] = []
     finished: list[Trajectory] = []
     unfinished = set(range(env.num_envs))
-    state, episode_start, taken, go_on = None, np.ones(env.num_envs, bool), 0, True
-    while go_on and (unfinished or taken < steps):
-        actions, state = act(observation, state, episode_start)
-        observation, rewards, dones, infos = env.step(actions)
-        reached = next_observations(observation, dones, infos)
-        for index, info in enumerate(infos):
-            episodes[index].add(actions[index], float(rewards[index]), _row(reached, index))
-            if dones[index]:
+    taken = 0
+    for step in env_steps(env, act, seed=seed):
+        if not recorders:
+            recorders = [EpisodeRecorder(_row(step.observations, index)) for index in range(env.num_envs)]
+        for index, info in enumerate(step.infos):
+            recorders[index].add(step.actions[index], float(step.rewards[index]), _row(step.next_observations, index))
+            if step.dones[index]:
                 cut = bool(info.get("TimeLimit.truncated", False))
-                finished.append(episodes[index].trajectory(terminated=not cut, truncated=cut))
-                episodes[index] = EpisodeRecorder(_row(observation, index))
+                finished.append(recorders[index].trajectory(terminated=not cut, truncated=cut))
+                recorders[index] = EpisodeRecorder(_row(step.new_obs, index))
                 unfinished.discard(index)
         taken += env.num_envs
-        episode_start = np.array(dones, bool)
-        go_on = on_step(
-            {"new_obs": observation, "rewards": rewards, "dones": dones, "infos": infos, "actions": actions}
-        )
-    return finished + [episode.trajectory(terminated=False, truncated=True) for episode in episodes if len(episode)]
+        if not on_step(step) or not (unfinished or taken < steps):
+            break
+    return finished + [recorder.trajectory(terminated=False, truncated=True) for recorder in recorders if len(recorder)]
 
 
-def _row(observations: Observation, index: int) -> Observation:
+def _row(observations: VecEnvObs, index: int) -> Observation:
     if isinstance(observations, dict):
         return {name: values[index] for name, values in observations.items()}
     row: Array = observations[index]
@@ -107,23 +327,23 @@ def _row(observations: Observation, index: int) -> Observation:
 
 
 def next_observations(observations: VecEnvObs, dones: Array, infos: list[dict[str, Any]]) -> Observation:
-    """The observations that a step led to: at an episode's end its last one, not the first of the next.
+    """Return the observations that a step led to: at an episode's end its last one, not the first of the next.
 
-    :return: (n_envs, ...), a copy.
+    :return: a copy, (n_envs, ...).
     """
-    reached = copy_observation(observations)
+    following = copy_observation(observations)
     for index in np.flatnonzero(dones):
         last = infos[index]["terminal_observation"]
-        if isinstance(reached, dict):
-            for name, values in reached.items():
+        if isinstance(following, dict):
+            for name, values in following.items():
                 values[index] = last[name]
         else:
-            reached[index] = last
-    return reached
+            following[index] = last
+    return following
 
 
 def copy_observation(observations: VecEnvObs) -> Observation:
-    """Observations that no later step of the environment rewrites."""
+    """Copy observations, which a later step of the environment may overwrite."""
     if isinstance(observations, dict):
         return {name: np.array(values) for name, values in observations.items()}
     return np.array(observations)

@@ -1,4 +1,4 @@
-"""The process's global random numbers, for libraries that know no other ones."""
+"""Temporary seeds for the process's global generators of random numbers, which some libraries draw from."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from stable_baselines3.common.utils import set_random_seed
 
 
 class TemporaryGlobalSeed:
-    """In a ``with`` block, the generators of Python, NumPy and PyTorch follow a seed; then they are as before.
+    """Seeds the global generators of Python, NumPy and PyTorch in a ``with`` block, and restores them afterwards.
 
-    SB3 draws actions and minibatches from them. What others draw inside the block, in :meth:`given_back`, neither
-    changes that nor is changed by it.
+    SB3 draws actions and minibatches from them. Draws of others inside the block, in :meth:`suspended`, neither change
+    those nor depend on them.
 
-    :param seed: of the block.
-    :param device: where the block's networks are.
+    :param seed: seed of the generators inside the block.
+    :param device: device of the block's networks.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._seed, self._device = seed, device
 
     def __enter__(self) -> TemporaryGlobalSeed:
-        self._of_others = self._states()
+        self._outside = self._states()
         set_random_seed(self._seed, using_cuda=self._device.type == "cuda")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._set(self._of_others)
+        self._set(self._outside)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Whoever draws in here draws as outside of the block."""
-        own = self._states()
-        self._set(self._of_others)
+        """Draw as outside of the block, in a ``with`` block of its own."""
+        inside = self._states()
+        self._set(self._outside)
         try:
             yield
         finally:
-            self._of_others = self._states()
-            self._set(own)
+            self._outside = self._states()
+            self._set(inside)
 
     def _states(self) -> tuple[Any, ...]:
         accelerator = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None

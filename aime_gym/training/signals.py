@@ -9,12 +9,12 @@ from typing import Any
 
 
 class DeferredSignals:
-    """Holds signals back in a ``with`` block, until :meth:`obey` hands them to whoever handled them before.
+    """Holds signals back in a ``with`` block, until :meth:`raise_pending` hands them to the handlers of before.
 
     A signal that arrived in the middle of an optimizer's step would leave weights that are neither old nor new. A
-    second one does not wait.
+    second one is handed on at once.
 
-    :param terminations: hold back SIGTERM too.
+    :param terminations: whether to hold back SIGTERM too.
     """
 
     def __init__(self, *, terminations: bool) -> None:
@@ -24,12 +24,13 @@ class DeferredSignals:
 
     @property
     def pending(self) -> bool:
-        """Whether a signal waits."""
+        """Whether a signal is held back."""
         return self._received is not None
 
     def raise_pending(self) -> None:
-        """Hand a waiting signal on: Python's own handler of Ctrl-C raises ``KeyboardInterrupt``."""
-        number, self._received = self._received, None
+        """Hand on a pending signal: Python's own handler of Ctrl-C raises ``KeyboardInterrupt``."""
+        number = self._received
+        self._received = None
         if number is None:
             return
         handler = self._previous[number]
@@ -40,7 +41,8 @@ class DeferredSignals:
             signal.raise_signal(number)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        again, self._received = self.pending, number
+        again = self.pending
+        self._received = number
         if again:
             self.raise_pending()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork
-from aime_gym.training.loop import RunComplete, TrainingLoop, averaged
+from aime_gym.training.loop import RunComplete, UpdateRunner
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
 
 #: Rows of one piece of the validation pass.
 _VALIDATION_BATCH = 2048
-#: Plain numbers of a regression that is under way.
+#: Plain numbers in the state of a regression.
 _COUNTERS = ("best_error", "validation_error", "updates", "stale")
 
 
@@ -28,15 +28,15 @@ _COUNTERS = ("best_error", "validation_error", "updates", "stale")
 class StackedConfig:
     """Hyper-parameters of agents that regress actions on a stack of observations.
 
-    :param stack: observations k that make up a state; 1 where one observation holds the velocities, 5 in the AIME paper
-        where it does not.
+    :param stack: number k of observations that make up a state; 1 where one observation holds the velocities, 5 in the
+        AIME paper where it does not.
     :param train_fraction: share of the trajectories to learn from; the others decide when to stop.
-    :param min_epochs: epochs before training may stop.
-    :param min_updates: updates before training may stop.
-    :param max_epochs: epochs after which it stops in any case, once past ``min_updates``.
-    :param patience: epochs without a better validation error after which training stops.
+    :param min_epochs: number of epochs before training may stop.
+    :param min_updates: number of updates before training may stop.
+    :param max_epochs: number of epochs after which it stops in any case, once past ``min_updates``.
+    :param patience: number of epochs without a better validation error after which training stops.
     :param batch_size: windows per update.
-    :param learning_rate: of Adam.
+    :param learning_rate: Adam's learning rate.
     """
 
     stack: int = 5
@@ -64,7 +64,7 @@ class StackedConfig:
 
 @torch.no_grad()
 def act_on_windows(network: StackedNetwork, dataset: TrajectoryDataset, rows: Tensor) -> Tensor:
-    """What a network says (N, A) of the windows that end at rows (N,); each record is encoded once."""
+    """Return a network's outputs (N, A) for the windows that end at rows (N,); each record is encoded once."""
     records = torch.arange(len(dataset), device=dataset.device).split(_VALIDATION_BATCH)
     features = torch.cat([network.encode(dataset.observed(piece)) for piece in records])
     return torch.cat(
@@ -80,61 +80,39 @@ def regress_actions(
     *,
     lag: int,
     config: StackedConfig,
-    phase: str,
-    loop: TrainingLoop,
-) -> bool:
+    name: str,
+    runner: UpdateRunner,
+    generator: torch.Generator,
+    refit: bool = False,
+) -> float:
     """Fit the action that led to each record, and leave the network with its best weights on held-out trajectories.
 
     :param actions: encoded previous actions (N, A) of all records.
     :param train_mask: which trajectories to learn from; the others are held out.
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
-    :return: whether training ran to its end; the weights are the best ones either way.
+    :param name: name of the run in the log.
+    :param runner: runs the updates; what it raises ends training, with the best weights.
+    :param generator: source of the order of the rows.
+    :param refit: whether the network was fitted before, to other data or labels. It has weights to start from, so the
+        least number of epochs and updates does not hold: training stops once the validation error has not improved for
+        ``patience`` epochs. Those weights are no candidate for the best: data that grows slowly would hardly ever beat
+        them in a few epochs, each refit would start from them again, and nothing would ever be learnt.
+    :return: the validation error of the best weights.
     """
-    regression = _Regression(network, dataset, actions, train_mask, lag, config, loop.generator)
-    completed = loop.run(phase, regression.most_updates, regression.update, regression)
-    regression.finish()
-    return completed
-
-
-def regress_further(
-    network: StackedNetwork,
-    dataset: TrajectoryDataset,
-    actions: Tensor,
-    train_mask: Sequence[bool],
-    *,
-    lag: int,
-    config: StackedConfig,
-    generator: torch.Generator,
-    on_update: Callable[[], None],
-) -> Metrics:
-    """The same inside a round of interaction, for a network that was fitted to other data or labels before.
-
-    It has weights to go on from, so the least number of epochs and updates does not hold: training stops once the
-    validation error has not improved for ``patience`` epochs. Those weights are no candidate for the best: data that
-    grows slowly would hardly ever beat them in a few epochs, each round would start from them again, and nothing would
-    ever be learnt.
-
-    :param on_update: is told of each update; what it raises ends training with the best weights.
-    :return: the mean loss, and the validation error of the best weights.
-    """
-    config = replace(config, min_epochs=0, min_updates=1)
-    regression = _Regression(network, dataset, actions, train_mask, lag, config, generator, goes_on=True)
-    window: list[Metrics] = []
+    if refit:
+        config = replace(config, min_epochs=0, min_updates=1)
+    regression = _Regression(network, dataset, actions, train_mask, lag, config, generator, refit=refit)
     try:
-        while len(window) < regression.most_updates:
-            window.append(regression.update())
-            on_update()
-    except RunComplete:
-        pass
+        runner.run(name, regression.max_updates, regression.update, regression)
     finally:
         regression.finish()
-    return {"loss": averaged(window)["loss"], "validation_error": regression.best_error}
+    return regression.best_error
 
 
 class _Regression:
     """Epochs over the training rows, and the best weights so far on the held-out ones.
 
-    :param goes_on: whether the first weights were fitted before, to something else, and are no candidate for the best.
+    :param refit: whether the first weights were fitted before, to something else, and are no candidate for the best.
     """
 
     def __init__(
@@ -147,28 +125,31 @@ class _Regression:
         config: StackedConfig,
         generator: torch.Generator,
         *,
-        goes_on: bool = False,
+        refit: bool,
     ) -> None:
         self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
-        self.generator, self.goes_on = generator, goes_on
+        self.generator, self.refit = generator, refit
         self.train, self.held_out = dataset.split_rows(train_mask, config.train_fraction)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
         self.optimizer = Optimizer([network], config.learning_rate, max_grad_norm=None)
-        self.best_error, self.best_weights = math.inf, copy.deepcopy(network.state_dict())
+        self.best_error = math.inf
+        self.best_weights = copy.deepcopy(network.state_dict())
         self.validation_error = math.nan
-        self.updates = self.stale = 0
-        #: What is left of the epoch.
+        self.updates = 0
+        #: Epochs since the best error.
+        self.stale = 0
+        #: Rows that are left of the epoch.
         self.rows = self.train[:0]
 
     @property
-    def most_updates(self) -> int:
-        """Updates after which training stops in any case."""
+    def max_updates(self) -> int:
+        """Number of updates after which training stops in any case."""
         return max(self.config.max_epochs * self.steps_per_epoch, self.config.min_updates)
 
     def update(self) -> Metrics:
         config = self.config
         if not len(self.rows):
-            if self.updates or not self.goes_on:
+            if self.updates or not self.refit:
                 self._validate()
             may_stop = max(config.min_epochs * self.steps_per_epoch, config.min_updates)
             if self.stale >= config.patience and self.updates >= may_stop:
@@ -176,7 +157,8 @@ class _Regression:
             order = torch.randperm(len(self.train), generator=self.generator)
             self.rows = self.train[order.to(self.train.device)]
         self.updates += 1
-        batch, self.rows = self.rows[: config.batch_size], self.rows[config.batch_size :]
+        batch = self.rows[: config.batch_size]
+        self.rows = self.rows[config.batch_size :]
         loss = self._error(batch)
         return {
             "loss": loss.detach(),
@@ -199,7 +181,8 @@ class _Regression:
         self.validation_error = sum(errors) / len(self.held_out)
         self.stale += 1
         if self.validation_error < self.best_error:
-            self.best_error, self.best_weights = self.validation_error, copy.deepcopy(self.network.state_dict())
+            self.best_error = self.validation_error
+            self.best_weights = copy.deepcopy(self.network.state_dict())
             self.stale = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from aime_gym.data import HeldRandomPolicy, collect
 from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 from aime_gym.testing.subject import assert_identical, parameters
-from aime_gym.training.rounds import Rounds
+from aime_gym.training.optimizer import Optimizer
 
 
 def make(task=toy.PointMass, *, copies=1, **changes):
@@ -129,19 +129,20 @@ def test_ctrl_c_between_two_updates_keeps_a_policy(monkeypatch):
     agent = make()
     updates = agent.num_updates + 3
 
-    def update(rounds, metrics):
-        count(rounds, metrics)
+    def step(optimizer, loss):
         if agent.num_updates == updates:
             raise KeyboardInterrupt
+        return take_step(optimizer, loss)
 
-    count = Rounds.update
-    monkeypatch.setattr(Rounds, "update", update)
+    take_step = Optimizer.step
+    monkeypatch.setattr(Optimizer, "step", step)
     with pytest.warns(UserWarning, match="learn: interrupted"):
         agent.learn(90)
     assert agent.interrupted
     assert agent.imitated
     assert agent.num_updates == updates
     assert np.isfinite(toy.mean_return(toy.PointMass(), agent, 1))
+    monkeypatch.setattr(Optimizer, "step", take_step)
     agent.learn(30)
     assert len(agent.collected.trajectories) == len(agent.train_mask["collected"]) == 2
 

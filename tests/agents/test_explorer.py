@@ -12,7 +12,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
 
+from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.explorer import Explorer
 from aime_gym.data import TrajectoryDataset, check_trajectories, collect
 from aime_gym.model_based.pretraining import WorldModelTrainingConfig
@@ -196,6 +198,23 @@ def test_ctrl_c_keeps_the_complete_episodes():
     assert len(explorer.explore(1, progress_bar=False)) == 1
 
 
+def test_a_callback_sees_every_step_and_stops(tmp_path):
+    explorer, steps = Explorer(PointMass(), seed=0, **TINY), []
+    explorer.set_logger(configure(str(tmp_path), ["csv"]))
+
+    def callback(local_values, _):
+        assert local_values["self"] is explorer
+        steps.append(explorer.num_timesteps)
+        return len(steps) < 70
+
+    explorer.learn(300, callback=callback)
+    assert steps == list(range(1, 71))
+    assert explorer.interrupted
+    assert [len(episode) for episode in explorer.trajectories] == [30, 30, 10]
+    header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
+    assert {"rollout/ep_rew_mean", "time/total_timesteps", "time/fps"} <= set(header)
+
+
 def test_it_works_outside_of_the_main_thread():
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(Explorer(PointMass(), seed=0, **TINY).explore, 3, progress_bar=False).result()) == 3
@@ -217,9 +236,11 @@ def test_a_file_acts_as_what_was_saved_and_goes_on(tmp_path):
     one, other = (collect(PointMass(), policy, 1, seed=3, progress=False)[0] for policy in (explorer, loaded))
     np.testing.assert_array_equal(one.actions, other.actions)
     assert len(loaded.explore(3, progress_bar=False)) == 3
-    with pytest.raises(ValueError, match="path: expected an explorer's file that fits the environment"):
+    with pytest.raises(ValueError, match="env: expected the spaces"):
         Explorer.load(tmp_path / "explorer.zip", DiscretePointMass())
-    with pytest.raises(FileNotFoundError, match="path: expected an explorer's file, found none"):
+    with pytest.raises(ValueError, match="path: expected a file of AIMEAgent, got one of Explorer"):
+        AIMEAgent.load(tmp_path / "explorer.zip")
+    with pytest.raises(FileNotFoundError, match="path: expected an agent's file, found none"):
         Explorer.load(tmp_path / "nowhere.zip", PointMass())
 
 
@@ -255,7 +276,7 @@ def test_dreamer_learns_the_task(make):
         ({"reward": "fun"}, "reward: expected novelty or task, got 'fun'"),
         ({"ensemble": 1}, "ensemble: expected at least 2, got 1"),
         ({"imagination_horizon": 0}, "imagination_horizon: expected at least 1, got 0"),
-        ({"sequence_length": 1}, "horizon: expected at least 2, got 1"),
+        ({"sequence_length": 1}, "sequence_length: expected at least 2, got 1"),
         ({"random_episodes": 0}, "random_episodes: expected at least 1, got 0"),
         ({"updates_per_steps": 1}, "updates_per_steps: unknown hyper-parameter of Explorer; did you mean"),
     ],

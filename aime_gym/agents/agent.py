@@ -1,0 +1,374 @@
+"""The part of an agent that any learner with named networks has: it acts, and is saved and loaded, as SB3's do."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces, configure_logger
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from torch import Tensor, nn
+
+from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document, restore
+from aime_gym.config import preset_config
+from aime_gym.data import ActionEncoding, ObservationEncoding
+from aime_gym.models.parameters import check_parameters
+from aime_gym.serialization import Source, write_archive
+from aime_gym.training.phase import PhaseData
+from aime_gym.training.predict import predict_as_sb3
+from aime_gym.training.rollouts import wrap_env
+from aime_gym.types import Array, Observation, is_image
+
+_POLICIES = ("MlpPolicy", "MultiInputPolicy")
+_POLICY_KWARGS = {"hidden", "layers"}
+
+
+class Agent(BaseAlgorithm):
+    """Base of all that learns and acts here, with SB3's constructor, ``predict``, ``save`` and ``load``.
+
+    A subclass makes its networks in :meth:`_setup_networks`, names them in :meth:`_get_torch_save_params`, and acts in
+    :meth:`_initial_state` and :meth:`_act`. Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
+
+    :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+    :param preset: named set of hyper-parameters; see ``presets``.
+    :param policy: ``"MlpPolicy"`` or ``"MultiInputPolicy"``; the networks follow the observation space either way.
+    :param policy_kwargs: ``hidden`` (width) and ``layers`` of the policy network.
+    :param hyper_parameters: fields of the agent's configuration, over the preset's values.
+    :raises ValueError: an unknown preset, policy or hyper-parameter; an environment that normalises observations.
+    """
+
+    #: Named configurations, frozen dataclasses of JSON values.
+    presets: ClassVar[Mapping[str, Any]]
+    #: Plain values that a file keeps.
+    saved_attributes: ClassVar[tuple[str, ...]] = (
+        "seed",
+        "policy_kwargs",
+        "num_phases",
+        "num_updates",
+        "num_timesteps",
+    )
+
+    config: Any
+    policy: nn.Module  # type: ignore[assignment]
+    checkpoint_dir: Path | None = None
+    checkpoint_interval: int = 1
+
+    def __init__(
+        self,
+        env_or_policy: GymEnv | str | None = None,
+        env_after_policy: GymEnv | str | None = None,
+        /,
+        *,
+        env: GymEnv | str | None = None,
+        preset: str = "default",
+        policy: str = "MlpPolicy",
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        **hyper_parameters: Any,
+    ) -> None:
+        if env_after_policy is not None or (isinstance(env_or_policy, str) and env_or_policy.endswith("Policy")):
+            policy, env_or_policy = env_or_policy, env_after_policy  # type: ignore[assignment]  # checked below
+        if env is not None and env_or_policy is not None:
+            raise ValueError("env: expected one environment, got one by position and one by name")
+        env = env if env is not None else env_or_policy
+        self.config = preset_config(type(self).__name__, self.presets, preset, hyper_parameters)
+        if policy not in _POLICIES:
+            raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
+        for name in set(policy_kwargs or ()) - _POLICY_KWARGS:
+            raise ValueError(f"policy_kwargs: expected some of {sorted(_POLICY_KWARGS)}, got {name!r}")
+        super().__init__(
+            policy=nn.Module,  # type: ignore[arg-type]  # the networks are made in _setup_networks
+            env=None,
+            learning_rate=0.0,  # each phase has its own
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+        )
+        #: Number of gradient steps, while ``num_timesteps`` counts environment steps; of agents that learn a reward,
+        #: the reward's.
+        self.num_updates = 0
+        #: Number of phases that have run.
+        self.num_phases = 0
+        #: Whether the last of them was cut short, by Ctrl-C or by a callback.
+        self.interrupted = False
+        #: Whether the phase that runs, or ran last, takes environment steps.
+        self.interacts = False
+        self.n_envs = 1
+        if env is not None:
+            wrapped = wrap_env(env, self.verbose)
+            self._attach_env(wrapped)
+            self.observation_space = wrapped.observation_space
+            self.action_space = wrapped.action_space
+            if _init_setup_model:
+                self._setup_model()
+
+    # Networks and randomness
+
+    def _setup_model(self) -> None:
+        self.observation_encoding = ObservationEncoding(self.observation_space)
+        self.action_encoding = ActionEncoding(self.action_space)
+        self.set_random_seed(self.seed)
+        with self._initial_weights():
+            self._setup_networks()
+        for name in self._get_torch_save_params()[0]:
+            operator.attrgetter(name)(self).to(self.device)
+
+    @abstractmethod
+    def _setup_networks(self) -> None:
+        """Make every module that ``_get_torch_save_params`` names."""
+
+    @abstractmethod
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
+
+    @property
+    def sensor_sizes(self) -> dict[str, int]:
+        """Number of features of each sensor, for an agent that takes vectors only.
+
+        :raises NotImplementedError: a sensor that is an image.
+        """
+        for name, shape in self.observation_encoding.shapes.items():
+            if is_image(shape):
+                raise NotImplementedError(
+                    f"observation_space: {type(self).__name__} learns from vectors, {name!r} is an image {shape}; make "
+                    f"the environment with modality='state' or 'position'"
+                )
+        return {name: shape[0] for name, shape in self.observation_encoding.shapes.items()}
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed this agent and its environment."""
+        super().set_random_seed(seed)
+        self.seed = seed
+        training, acting = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
+        #: The sources of all randomness, on the CPU whatever the device. Acting has its own, so that an evaluation in
+        #: the middle of training changes nothing.
+        self.generator = torch.Generator().manual_seed(training)
+        self.acting_generator = torch.Generator().manual_seed(acting)
+
+    @contextmanager
+    def _initial_weights(self) -> Iterator[None]:
+        """Make networks here: their weights follow the agent's generator, and the CPU's global one is left alone."""
+        seed = torch.randint(2**31, (), generator=self.generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(seed))
+            yield
+
+    def _noise(self, *shape: int, of: torch.Generator | None = None) -> Tensor:
+        return torch.randn(*shape, generator=of if of is not None else self.generator).to(self.device)
+
+    def _integers(self, high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=self.generator).to(self.device)
+
+    # Phases, as :class:`~aime_gym.training.phase.PhaseAgent` has them
+
+    def start_log(self, tb_log_name: str, *, resumed: bool) -> None:
+        """Make a logger for a phase, unless the user has set one."""
+        if not self._custom_logger:
+            self._logger = configure_logger(
+                self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps=not resumed
+            )
+
+    def checkpoint_identity(self, data: PhaseData) -> dict[str, Any]:
+        """Return what has to agree for a checkpoint to be of the phase that starts, as JSON values."""
+        raise NotImplementedError(f"checkpoint_dir: {type(self).__name__} keeps no checkpoints")
+
+    def document(self) -> dict[str, Any]:
+        """Return all that a file holds of the agent: JSON values and tensors."""
+        return agent_document(self)
+
+    def load_document(self, document: Mapping[str, Any]) -> None:
+        """Make the agent what a document holds, of the same class, configuration and spaces."""
+        restore(self, document)
+
+    def end_phase(self, name: str, *, failed: bool) -> None:
+        """Note that a phase has ended, or has failed and has to run again."""
+
+    def _reset_episode_windows(self) -> None:
+        """Start SB3's averages over the last episodes anew."""
+        self.ep_info_buffer = deque(maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+
+    # Acting
+
+    def predict(
+        self,
+        observation: Observation,
+        state: tuple[Array, ...] | None = None,
+        episode_start: Array | bool | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Array, tuple[Array, ...] | None]:
+        """The action for an observation, as SB3's recurrent policies give it.
+
+        :param observation: one observation, or a batch (n_envs, ...).
+        :param state: what the last call returned; ``None`` starts an episode in every environment.
+        :param episode_start: (n_envs,) bool; rows to start anew. One bool will do for one observation.
+        :return: action(s), and the state: arrays with leading dimension ``n_envs``.
+        :raises ValueError: an observation, state or ``episode_start`` of another shape.
+        """
+        self._require_setup()
+        actions, after, batched = self._select_actions(
+            observation, state, episode_start, None if deterministic else self.acting_generator
+        )
+        # Not actions[0], which would be a number instead of an array for a Discrete space.
+        return (actions if batched else actions.squeeze(0)), after
+
+    def _sample_actions(
+        self, observation: Observation, state: Any, episode_start: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """Sampled actions for all copies, as :meth:`predict` gives them, by the generator of training."""
+        actions, after, _ = self._select_actions(observation, state, episode_start, self.generator)
+        return actions, after
+
+    def _select_actions(
+        self,
+        observation: Observation,
+        state: tuple[Array, ...] | None,
+        episode_start: Array | bool | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Array, tuple[Array, ...], bool]:
+        """Actions and states, and whether the observations came as a batch."""
+        return predict_as_sb3(
+            self.observation_encoding,
+            self.action_encoding,
+            self._initial_state,
+            functools.partial(self._act, generator=generator),
+            observation,
+            state,
+            episode_start,
+            self.device,
+        )
+
+    @abstractmethod
+    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The state before the first observation of an episode, (n_envs, ...) each; ``observation`` may matter."""
+
+    @abstractmethod
+    def _act(
+        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Encoded actions (n_envs, A) and the next state; sampled from the generator, or the most likely ones."""
+
+    # Environment and files
+
+    def _attach_env(self, env: VecEnv) -> None:
+        self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
+
+    def _require_setup(self) -> None:
+        if not hasattr(self, "action_encoding"):
+            raise ValueError(f"env: expected {type(self).__name__} to have one, got None; call set_env first")
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on with another environment of the same spaces, with any number of copies.
+
+        :raises ValueError: other spaces, or an environment that normalises observations.
+        """
+        wrapped = wrap_env(env, self.verbose)
+        if not hasattr(self, "action_encoding"):  # made without an environment
+            self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+            self._attach_env(wrapped)
+            self._setup_model()
+            return
+        try:
+            check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
+        except ValueError as error:
+            raise ValueError(
+                f"env: expected the spaces {self.observation_space} and {self.action_space}, got "
+                f"{wrapped.observation_space} and {wrapped.action_space}"
+            ) from error
+        if force_reset:
+            self._last_obs = None
+        self._attach_env(wrapped)
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Weights of each module by name."""
+        self._require_setup()
+        parameters: dict[str, dict[str, Any]] = super().get_parameters()
+        return parameters
+
+    def set_parameters(
+        self,
+        load_path_or_dict: Source | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take the weights of another agent of the same class: of its file, or of its ``get_parameters()``.
+
+        :param exact_match: whether every module has to be there.
+        :raises ValueError: other modules or tensors, or a file of another agent.
+        """
+        self._require_setup()
+        given = load_path_or_dict
+        parameters = given if isinstance(given, dict) else read_agent_document(type(self), given)["parameters"]
+        # All of it is checked before any of it is taken.
+        check_parameters(parameters, self.get_parameters(), exact_match=exact_match)
+        super().set_parameters(parameters, exact_match=exact_match, device=device)
+
+    def dump_logs(self) -> None:
+        """Write the log entry so far, at what a callback's clock shows; for SB3's ``LogEveryNTimesteps``."""
+        self.logger.dump(step=self.num_timesteps if self.interacts else self.num_updates)
+
+    def _training_state(self) -> dict[str, Any]:
+        """JSON values and tensors that ``learn`` goes on with, beside the parameters: moments of an optimizer."""
+        return {}
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+    def save(  # type: ignore[override]
+        self,
+        path: Source,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the agent to a file of JSON and tensors; data, environment and logger stay behind.
+
+        :raises ValueError: ``exclude`` or ``include``, which SB3 has for its pickles.
+        """
+        if exclude or include:
+            raise ValueError("exclude, include: expected None; an agent's file has a fixed content")
+        self._require_setup()
+        write_archive(path, agent_document(self))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: Source,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Make an agent from a file; no code of the file is run.
+
+        :param env: environment to go on with; acting needs none.
+        :param custom_objects: accepted for SB3's scripts, which replace pickled objects by it: here are none.
+        :param print_system_info: of this process, and of the one that wrote the file.
+        :param kwargs: of the constructor: ``verbose``, ``seed`` or hyper-parameters of the phases to come, for example.
+        :raises FileNotFoundError: no such file.
+        :raises ValueError: a damaged file, another agent's file, or an environment with other spaces.
+        """
+        agent = load_agent_file(cls, path, device, print_system_info, kwargs)
+        if env is not None:
+            agent.set_env(env, force_reset=force_reset)
+            if "seed" in kwargs:
+                agent.set_random_seed(kwargs["seed"])
+        return agent
