@@ -62,7 +62,7 @@ def test_rendering_switched_off(bare_linux):
 
 
 def test_no_library_at_all(bare_linux):
-    bare_linux.setattr(rendering, "load", lambda *names: None)
+    bare_linux.setattr(rendering, "load_library", lambda *names: None)
     with pytest.raises(RuntimeError, match="neither was found"):
         rendering.require_gl()
 
@@ -109,7 +109,7 @@ class FakeEGL:
 )
 def test_a_library_that_cannot_draw_is_passed_over(bare_linux, egl, chosen):
     fake = FakeEGL(**egl)
-    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    bare_linux.setattr(rendering, "load_library", lambda *names: fake if "libEGL.so.1" in names else ctypes)
     rendering.choose_gl()
     assert os.environ.get("MUJOCO_GL") == chosen
 
@@ -117,7 +117,7 @@ def test_a_library_that_cannot_draw_is_passed_over(bare_linux, egl, chosen):
 def test_an_old_egl_without_devices(bare_linux):
     fake = FakeEGL()
     fake._functions.clear()
-    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    bare_linux.setattr(rendering, "load_library", lambda *names: fake if "libEGL.so.1" in names else ctypes)
     rendering.choose_gl()
     assert os.environ.get("MUJOCO_GL") == "osmesa"
 
@@ -132,9 +132,9 @@ def test_the_error_names_what_works(bare_linux):
 def test_a_fork_of_a_process_that_has_drawn(monkeypatch):
     """It would wait for its first frame forever."""
     have(monkeypatch, "egl", "osmesa")
-    monkeypatch.setattr(rendering, "_drawn_in", None)
-    rendering.begin_drawing()
-    rendering.begin_drawing()
+    monkeypatch.setattr(rendering, "_rendering_pid", None)
+    rendering.claim_rendering()
+    rendering.claim_rendering()
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="forked .* context='forkserver'"):
-        rendering.begin_drawing()
+        rendering.claim_rendering()
