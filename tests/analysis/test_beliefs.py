@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from aime_gym.agents import AIMEAgent, BCAgent
-from aime_gym.analysis.beliefs import beliefs, pictures
+from aime_gym.analysis.beliefs import beliefs, video_frames
 from aime_gym.cli import main
 from aime_gym.data import TrajectoryDataset, save_minari
 from aime_gym.data.captions import LINE
@@ -178,7 +178,7 @@ def test_all_demonstrations_are_shown_to_their_end(agent, demos, tmp_path):
 
 
 def test_the_open_loop_is_named(agent, demos):
-    captions = [frame[24:LINE, 512:] for frame in pictures(believed(agent, demos[:1])[0], 1, CONTEXT)]
+    captions = [frame[24:LINE, 512:] for frame in video_frames(believed(agent, demos[:1])[0], 1, CONTEXT)]
     for caption in captions:
         assert (caption == captions[0]).all() or (caption == captions[-1]).all()
     assert [(caption == captions[0]).all() for caption in captions].count(True) == CONTEXT
