@@ -30,7 +30,7 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, latent_policy_losses
-from aime_gym.models.stacked import joined
+from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.stepping import interact
@@ -139,9 +139,9 @@ class ILPOAgent(ImitationAgent):
     def _learn_latent_policy(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset, config = TrajectoryDataset(demos, None, self.device), self.config
         rows = (~dataset.first_rows()).nonzero().squeeze(-1)
-        observations = joined(dataset.observations)
+        observations = concatenate_sensors(dataset.observations)
         observations, changes = observations[rows - 1], dataset.differences(observations)[rows]
-        self.policy.fit(observations, changes)
+        self.policy.fit_standardizers(observations, changes)
         self.remap.standardizer.load_state_dict(self.policy.standardizer.state_dict())
         changes = self.policy.changes(changes)
         optimizer = Optimizer([self.policy], config.learning_rate, max_grad_norm=None)
@@ -176,9 +176,9 @@ class ILPOAgent(ImitationAgent):
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """The action that the latent one closest to each change stands for."""
-        observations = joined(demos.observations)
+        observations = concatenate_sensors(demos.observations)
         before = observations[(torch.arange(len(demos), device=self.device) - 1).clamp_min(0)]
-        logits: Tensor = self.remap(before, self.policy.closest(before, observations))
+        logits: Tensor = self.remap(before, self.policy.nearest_latent_action(before, observations))
         return logits
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -187,7 +187,7 @@ class ILPOAgent(ImitationAgent):
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        observations = joined(observation)
+        observations = concatenate_sensors(observation)
         latents = _choose(self.policy(observations)[0], generator)
         return F.one_hot(_choose(self.remap(observations, latents), generator), self.action_encoding.size), ()
 
@@ -212,10 +212,11 @@ class _Remapping:
     def learn(self, observations: Observation, actions: Array, reached: Observation) -> Metrics:
         agent = self._agent
         before, after = (
-            joined(agent.observation_encoding.encode(part, agent.device)[0]) for part in (observations, reached)
+            concatenate_sensors(agent.observation_encoding.encode(part, agent.device)[0])
+            for part in (observations, reached)
         )
         with torch.no_grad():
-            latents = agent.policy.closest(before, after)
+            latents = agent.policy.nearest_latent_action(before, after)
         taken = torch.from_numpy(np.asarray(agent.action_encoding.encode(actions).argmax(-1))).to(agent.device)
         agent.memory = tuple(
             torch.cat([old, new])[-_MEMORY:] for old, new in zip(agent.memory, (before, latents, taken), strict=True)

@@ -34,7 +34,7 @@ def test_gaussian_surprise():
     one, other = 2 * torch.rand(2, ROWS, ACTIONS) - 1
     belief = Independent(Normal(means, 0.3**0.5), 1)
     plain = belief.log_prob(other) - belief.log_prob(one)
-    torch.testing.assert_close(model.surprise(one, means) - model.surprise(other, means), plain)
+    torch.testing.assert_close(model.negative_log_prob(one, means) - model.negative_log_prob(other, means), plain)
 
 
 def test_categorical_surprise():
@@ -42,15 +42,15 @@ def test_categorical_surprise():
     torch.testing.assert_close(means.sum(-1), torch.ones(ROWS))
     actions = one_hot()
     plain = -Categorical(probs=means).log_prob(actions.argmax(-1))
-    torch.testing.assert_close(model.surprise(actions, means), plain)
+    torch.testing.assert_close(model.negative_log_prob(actions, means), plain)
 
 
 def test_no_belief_is_firmer_than_play_allows():
     model, _, _ = believe(discrete=True, variance=0.05)
     sure = torch.eye(ACTIONS)
-    surprise = model.surprise(sure.roll(1, 0), sure)
+    surprise = model.negative_log_prob(sure.roll(1, 0), sure)
     torch.testing.assert_close(surprise, -torch.tensor(0.05).log().expand(ACTIONS))
-    assert torch.equal(model.surprise(sure, sure), torch.zeros(ACTIONS))
+    assert torch.equal(model.negative_log_prob(sure, sure), torch.zeros(ACTIONS))
 
 
 @pytest.mark.parametrize("discrete", [True, False])
