@@ -39,7 +39,8 @@ class Trajectory:
     """One episode, or a part of one: ``T`` actions between ``T + 1`` observations.
 
     :param observations: array ``(T + 1, ...)``, or one such array per sensor. Images are ``uint8``.
-    :param actions: array ``(T, ...)``, or ``None`` if not recorded. ``actions[t]`` leads from observation ``t`` to ``t + 1``.
+    :param actions: array ``(T, ...)``, or ``None`` if not recorded. ``actions[t]`` leads to observation
+        ``t + 1``.
     :param rewards: array ``(T,)``, or ``None`` if unknown. ``rewards[t]`` is received with observation ``t + 1``.
     :param terminated: whether the last observation is a terminal state of the task.
     :param truncated: whether the episode was cut at the last observation, by a time limit for example.
@@ -110,8 +111,8 @@ class SequenceBatch:
 
     :param observations: one tensor ``(T, B, ...)`` per sensor.
     :param prev_actions: actions ``(T, B, A)`` that led to each observation; ``None`` for demonstrations.
-    :param is_first: ``(B,)`` bool; whether the sequence starts where its episode starts.
-    :param valid: ``(T, B)`` bool; false after the end of a trajectory that is shorter than the sequence.
+    :param is_first: flags ``(B,)``, bool: whether the sequence starts where its episode starts.
+    :param valid: mask ``(T, B)``, bool: false after the end of a trajectory that is shorter than the sequence.
     :param rows: row ``(T, B)`` of each record in its dataset, which further data per record are looked up by.
     """
 

@@ -87,8 +87,8 @@ class ImageDecoder(nn.Module):
 
     :param features: size F of a latent feature.
     :param shape: shape of a frame, channels last or first.
-    :param architecture: see :class:`ImageEncoder`.
-    :param depth: see :class:`ImageEncoder`.
+    :param architecture: architecture of the :class:`ImageEncoder`.
+    :param depth: depth d of the :class:`ImageEncoder`.
     :param sigmoid: whether a sigmoid keeps the mean in [0, 1], as in AIME; otherwise 0.5 is added, as in AIME-v2.
     """
 

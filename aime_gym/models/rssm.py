@@ -1,6 +1,6 @@
 """Recurrent state-space model (RSSM): a latent state with a deterministic and a stochastic part.
 
-Symbols: ``h`` (deter) summarises all that precedes the current observation, ``s`` (stoch) is what that observation adds,
+Symbols: ``h`` (deter) summarises all that precedes the current observation, ``s`` (stoch) is what the observation adds,
 ``e`` is its embedding, ``a`` the action that led to it. One step (PlaNet, Hafner et al. 2019):
 
     h_t = f(h_{t-1}, s_{t-1}, a_{t-1})     prior p(s_t | h_t)     posterior q(s_t | h_t, e_t)

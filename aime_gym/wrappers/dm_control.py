@@ -24,5 +24,6 @@ class DmControl(DmControlCompatibilityV0):
             return super().render()
         physics = self._env.physics
         if self._contexts is not physics.contexts:  # a new model has new contexts
-            self._contexts, self._camera = physics.contexts, Camera(physics, **self.render_kwargs)
+            self._contexts = physics.contexts
+            self._camera = Camera(physics, **self.render_kwargs)
         return self._camera.render().copy()  # the next frame overwrites the buffer

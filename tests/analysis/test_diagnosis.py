@@ -1,4 +1,4 @@
-"""A diagnosis sees either barrier where there is one, and changes nothing."""
+"""Diagnoses: they find either barrier where there is one, and change nothing."""
 
 import json
 
@@ -19,7 +19,7 @@ BUDGET = {"world_model": small.MODEL, "model_updates": 300, "inverse_updates": 3
 
 
 class IdleActionPointMass(toy.PointMass):
-    """The point mass with a third action, which does nothing."""
+    """Point mass with a third action, which has no effect."""
 
     action_space = spaces.Box(-1, 1, (3,), np.float32)
     goal = 0.0
@@ -29,7 +29,7 @@ class IdleActionPointMass(toy.PointMass):
 
 
 class FarPointMass(IdleActionPointMass):
-    """Another task of the same body, where play never gets."""
+    """Task of the same body far from all play."""
 
     goal = 6.0
 
@@ -40,7 +40,7 @@ class FarPointMass(IdleActionPointMass):
 
 
 def demonstrations(env, episodes=6, seed=2):
-    """What the expert does, with noise for the action that does nothing."""
+    """Collect the expert's episodes, with noise for the action without effect."""
     noise = np.random.default_rng(seed)
 
     def act(observation):
@@ -67,25 +67,25 @@ def fresh_play(env):
 
 @pytest.fixture(scope="module")
 def agent(env, play):
-    """An agent whose world model is good for something."""
+    """Agent with a trained world model."""
     return AIMEAgent(env, seed=0, **BUDGET).pretrain(play, progress_bar=False)
 
 
 @pytest.fixture(scope="module")
 def report(agent, env, fresh_play):
-    """Of an agent that lacks nothing."""
+    """Report of an agent with enough play and demonstrations."""
     return agent.diagnose(demonstrations(env, 12), fresh_play)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """For what is not about coverage."""
+    """Shorten the cross-validation, for tests that are not about coverage."""
     monkeypatch.setattr("aime_gym.analysis.diagnosis._CLONE_UPDATES", 5)
 
 
 @pytest.fixture
 def toy_task(quick):
-    """For what needs no learning."""
+    """Toy task, for tests that need no trained agent."""
     return toy.task()
 
 
@@ -95,7 +95,7 @@ def tiny(env, **changes):
 
 @pytest.fixture
 def untrained(toy_task):
-    """An agent that has learnt nothing to speak of; its play and demonstrations are the shared ones."""
+    """Agent after a few updates, on the shared play."""
     return tiny(toy_task.env).pretrain(toy_task.play[:5], progress_bar=False)
 
 
@@ -116,7 +116,7 @@ def test_demonstrations_from_where_play_never_was_need_more_play(agent, report, 
 
 @pytest.mark.usefixtures("quick")
 def test_held_out_play_is_no_barrier(agent, env, fresh_play):
-    """Play, diagnosed as if it were demonstrations, lies where play does."""
+    """Diagnose play as if it were demonstrations."""
     other = agent.diagnose([t.without_actions() for t in toy.play_data(env, 15, seed=78)], fresh_play)
     assert other.evidence.outside < 0.15
     assert "more play" not in other.verdict
@@ -124,7 +124,7 @@ def test_held_out_play_is_no_barrier(agent, env, fresh_play):
 
 @pytest.mark.usefixtures("quick")
 def test_play_that_is_unknown_as_well_hides_nothing(agent):
-    """Without true actions, and compared with play that the world model has not seen the like of either."""
+    """Diagnose without true actions, and compared with play that is as far from the training data."""
     far = FarPointMass()
     demos = [demo.without_actions() for demo in demonstrations(far)]
     report = agent.diagnose(demos, toy.play_data(far, 15, seed=77))
@@ -172,7 +172,7 @@ def test_true_actions_that_were_inferred_leave_no_gap(agent, env, fresh_play):
 
 @pytest.mark.usefixtures("quick")
 def test_true_actions_change_nothing_else(agent, env, fresh_play):
-    """The verdict's errors aside, which are what they are for."""
+    """Compare all figures but the errors, which need true actions."""
     demos = demonstrations(env)
     report, blind = (agent.diagnose(given, fresh_play) for given in (demos, [demo.without_actions() for demo in demos]))
     assert blind.evidence.demos_true is blind.evidence.oracle_gap is blind.demo_error is None
@@ -200,7 +200,7 @@ def test_the_evidence_of_the_steps_sums_to_that_of_the_model(untrained, toy_task
 
 
 def test_the_posterior_of_an_action_is_that_of_the_evidence(agent, env):
-    """Against a plain loop over the values of one action at one step."""
+    """Compare with a plain loop over the values of one action at one step."""
     dataset, model = TrajectoryDataset(demonstrations(env, 2), agent.action_encoding), agent.world_model
     evidence = record_evidence(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
     rows, means, stds = action_posterior(model, dataset, evidence)

@@ -8,7 +8,7 @@ from aime_gym.wrappers import rendering
 
 @pytest.fixture
 def bare_linux(monkeypatch):
-    """A Linux machine without a screen and without a word on what to render with."""
+    """Linux machine without a screen and without `MUJOCO_GL`."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     # First set, so that the variable is as it was after the test, whatever the test sets.
@@ -68,7 +68,7 @@ def test_no_library_at_all(bare_linux):
 
 
 class FakeEGL:
-    """A library whose only device starts or does not, and has or lacks configurations that draw."""
+    """EGL with at most one device, which starts or does not, with or without configurations."""
 
     def __init__(self, devices=1, starts=True, configurations=1):
         self._starts, self._configurations = starts, configurations
@@ -130,7 +130,7 @@ def test_the_error_names_what_works(bare_linux):
 
 
 def test_a_fork_of_a_process_that_has_drawn(monkeypatch):
-    """It would wait for its first frame forever."""
+    """Check for the error, without which the fork would wait for its first frame forever."""
     have(monkeypatch, "egl", "osmesa")
     monkeypatch.setattr(rendering, "_rendering_pid", None)
     rendering.claim_rendering()
