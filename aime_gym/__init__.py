@@ -7,7 +7,7 @@ from aime_gym.envs import make_env, register_envs
 
 register_envs()
 
-#: Where the rest lives: what needs PyTorch is imported when it is first asked for.
+#: Modules of the names that need PyTorch; they are imported when the name is first used.
 _LAZY = {
     "Trajectory": "aime_gym.types",
     "collect": "aime_gym.data",

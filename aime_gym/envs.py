@@ -1,4 +1,4 @@
-"""Tasks by name: dm_control, Meta-World and any Gymnasium environment, as one kind of Gymnasium environment."""
+"""Environments by name: tasks of dm_control and Meta-World, and any Gymnasium id, behind one interface."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import OrderEnforcing, RepeatAction, TimeLimit
 
-from aime_gym.wrappers import OwnContext, SeededMetaWorld, SuccessLatch, Task
-from aime_gym.wrappers.modality import see_pixels, see_sensors, see_vector
-from aime_gym.wrappers.quality import QUALITIES, Quality, draw_fast
+from aime_gym.wrappers import OverrideSpec, OwnGLContext, SeededMetaWorld, SuccessLatch
+from aime_gym.wrappers.modality import observe_pixels, observe_sensors, observe_vector
+from aime_gym.wrappers.quality import QUALITIES, Quality, use_fast_rendering
 from aime_gym.wrappers.rendering import choose_gl, require_gl
 from aime_gym.wrappers.tables import (
     DM_CONTROL_POSITIONS,
@@ -26,29 +26,31 @@ from aime_gym.wrappers.tables import (
 )
 
 Modality = Literal["state", "position", "pixels"]
-#: Sensors of a ``Dict`` observation and how many of their leading entries, or entries of any other observation.
+#: Entries of an observation that are positions: the number of leading entries of each sensor of a ``Dict`` (``None``:
+#: all), or the indices of a vector.
 Positions = Mapping[str, int | None] | Sequence[int]
 
-#: Simulator steps per episode where the user does not say: the suite's own, which its lqr tasks lack, and AIME-v2's.
-DM_CONTROL_STEPS, METAWORLD_STEPS = 1000, 200
+#: Default simulator steps per episode: the suite's own (its lqr tasks have none), and those of AIME-v2.
+DM_CONTROL_STEPS = 1000
+METAWORLD_STEPS = 200
 
 
 class _Simulator(NamedTuple):
-    """A task before its wrappers."""
+    """Task before its wrappers."""
 
     env: gym.Env[Any, Any]
-    #: Its sensors in the simulator's order, where it has sensors; a ``Dict`` space sorts them.
+    #: Names of the sensors of a ``Dict`` observation in the simulator's order, which the space itself does not keep.
     sensors: Sequence[str] | None
-    #: What is known to be positions.
+    #: Default of the positions; ``None`` where they are unknown.
     positions: Positions | None
-    #: The default action repeat.
+    #: Default action repeat.
     repeat: int
-    #: Simulator steps per second, where the simulator says.
-    rate: float | None
+    #: Simulator steps per second; ``None`` where the simulator does not tell.
+    steps_per_second: float | None
 
 
 def list_envs() -> dict[str, list[str]]:
-    """Return the ids that :func:`make_env` knows by name, by family. Any other Gymnasium id works too."""
+    """Return the ids that :func:`make_env` lists, by simulator. Any other Gymnasium id works too."""
     return {
         "dm_control": [f"{domain}-{task}" for domain, tasks in DM_CONTROL_TASKS.items() for task in tasks],
         "metaworld": list(METAWORLD_TASKS),
@@ -70,33 +72,34 @@ def make_env(
     render_mode: str | None = None,
     quality: Quality = "default",
 ) -> gym.Env[Any, Any]:
-    """Make a task.
+    """Make an environment.
 
-    The same seed in ``reset(seed=)`` gives the same episode. Rewards are summed over the repeats. Tasks that report
-    success do it in ``info["is_success"]``: true once the episode has succeeded at any simulator step.
+    Equal seeds in ``reset(seed=)`` give equal episodes. Rewards are summed over the repeats. Tasks that report success
+    do it in ``info["is_success"]``, which is true once the episode has succeeded at any simulator step.
 
     :param id: ``"walker-walk"`` (dm_control), ``"reach-v3"`` (Meta-World), or any Gymnasium id, ``"module:Id-v0"`` too.
     :param modality: ``"state"`` is everything the simulator reports, and ``"position"`` leaves the velocities out, both
         as ``float32``; ``"pixels"`` is the rendered frame, ``uint8``, ``(image_size, image_size, 3)``. Positions are
         known for dm_control (as in the papers, whose quadruped keeps the velocities of its joints), for Meta-World and
-        for Gymnasium's MuJoCo v5 tasks; for others say which they are.
-    :param action_repeat: simulator steps per decision; default 2 for dm_control and Meta-World, otherwise 1.
+        for Gymnasium's MuJoCo v5 tasks; other environments need ``position_keys`` or ``position_indices``.
+    :param action_repeat: simulator steps per environment step; default 2 for dm_control and Meta-World, otherwise 1.
     :param max_episode_steps: episode length in simulator steps, before the repeat; default 1000 for dm_control, 200 for
         Meta-World (as in AIME-v2), otherwise the environment's own.
-    :param flatten: one vector, in the simulator's order. ``False`` keeps the sensors of a ``Dict`` apart, as vectors.
-    :param position_keys: the sensors of a ``Dict`` observation that are positions.
-    :param position_indices: the entries of any other observation that are positions.
+    :param flatten: whether the sensors of a ``Dict`` become one vector, in the simulator's order; ``False`` keeps one
+        vector per sensor.
+    :param position_keys: sensors of a ``Dict`` observation that are positions.
+    :param position_indices: entries of any other observation that are positions.
     :param image_size: side of the rendered frame in pixels; default 64 for ``"pixels"``, otherwise 256.
-    :param camera: its id or name; default 0 in dm_control (2 for the quadruped), the moved ``corner2`` of the papers in
-        Meta-World (upright), otherwise the environment's own.
-    :param render_mode: Gymnasium's. ``"pixels"`` needs ``"rgb_array"``, and takes it by itself.
-    :param quality: of the frames: ``"default"`` is the simulator's own; ``"fast"`` (MuJoCo only) draws without shadows,
-        reflections and multisampling, which on a processor takes a tenth of the time. Train on what the demonstrations
-        were rendered with: the two are told apart at a glance.
-    :raises ValueError: an unknown id or modality (the nearest names are in the message), numbers below 1, no word on
-        which entries are positions, position options that do not fit the observation, or ``quality="fast"`` where
-        nothing is rendered or not by MuJoCo.
-    :raises ModuleNotFoundError: the simulator is not installed; the message holds the command.
+    :param camera: camera by id or name; default 0 in dm_control (2 for the quadruped), the papers' moved ``corner2``
+        in Meta-World (upright), otherwise the environment's own.
+    :param render_mode: render mode of Gymnasium; ``"pixels"`` always renders ``"rgb_array"``.
+    :param quality: render quality: ``"default"`` is the simulator's own; ``"fast"`` (MuJoCo only) renders without
+        shadows, reflections and multisampling, in a tenth of the time on a CPU. Train with the quality that the
+        demonstrations were rendered in: a network tells the two apart at once.
+    :raises ValueError: an unknown id or modality (the message names the nearest ones), numbers below 1, unknown
+        positions, position options that do not fit the observation, or ``quality="fast"`` without rendering or without
+        MuJoCo.
+    :raises ModuleNotFoundError: the simulator is not installed; the message contains the command.
     :raises RuntimeError: ``"pixels"`` without an OpenGL library (the message names the packages), or in a process that
         was forked from one that has rendered.
     """
@@ -109,19 +112,19 @@ def make_env(
     size = image_size or (64 if modality == "pixels" else 256)
     simulator = _make_simulator(id, max_episode_steps, render_mode, size, camera)
     if quality == "fast":
-        draw_fast(simulator.env)
+        use_fast_rendering(simulator.env)
     repeat = action_repeat or simulator.repeat
-    # The latch is inside the repeat, which shows the info of its last step only; the renderer is outside, so that
-    # no frame is rendered that nobody sees.
-    env = simulator.env if render_mode is None else OwnContext(simulator.env)
+    # The latch is inside the repeat, which returns the info of its last step only; the renderer is outside, so that
+    # repeated steps render no frames.
+    env = simulator.env if render_mode is None else OwnGLContext(simulator.env)
     env = RepeatAction(SuccessLatch(env), repeat)
     if modality == "pixels":
-        env = see_pixels(env, size)
+        env = observe_pixels(env, size)
     else:
         positions: Positions | None = None
         if modality == "position":
             positions = _positions(id, simulator, position_keys, position_indices)
-        env = _see_numbers(env, simulator.sensors, positions, flatten)
+        env = _observe_numbers(env, simulator.sensors, positions, flatten)
     options = {
         "action_repeat": action_repeat,
         "max_episode_steps": max_episode_steps,
@@ -135,16 +138,16 @@ def make_env(
     }
     spec = _spec(id, modality, **{name: value for name, value in options.items() if value is not None})
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]} if modality == "pixels" else {}
-    if simulator.rate is not None:
-        metadata["render_fps"] = simulator.rate / repeat
-    return Task(env, spec, metadata, None if render_mode is None else quality)
+    if simulator.steps_per_second is not None:
+        metadata["render_fps"] = simulator.steps_per_second / repeat
+    return OverrideSpec(env, spec, metadata, None if render_mode is None else quality)
 
 
 def register_envs() -> None:
-    """Give every known task and modality a Gymnasium id: ``aime_gym/walker-run-position-v0``.
+    """Register every listed task and modality with Gymnasium, as ``aime_gym/walker-run-position-v0``.
 
     ``gymnasium.make`` passes the options of :func:`make_env` on, except for its own ``max_episode_steps``, which counts
-    decisions and can only shorten an episode.
+    environment steps and can only shorten an episode.
     """
     for env_id in chain(*list_envs().values()):
         for modality in get_args(Modality):
@@ -154,7 +157,7 @@ def register_envs() -> None:
 
 
 def _spec(env_id: str, modality: str, **options: Any) -> EnvSpec:
-    """Return what makes the same environment again; ``options`` are those that differ from the default."""
+    """Return the specification that rebuilds an environment; ``options`` are those that differ from the default."""
     name = env_id.replace(":", "-").replace("/", "-")
     return EnvSpec(
         id=f"aime_gym/{name}-{modality}-v0",
@@ -175,7 +178,7 @@ def _check_arguments(
     render_mode: str | None,
     quality: str,
 ) -> None:
-    """Refuse what no simulator could make sense of, before one is built."""
+    """Raise an error for arguments that are wrong with any simulator, before one is built."""
     names = get_args(Modality)
     if modality not in names:
         raise ValueError(f"modality: {_expected(modality, names, f'one of {names}')}")
@@ -183,8 +186,8 @@ def _check_arguments(
     for name, value in numbers.items():
         if value is not None and (not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-    for name, chosen in {"position_keys": position_keys, "position_indices": position_indices}.items():
-        if chosen is not None and modality != "position":
+    for name, selection in {"position_keys": position_keys, "position_indices": position_indices}.items():
+        if selection is not None and modality != "position":
             raise ValueError(f"{name}: expected with modality='position' only, got modality={modality!r}")
     if modality == "pixels" and render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode: expected 'rgb_array' for modality='pixels', got {render_mode!r}")
@@ -196,16 +199,16 @@ def _check_arguments(
         )
 
 
-def _expected(came: str, names: Sequence[str], otherwise: str) -> str:
-    """Say what was expected instead of a name, with the nearest names first."""
-    near = ", ".join(map(repr, difflib.get_close_matches(str(came), names, n=4)))
-    return f"expected {otherwise}, got {came!r}" + (f"; the nearest names are {near}" if near else "")
+def _expected(given: str, names: Sequence[str], expectation: str) -> str:
+    """Return an error message for an unknown name, with the names that are nearest to it."""
+    near = ", ".join(map(repr, difflib.get_close_matches(str(given), names, n=4)))
+    return f"expected {expectation}, got {given!r}" + (f"; the nearest names are {near}" if near else "")
 
 
 def _make_simulator(
     env_id: str, max_episode_steps: int | None, render_mode: str | None, size: int, camera: int | str | None
 ) -> _Simulator:
-    """Find the family of a task and make it."""
+    """Find the simulator of an id and make the task in it."""
     short = env_id.removeprefix("dm_control/").removesuffix("-v0") if env_id.startswith("dm_control/") else env_id
     domain, _, task = short.partition("-")
     if task in DM_CONTROL_TASKS.get(domain, ()):
@@ -227,8 +230,8 @@ def _make_dm_control(
         raise _missing(error, "dm_control and shimmy", "'dm_control>=1.0.28,<1.0.30' 'mujoco==3.3.0' shimmy") from error
 
     _repair_quadruped()
-    # The random state decides the springs and dampers of the lqr tasks: it is fixed, or every environment would be
-    # another task. The time limit is TimeLimit's, like everywhere else.
+    # The random state decides the springs and dampers of the lqr tasks, so it is fixed: otherwise every environment
+    # would be another task. Episodes are cut by TimeLimit, as those of all other simulators.
     raw = suite.load(domain, task, task_kwargs={"random": 0, "time_limit": float("inf")})
     if camera is None:
         camera = 2 if domain == "quadruped" else 0
@@ -239,11 +242,11 @@ def _make_dm_control(
     env = TimeLimit(OrderEnforcing(base), max_episode_steps or DM_CONTROL_STEPS)
     sensors = list(raw.observation_spec())
     positions = {key: count for key, count in DM_CONTROL_POSITIONS[domain].items() if key in sensors}
-    return _Simulator(env, sensors, positions, repeat=2, rate=1 / raw.control_timestep())
+    return _Simulator(env, sensors, positions, repeat=2, steps_per_second=1 / raw.control_timestep())
 
 
 def _repair_quadruped() -> None:
-    """dm_control 1.0.28 looks its sensors up with ``numpy.in1d``, which NumPy removed in 2.4."""
+    """Patch dm_control 1.0.28, which looks its sensors up by ``numpy.in1d``: NumPy 2.4 removed it."""
     if hasattr(np, "in1d"):
         return
     from dm_control.suite.quadruped import Physics
@@ -268,24 +271,24 @@ def _make_metaworld(
         raise _missing(error, "metaworld", "'metaworld>=3.1.1' 'mujoco==3.3.0'") from error
 
     _check_render_mode(render_mode)
-    # corner4 is corner2 at the place (0.75, 0.075, 0.7) to which the papers move it, and as there it hangs upside down.
+    # corner4 is corner2 at (0.75, 0.075, 0.7), where the papers move it; as theirs, it is mounted upside down.
     view = {"camera_id": camera} if isinstance(camera, int) else {"camera_name": camera or "corner4"}
     options: dict[str, Any] = {"render_mode": render_mode, "width": size, "height": size}
     base = ALL_V3_ENVIRONMENTS[name](**options, **view)
     steps = max_episode_steps or METAWORLD_STEPS
-    # The simulator refuses to go past its own limit of 500 steps.
+    # The simulator raises an error beyond its own limit of 500 steps.
     base.max_path_length = max(steps, base.max_path_length)
     env = TimeLimit(OrderEnforcing(SeededMetaWorld(base, flip=camera is None)), steps)
-    return _Simulator(env, None, METAWORLD_POSITIONS, repeat=2, rate=1 / base.dt)
+    return _Simulator(env, None, METAWORLD_POSITIONS, repeat=2, steps_per_second=1 / base.dt)
 
 
 def _make_gymnasium(
     env_id: str, max_episode_steps: int | None, render_mode: str | None, size: int, camera: int | str | None
 ) -> _Simulator:
-    known = list(chain(*list_envs().values()))
+    listed = list(chain(*list_envs().values()))
     if env_id.startswith("aime_gym/"):
         raise ValueError(
-            f"id: expected a task without a modality, as {known[0]!r}, got {env_id!r}: gymnasium.make makes it"
+            f"id: expected a task without a modality, as {listed[0]!r}, got {env_id!r}: gymnasium.make makes it"
         )
     options: dict[str, Any] = {}
     if render_mode is not None:
@@ -302,11 +305,12 @@ def _make_gymnasium(
             error, gym.error.UnregisteredEnv | gym.error.DeprecatedEnv
         ):
             raise
-        names = known + [name for name in gym.registry if not name.startswith("aime_gym/")]
+        names = listed + [name for name in gym.registry if not name.startswith("aime_gym/")]
         expected = _expected(env_id, names, "'walker-walk' (dm_control), 'reach-v3' (Meta-World) or any Gymnasium id")
         raise ValueError(f"id: {expected}") from error
     sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
-    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), repeat=1, rate=env.metadata.get("render_fps"))
+    steps_per_second = env.metadata.get("render_fps")
+    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), repeat=1, steps_per_second=steps_per_second)
 
 
 def _check_render_mode(render_mode: str | None) -> None:
@@ -321,7 +325,7 @@ def _missing(error: ModuleNotFoundError, name: str, packages: str) -> ModuleNotF
 def _positions(
     env_id: str, simulator: _Simulator, keys: Sequence[str] | None, indices: Sequence[int] | None
 ) -> Positions:
-    """Decide which part of the observation is positions."""
+    """Return the entries of the observation that are positions: those given, or else the simulator's default."""
     if simulator.sensors is not None:
         if indices is not None:
             raise ValueError(f"position_indices: {env_id} has the sensors {simulator.sensors}: use position_keys")
@@ -339,11 +343,11 @@ def _positions(
     return simulator.positions
 
 
-def _see_numbers(
+def _observe_numbers(
     env: gym.Env[Any, Any], sensors: Sequence[str] | None, positions: Positions | None, flatten: bool
 ) -> gym.Env[Any, Any]:
     if sensors is None:
         assert not isinstance(positions, Mapping)
-        return see_vector(env, positions)
+        return observe_vector(env, positions)
     assert positions is None or isinstance(positions, Mapping)
-    return see_sensors(env, dict.fromkeys(sensors) if positions is None else positions, flatten)
+    return observe_sensors(env, dict.fromkeys(sensors) if positions is None else positions, flatten)

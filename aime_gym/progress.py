@@ -1,4 +1,4 @@
-"""The progress bar of every long job."""
+"""Progress bar of phases, collecting and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(title: str, total: int, *, enabled: bool) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar on stderr, which leaves stdout to results; yields ``advance(steps, text)``."""
+    """Show a progress bar on stderr (stdout is for results) and yield its ``advance(steps, text)``."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     text_column = TextColumn("{task.fields[text]}")
     with Progress(*columns, text_column, console=Console(stderr=True), disable=not enabled) as bar:

@@ -1,4 +1,4 @@
-"""What the rooms of the package exchange: trajectories, sequences and metrics."""
+"""Types that the parts of the package exchange: trajectories, sequence batches and metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 Array: TypeAlias = npt.NDArray[Any]
 #: One observation or a stack of them: an array, or one array per sensor (a Gymnasium ``Dict`` space).
 Observation: TypeAlias = Array | dict[str, Array]
-#: Of one observation of a sensor: ``(D,)`` for a vector; ``(H, W, C)`` for an image, or ``(C, H, W)``.
+#: Shape of one observation of a sensor: ``(D,)`` of a vector; ``(H, W, C)`` or ``(C, H, W)`` of an image.
 SensorShape: TypeAlias = tuple[int, ...]
 #: Scalars of one update, by name. Tensors are allowed, so that logging costs no synchronisation.
 Metrics: TypeAlias = dict[str, float | torch.Tensor]
@@ -25,12 +25,12 @@ def sensors(observation: Observation) -> dict[str, Array]:
 
 
 def is_image(shape: SensorShape) -> bool:
-    """Whether a sensor of this shape is an image, rather than a vector."""
+    """Return whether a sensor of this shape is an image, rather than a vector."""
     return len(shape) == 3
 
 
 def channels_first(shape: SensorShape) -> bool:
-    """Whether an image has its channels first: by SB3's rule, those are the smallest of its sides."""
+    """Return whether an image has its channels first: by SB3's rule, if they are the smallest of its sides."""
     return shape[0] < min(shape[1:])
 
 
@@ -39,12 +39,12 @@ class Trajectory:
     """One episode, or a part of one: ``T`` actions between ``T + 1`` observations.
 
     :param observations: array ``(T + 1, ...)``, or one such array per sensor. Images are ``uint8``.
-    :param actions: ``(T, ...)``; ``None`` when nobody recorded them. ``actions[t]`` leads from observation ``t`` to
+    :param actions: array ``(T, ...)``, or ``None`` if not recorded. ``actions[t]`` leads to observation
         ``t + 1``.
-    :param rewards: ``(T,)``; ``rewards[t]`` is received on arriving at observation ``t + 1``. ``None`` when unknown.
-    :param terminated: the last observation is a terminal state of the task.
-    :param truncated: the episode was cut at the last observation, by a time limit for example.
-    :param rendering: the quality in which its images were drawn, as :func:`aime_gym.make_env` has it; ``None`` when
+    :param rewards: array ``(T,)``, or ``None`` if unknown. ``rewards[t]`` is received with observation ``t + 1``.
+    :param terminated: whether the last observation is a terminal state of the task.
+    :param truncated: whether the episode was cut at the last observation, by a time limit for example.
+    :param rendering: quality in which the images were rendered (``quality`` of :func:`aime_gym.make_env`); ``None`` if
         unknown, or without images.
     :raises ValueError: lengths that do not fit together, or fewer than two observations.
     """
@@ -73,12 +73,12 @@ class Trajectory:
                 )
 
     def __len__(self) -> int:
-        """Number of transitions ``T``."""
+        """Return the number of transitions ``T``."""
         return len(next(iter(sensors(self.observations).values()))) - 1
 
     @property
     def prev_actions(self) -> Array:
-        """The action that led to each observation, ``(T + 1, ...)``; zeros lead to the first one.
+        """Actions that led to each observation, ``(T + 1, ...)``; zeros for the first one.
 
         This is the only place that shifts actions against observations.
         """
@@ -97,23 +97,23 @@ class Trajectory:
         return float(np.sum(self.rewards))
 
     def without_actions(self) -> Trajectory:
-        """The same observations as an observer sees them."""
+        """Return a copy without the actions."""
         return replace(self, actions=None)
 
     def with_actions(self, actions: Array) -> Trajectory:
-        """The same observations under other actions ``(T, ...)``."""
+        """Return a copy with ``actions``, ``(T, ...)``, in place of its own."""
         return replace(self, actions=actions)
 
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """A batch of equally long windows, time-major.
+    """Batch of sequences of equal length, time-major.
 
     :param observations: one tensor ``(T, B, ...)`` per sensor.
-    :param prev_actions: ``(T, B, A)``; the action that led to each observation. ``None`` for demonstrations.
-    :param is_first: ``(B,)`` bool; whether the window starts where its episode starts.
-    :param valid: ``(T, B)`` bool; false after the end of a trajectory that is shorter than the window.
-    :param rows: ``(T, B)``; each record's row in its dataset, to look up what else is known of it.
+    :param prev_actions: actions ``(T, B, A)`` that led to each observation; ``None`` for demonstrations.
+    :param is_first: flags ``(B,)``, bool: whether the sequence starts where its episode starts.
+    :param valid: mask ``(T, B)``, bool: false after the end of a trajectory that is shorter than the sequence.
+    :param rows: row ``(T, B)`` of each record in its dataset, which further data per record are looked up by.
     """
 
     observations: Mapping[str, torch.Tensor]
@@ -124,7 +124,7 @@ class SequenceBatch:
 
 
 class Predictor(Protocol):
-    """Anything that acts as an SB3 model does."""
+    """Interface of a policy: ``predict`` of an SB3 model."""
 
     def predict(
         self,
@@ -133,7 +133,7 @@ class Predictor(Protocol):
         episode_start: Array | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
-        """Return the action, and the state to hand back at the next call."""
+        """Return the action, and the state to pass to the next call."""
         ...
 
 

@@ -1,10 +1,10 @@
-"""What all tests share: one thread for each worker, rendering without a screen, and no trace in the user's folders."""
+"""Setup of all tests: one thread per worker, rendering without a screen, and nothing written to the user's folders."""
 
 import os
 import signal
 
-# Before numpy and torch are imported: their libraries read it once. The networks of the tests are too small for more
-# threads, and the workers share the cores.
+# Before numpy and torch are imported, since their libraries read it once. The networks of the tests are too small for
+# more threads, and the workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -15,13 +15,13 @@ from aime_gym.wrappers.rendering import choose_gl
 
 torch.set_num_threads(1)
 choose_gl()  # before a test imports a simulator
-# A shell starts jobs in the background with Ctrl-C ignored, and the tests send it to themselves.
+# Shells start background jobs with Ctrl-C ignored, and the tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def minari_in_a_temporary_folder(tmp_path_factory):
-    """Datasets that a test names without a path stay out of the user's own."""
+    """Redirect datasets without a path away from the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
         yield

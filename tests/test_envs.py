@@ -31,7 +31,7 @@ SAMPLE = [
 
 
 def check(name, modality):
-    """Gymnasium's checker, and what it does not look at: types, and the same rollout in another environment."""
+    """Run Gymnasium's checker, and check the dtype and that two environments give equal rollouts."""
     env = gym.make(f"aime_gym/{name}-{modality}-v0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # wrapped, unbounded: advice, not faults
@@ -47,7 +47,7 @@ def check(name, modality):
 
 
 def rollout(env, seed=3, steps=3):
-    """First observation, then observation and reward of each step."""
+    """Yield the first observation, then observation and reward of each step."""
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, *env.action_space.shape)).astype(np.float32)
     yield env.reset(seed=seed)[0]
     for action in actions:
@@ -96,7 +96,7 @@ def test_size_of_the_observation(name, modality, size):
 
 
 def test_sensors_are_in_the_simulators_order():
-    """Recordings of dm_control tasks are; Gymnasium's own flattening sorts them."""
+    """Check the order of dm_control's recordings, which Gymnasium's own flattening changes."""
     apart = aime_gym.make_env("walker-walk", flatten=False).reset(seed=0)[0]
     together = aime_gym.make_env("walker-walk").reset(seed=0)[0]
     assert {name: value.shape for name, value in apart.items()} == {
@@ -109,7 +109,7 @@ def test_sensors_are_in_the_simulators_order():
 
 @pytest.mark.parametrize("task", list_envs()["dm_control"])
 def test_dm_control_positions_hold_no_velocity_by_name(task):
-    """Every domain's positions leave something out, and what they keep is no velocity."""
+    """Check that no sensor of velocities is among the positions, by its name."""
     kept = DM_CONTROL_POSITIONS[task.partition("-")[0]]
     assert not [name for name in kept if "vel" in name or "inertial" in name]
 
@@ -132,7 +132,7 @@ def test_dm_control_positions_do_not_depend_on_velocities(task):
 
 
 def test_lqr_is_one_task():
-    """Its springs are drawn when it is made, which no seed of a reset can change."""
+    """Compare the springs of two environments, which are sampled when they are made and not at a reset."""
     stiffness = [aime_gym.make_env("lqr-lqr_2_1").unwrapped.physics.model.jnt_stiffness.copy() for _ in range(2)]
     np.testing.assert_array_equal(*stiffness)
 
@@ -244,7 +244,7 @@ def test_without_gl_numbers_work_and_pixels_name_the_packages(monkeypatch):
 
 
 def test_a_machine_without_gl_trains_on_numbers():
-    """The same with the libraries out of reach of everybody, dm_control's and MuJoCo's imports included."""
+    """Hide the libraries from the whole process, the imports of dm_control and MuJoCo included."""
     code = """
 import ctypes, ctypes.util
 loads, finds = ctypes.CDLL, ctypes.util.find_library

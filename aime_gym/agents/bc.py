@@ -69,7 +69,7 @@ class BCAgent(ImitationAgent):
         return act_on_windows(self.policy, demos, (rows - 1).clamp_min(0))
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return self.policy.start(observation)
+        return self.policy.initial_state(observation)
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None

@@ -195,7 +195,7 @@ class BCOAgent(ImitationAgent):
         return labels
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return self.policy.start(observation)
+        return self.policy.initial_state(observation)
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None

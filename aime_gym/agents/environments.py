@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from aime_gym.data import collect, frame_rate, frame_shape
 from aime_gym.types import Trajectory
-from aime_gym.wrappers.quality import holds_images, known_quality
+from aime_gym.wrappers.quality import as_quality, holds_images
 
 
 def check_envs_agree(env: VecEnv) -> None:
@@ -38,7 +38,7 @@ def rendering_of_envs(env: VecEnv) -> str | None:
     # A worker of SubprocVecEnv dies of an attribute that it does not have.
     if not holds_images(env.observation_space) or not env.has_attr("rendering"):
         return None
-    first, *others = map(known_quality, env.get_attr("rendering"))
+    first, *others = map(as_quality, env.get_attr("rendering"))
     for index, quality in enumerate(others, start=1):
         if quality != first:
             raise ValueError(

@@ -32,7 +32,7 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, latent_policy_losses
-from aime_gym.models.stacked import joined
+from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.rollouts import EnvStep, Rollouts, draw_seed, env_steps
@@ -143,9 +143,9 @@ class ILPOAgent(ImitationAgent):
     def _learn_latent_policy(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset, config = TrajectoryDataset(demos, None, self.device), self.config
         rows = (~dataset.first_rows()).nonzero().squeeze(-1)
-        observations = joined(dataset.observations)
+        observations = concatenate_sensors(dataset.observations)
         observations, changes = observations[rows - 1], dataset.differences(observations)[rows]
-        self.policy.fit(observations, changes)
+        self.policy.fit_standardizers(observations, changes)
         self.remap.standardizer.load_state_dict(self.policy.standardizer.state_dict())
         changes = self.policy.changes(changes)
         optimizer = Optimizer([self.policy], config.learning_rate, max_grad_norm=None)
@@ -191,10 +191,10 @@ class ILPOAgent(ImitationAgent):
     def _remember(self, step: EnvStep) -> None:
         """Keep which latent action each real one was."""
         before, after = (
-            joined(self.observation_encoding.encode(part, self.device)[0])
+            concatenate_sensors(self.observation_encoding.encode(part, self.device)[0])
             for part in (step.observations, step.next_observations)
         )
-        latents = self.policy.closest(before, after)
+        latents = self.policy.nearest_latent_action(before, after)
         taken = torch.from_numpy(np.asarray(self.action_encoding.encode(step.actions).argmax(-1))).to(self.device)
         self.memory = tuple(
             torch.cat([old, new])[-_MEMORY:] for old, new in zip(self.memory, (before, latents, taken), strict=True)
@@ -215,9 +215,9 @@ class ILPOAgent(ImitationAgent):
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """Return the action that the latent one closest to each change stands for."""
-        observations = joined(demos.observations)
+        observations = concatenate_sensors(demos.observations)
         before = observations[(torch.arange(len(demos), device=self.device) - 1).clamp_min(0)]
-        logits: Tensor = self.remap(before, self.policy.closest(before, observations))
+        logits: Tensor = self.remap(before, self.policy.nearest_latent_action(before, observations))
         return logits
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -226,7 +226,7 @@ class ILPOAgent(ImitationAgent):
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        observations = joined(observation)
+        observations = concatenate_sensors(observation)
         latents = _choose(self.policy(observations)[0], generator)
         actions = _choose(self.remap(observations, latents), generator)
         return F.one_hot(actions, self.action_encoding.size), ()

@@ -1,1 +1,1 @@
-"""Analysis of what a trained agent knows: diagnosis, beliefs, figures and videos."""
+"""Analysis of trained agents: diagnosis, and videos of the world model's beliefs."""

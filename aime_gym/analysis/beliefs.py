@@ -1,12 +1,13 @@
-"""What a world model believes of demonstrations, to be looked at: its reconstruction of them, and what it foresees.
+"""Videos of a world model's beliefs: its reconstruction of demonstrations, and its open-loop prediction.
 
-Three pictures side by side for each record of a demonstration, of its images alone:
+Each frame of the video has three panels, for the images of one record of a demonstration:
 
     demonstration    o_t
-    reconstruction   the decoded mean at s_t ~ q(s_t | h_t, o_t), under the inferred actions
-    prediction       the same for the first records; then at s_t ~ p(s_t | h_t), which sees these actions only
+    reconstruction   decoded mean at s_t ~ q(s_t | h_t, o_t), under the inferred actions
+    prediction       the reconstruction for the first records; afterwards the decoded mean at s_t ~ p(s_t | h_t), given
+                     the actions only
 
-Every state is a mean in place of a sample.
+All states are means instead of samples.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from aime_gym.models.rssm import RSSM, Latents, State
 from aime_gym.models.world_model import WorldModel
 from aime_gym.types import Array, Trajectories, Trajectory, channels_first, is_image, sensors
 
-#: Pixels: about the height of an enlarged image, and the width that captions need.
-_HEIGHT, _WIDTH = 256, 208
+#: Approximate height in pixels to which images are enlarged.
+_HEIGHT = 256
+#: Least width of a panel in pixels, which the captions need.
+_MIN_WIDTH = 208
 
 
 class Beliefs(NamedTuple):
-    """Of one demonstration, (T, H, W, 3) of bytes each; several images stand on top of each other."""
+    """Panels of one demonstration, ``uint8`` (T, H, W, 3) each; several images are stacked vertically."""
 
     demonstration: Array
     reconstruction: Array
@@ -45,7 +48,7 @@ def write_beliefs(
     path: Path,
     model: WorldModel,
     demos: Trajectories,
-    infer: Callable[[TrajectoryDataset], RowSource],
+    make_source: Callable[[TrajectoryDataset], RowSource],
     *,
     context: int,
     length: int | None,
@@ -54,13 +57,15 @@ def write_beliefs(
 ) -> None:
     """Write a video of the first demonstrations, one frame for each record.
 
-    :param path: ends in ``.mp4`` or ``.gif``.
-    :param infer: makes the source of actions for a dataset.
-    :param context: records of each demonstration after which the prediction sees no more of it.
-    :param length: records of each demonstration to show; ``None`` for all.
-    :param episodes: demonstrations to show.
-    :param fps: frames a second.
-    :raises ValueError: sensors without an image, or an argument out of range.
+    :param path: output file, ending in ``.mp4`` or ``.gif``.
+    :param model: world model with an image among its sensors.
+    :param demos: demonstrations.
+    :param make_source: function that returns the source of actions for a dataset.
+    :param context: number of filtered records, after which the prediction is open-loop.
+    :param length: records of each demonstration in the video; ``None`` for all.
+    :param episodes: demonstrations in the video.
+    :param fps: frames per second.
+    :raises ValueError: no sensor is an image, or an argument is out of range.
     """
     for name, value, least in (("context", context, 1), ("length", length, 2), ("episodes", episodes, 1)):
         if value is not None and (not isinstance(value, numbers.Integral) or value < least):
@@ -71,53 +76,59 @@ def write_beliefs(
     images = sum(is_image(shape) for shape in model.sensors.values())
     if not images:
         raise ValueError(f"render_beliefs: expected an observation with an image, got the sensors {model.sensors}")
-    shown = [demo if length is None else _start(demo, length) for demo in demos[:episodes]]
-    dataset = TrajectoryDataset(shown, None, next(model.parameters()).device)
-    write_video(path, pictures(beliefs(model, dataset, infer(dataset), context=context), images, context), fps)
+    selected = [demo if length is None else _truncate(demo, length) for demo in demos[:episodes]]
+    dataset = TrajectoryDataset(selected, None, next(model.parameters()).device)
+    panels = beliefs(model, dataset, make_source(dataset), context=context)
+    write_video(path, video_frames(panels, images, context), fps)
 
 
 @torch.no_grad()
 def beliefs(model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *, context: int) -> list[Beliefs]:
-    """What a model believes of every trajectory under the actions of ``source``; see the module."""
+    """Return the three panels of every trajectory under the actions of ``source``; see the module."""
     filtered = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
-    foreseen = torch.zeros_like(filtered)
+    predicted = torch.zeros_like(filtered)
     for rows, valid, latents in filtered_batches(model, dataset, source):
         filtered[rows[valid]] = latents.states.feature[valid]
-        foreseen[rows[valid]] = foresee(model.rssm, latents, context).feature[valid]
+        predicted[rows[valid]] = predict_open_loop(model.rssm, latents, context).feature[valid]
 
     panels = []
-    for features in (None, filtered, foreseen):
+    for features in (None, filtered, predicted):
         images = []
         for name, shape in model.sensors.items():
             if is_image(shape):
                 rows = torch.arange(len(dataset), device=dataset.device)
-                frames = dataset.observed(rows)[name] if features is None else _decoded(model, name, features, rows)
-                images.append(_colours(frames, first=features is None and channels_first(shape)))
-        panels.append([part.cpu().numpy() for part in dataset.per_trajectory(_stacked(images))])
+                if features is None:
+                    frames = dataset.observed(rows)[name]
+                    frames = frames.movedim(1, -1) if channels_first(shape) else frames
+                else:
+                    frames = _decode_images(model, name, features, rows)
+                images.append(_to_rgb(frames))
+        panels.append([part.cpu().numpy() for part in dataset.per_trajectory(_stack_vertically(images))])
     return [Beliefs(*parts) for parts in zip(*panels, strict=True)]
 
 
-def foresee(rssm: RSSM, latents: Latents, context: int) -> State:
-    """States (T, B, ...): filtered for ``context`` records, then the prior's means under the same actions."""
-    deters, stochs = list(latents.states.deter[:context]), list(latents.states.stoch[:context])
+def predict_open_loop(rssm: RSSM, latents: Latents, context: int) -> State:
+    """Return states (T, B, ...): ``context`` filtered ones, then the prior's means under the same actions."""
+    deters = list(latents.states.deter[:context])
+    stochs = list(latents.states.stoch[:context])
     state = State(deters[-1], stochs[-1])
-    for pre_action in latents.prev_actions[context:]:
-        h = rssm.transition(state, pre_action)
+    for prev_action in latents.prev_actions[context:]:
+        h = rssm.transition(state, prev_action)
         state = State(h, rssm.prior(h).mean)
         deters.append(state.deter)
         stochs.append(state.stoch)
     return State(torch.stack(deters), torch.stack(stochs))
 
 
-def _start(demo: Trajectory, records: int) -> Trajectory:
-    """The first records of a demonstration."""
-    observations = {name: values[:records] for name, values in sensors(demo.observations).items()}
-    cut = observations if isinstance(demo.observations, dict) else observations["observation"]
-    return replace(demo, observations=cut, actions=None, rewards=None)
+def _truncate(demo: Trajectory, records: int) -> Trajectory:
+    """Return the first records of a demonstration."""
+    truncated = {name: values[:records] for name, values in sensors(demo.observations).items()}
+    observations = truncated if isinstance(demo.observations, dict) else truncated["observation"]
+    return replace(demo, observations=observations, actions=None, rewards=None)
 
 
-def _decoded(model: WorldModel, name: str, features: Tensor, rows: Tensor) -> Tensor:
-    """The mean of an image as bytes, (N, H, W, C)."""
+def _decode_images(model: WorldModel, name: str, features: Tensor, rows: Tensor) -> Tensor:
+    """Decode the mean of an image as ``uint8``, (N, H, W, C)."""
 
     def decode(piece: Tensor) -> Tensor:
         mean: Tensor = model.decoders[name](features[piece]).mean
@@ -126,35 +137,36 @@ def _decoded(model: WorldModel, name: str, features: Tensor, rows: Tensor) -> Te
     return by_pieces(model, decode, rows)
 
 
-def _colours(frames: Tensor, *, first: bool) -> Tensor:
-    """LazyImages (N, H, W, C), or (N, C, H, W) with their channels ``first``, as (N, H, W, 3).
-
-    Of stacked frames the last three channels; grey ones three times.
-    """
-    frames = frames.movedim(1, -1) if first else frames
+def _to_rgb(frames: Tensor) -> Tensor:
+    """Convert images (N, H, W, C) to (N, H, W, 3): the last three channels of stacked frames, grey ones repeated."""
     return frames[..., -3:] if frames.shape[-1] >= 3 else frames[..., -1:].expand(*frames.shape[:-1], 3)
 
 
-def _stacked(images: list[Tensor]) -> Tensor:
-    """Images (N, H, W, 3) on top of each other, the narrower ones with a black margin."""
+def _stack_vertically(images: list[Tensor]) -> Tensor:
+    """Stack images (N, H, W, 3) on top of each other, narrower ones with a black margin."""
     width = max(image.shape[2] for image in images)
     return torch.cat([F.pad(image, (0, 0, 0, width - image.shape[2])) for image in images], dim=1)
 
 
-def pictures(believed: list[Beliefs], images: int, context: int) -> Iterator[Array]:
-    """The frames of a video: three panels with captions for each record."""
-    for number, of_demo in enumerate(believed, 1):
-        factor = max(1, round(_HEIGHT * images / of_demo.demonstration.shape[1]))
-        for t, panels in enumerate(zip(*of_demo, strict=True)):
+def video_frames(panels: list[Beliefs], images: int, context: int) -> Iterator[Array]:
+    """Yield the frames of a video: three panels with captions for each record.
+
+    :param panels: panels of each demonstration.
+    :param images: number of images in a panel.
+    :param context: number of filtered records.
+    """
+    for number, demo_panels in enumerate(panels, 1):
+        factor = max(1, round(_HEIGHT * images / demo_panels.demonstration.shape[1]))
+        for t, record_panels in enumerate(zip(*demo_panels, strict=True)):
             texts = (
-                f"{number} of {len(believed)}, record {t}",
+                f"{number} of {len(panels)}, record {t}",
                 "under the inferred actions",
                 "filtered" if t < context else f"open loop since record {context}",
             )
             yield np.concatenate(
                 [
-                    captioned(panel.repeat(factor, 0).repeat(factor, 1), title, text, least=_WIDTH)
-                    for panel, title, text in zip(panels, Beliefs._fields, texts, strict=True)
+                    captioned(panel.repeat(factor, 0).repeat(factor, 1), title, text, least=_MIN_WIDTH)
+                    for panel, title, text in zip(record_panels, Beliefs._fields, texts, strict=True)
                 ],
                 axis=1,
             )

@@ -1,10 +1,10 @@
-"""What stands between an agent and its demonstrations, measured from data alone, before it is deployed.
+"""Diagnosis of the two barriers to zero-shot imitation, measured from data alone, before an agent is deployed.
 
-Zero-shot imitation meets two barriers (Zhang et al. 2024, arXiv 2404.18896). The embodiment knowledge barrier: the
-world model has not seen what the task needs, so the actions that it infers are wrong. The demonstration knowledge
-barrier: a few demonstrations do not cover the states that the policy will meet. More play lifts the first, more
-demonstrations the second, and neither helps against the other. :func:`diagnose` measures both; what it found, and what
-that means, is in :mod:`~aime_gym.analysis.diagnosis_report`.
+The barriers are those of Zhang et al. 2024 (arXiv 2404.18896). The embodiment knowledge barrier: the play data of the
+world model lack what the task needs, so that the actions it infers are wrong. The demonstration knowledge barrier: a
+few demonstrations do not cover the states that the policy will visit. More play lifts the first, more demonstrations
+the second, and neither helps against the other. :func:`diagnose` measures both;
+:mod:`~aime_gym.analysis.diagnosis_report` holds the figures and their interpretation.
 """
 
 from __future__ import annotations
@@ -17,42 +17,48 @@ import torch
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from aime_gym.analysis.diagnosis_report import ActionKnowledge, Coverage, Diagnosis, EvidenceSummary, Step
+from aime_gym.analysis.diagnosis_report import ActionKnowledge, Coverage, Diagnosis, EvidenceSummary, WorstStep
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import FilteredLatents, RowSource, filtered_batches, standardized
 from aime_gym.model_based.latent_regression import clone_actions
 from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import Latents, State
-from aime_gym.models.world_model import WorldModel, over_sensors
+from aime_gym.models.world_model import WorldModel, sum_over_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Array
 
-#: In each data set the actions of so many steps, evenly spread over it, are varied.
-_STEPS = 256
-#: Values that an action takes there, and the records whose evidence answers: what an action does may show in positions
-#: only after a step or two.
-_GRID, _RECORDS = 17, 4
-#: Parts of the demonstrations, of which one at a time is held out, and updates of each policy cloned from the others.
-_FOLDS, _CLONE_UPDATES = 5, 200
-#: Records from the start of a trajectory that make up a quarter of a minibatch there, as in imitation.
-_START_RECORDS, _START_FRACTION = 32, 0.25
-#: How many of the worst explained steps are named, of as many trajectories as there are, and how far apart.
-_WORST, _APART = 5, 5
+#: Steps of each dataset, evenly spread, whose action posteriors are evaluated.
+_POSTERIOR_STEPS = 256
+#: Values of an action on the grid of its posterior.
+_GRID_SIZE = 17
+#: Records whose evidence makes up the posterior: the effect of an action may show in positions only after some steps.
+_POSTERIOR_RECORDS = 4
+#: Folds of the cross-validation over demonstrations.
+_FOLDS = 5
+#: Updates of each policy that is cloned for the cross-validation.
+_CLONE_UPDATES = 200
+#: Share of a minibatch from the first ``_START_RECORDS`` records of trajectories, as in imitation.
+_START_FRACTION = 0.25
+_START_RECORDS = 32
+#: Number of worst steps to report, over all trajectories.
+_WORST_STEPS = 5
+#: Least distance between two of them in one trajectory, in steps.
+_WORST_STEPS_APART = 5
 
 
-class Explanation(NamedTuple):
-    """How a world model explains a data set under some actions; one row for each record."""
+class RecordEvidence(NamedTuple):
+    """Evidence of each of the N records of a dataset under given actions."""
 
     features: Tensor  # (N, H + S)
     prev_actions: Tensor  # (N, A)
-    elbo: Tensor  # (N,), nats; over a trajectory their sum is its ELBO, at the posterior's mean
-    surprise: Tensor  # (N, D), distance of each entry from what the prior predicts, in units of play's spread
+    elbo: Tensor  # (N,) in nats; summed over a trajectory, the trajectory's ELBO at the posterior's mean
+    prediction_errors: Tensor  # (N, D), absolute errors of the prior's prediction, standardised
 
 
 @dataclass
 class _UpdateCounter:
-    """Counts the updates of policies that are cloned for a measurement, in place of the agent."""
+    """Counter of the updates of policies that are cloned for a measurement, in place of the agent."""
 
     num_updates: int = 0
     num_timesteps: int = 0
@@ -68,94 +74,106 @@ def diagnose(
     make_policy: Callable[[], LatentPolicy],
     play_held_out: bool,
 ) -> Diagnosis:
-    """Measure what the world model knows of the demonstrations, and how well these cover one another.
+    """Measure the evidence of the demonstrations in the world model, and how well they cover one another.
 
-    Deterministic: filters take the posterior's mean, and policies are cloned from a seed of their own. Nothing that is
-    passed in is changed.
+    Deterministic: filters take the posterior's mean, and policies are cloned with a fixed seed. No argument is changed.
 
-    :param demos: with their true actions where they are known; these go into figures of their own.
-    :param play: with actions; in the best case the world model has not seen it.
-    :param inferred: previous actions (N, A) that the agent believes in the demonstrations.
-    :param inverse: makes the source of the inverse model's actions for a data set.
-    :param make_policy: a policy with fresh weights from PyTorch's global generator, to be cloned.
+    :param model: trained world model.
+    :param demos: demonstrations; figures that need their true actions are left out if these are unknown.
+    :param play: play with actions, at best other play than the world model was trained on.
+    :param inferred: previous actions (N, A) that the agent infers in the demonstrations.
+    :param inverse: function that returns the source of the inverse model's actions for a dataset.
+    :param make_policy: function that returns a policy to clone into, initialised by PyTorch's global generator.
     :param play_held_out: whether the world model was trained on other play, as far as that is known.
     """
-    on_play = explain(model, play, _recorded(play.prev_actions))
-    inferred_on_play = explain(model, play, inverse(play))
-    on_demos = explain(model, demos, _recorded(inferred))
-    by_inverse = explain(model, demos, inverse(demos))
-    truly = None if demos.prev_actions is None else explain(model, demos, _recorded(demos.prev_actions))
-    actions = _action_knowledge(model, demos, play, on_demos, on_play, inferred_on_play, by_inverse)
-    known = torch.tensor([action.identified for action in actions], device=demos.device)
+    play_recorded = record_evidence(model, play, _recorded(play.prev_actions))
+    play_inverse = record_evidence(model, play, inverse(play))
+    demos_inferred = record_evidence(model, demos, _recorded(inferred))
+    demos_inverse = record_evidence(model, demos, inverse(demos))
+    demos_true = None
+    if demos.prev_actions is not None:
+        demos_true = record_evidence(model, demos, _recorded(demos.prev_actions))
+    actions = _action_knowledge(model, demos, play, demos_inferred, demos_inverse, play_recorded, play_inverse)
+    identified = torch.tensor([action.identified for action in actions], device=demos.device)
+    filtered = FilteredLatents(demos_inverse.features, demos_inverse.prev_actions)
     return Diagnosis(
         evidence=EvidenceSummary(
-            play=_reached(play, on_play.elbo),
-            play_inferred=_reached(play, inferred_on_play.elbo),
-            demos=_by_trajectory(demos, on_demos.elbo),
-            demos_true=None if truly is None else _by_trajectory(demos, truly.elbo),
-            worst=_worst_steps(model, demos, on_demos, on_play),
+            play=_after_first(play, play_recorded.elbo).cpu().numpy(),
+            play_inferred=_after_first(play, play_inverse.elbo).cpu().numpy(),
+            demos=_after_first_by_trajectory(demos, demos_inferred.elbo),
+            demos_true=None if demos_true is None else _after_first_by_trajectory(demos, demos_true.elbo),
+            worst=_worst_steps(model, demos, demos_inferred, play_recorded),
         ),
         actions=actions,
-        coverage=_coverage(demos, FilteredLatents(by_inverse.features, by_inverse.prev_actions), known, make_policy),
+        coverage=_coverage(demos, filtered, identified, make_policy),
         play_episodes=len(play.counts),
         play_held_out=play_held_out,
     )
 
 
-# EvidenceSummary
+# Evidence
 
 
 @torch.no_grad()
-def explain(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> Explanation:
-    """Filter all trajectories as acting does, with the posterior's mean, and score each record.
+def record_evidence(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> RecordEvidence:
+    """Filter all trajectories with the posterior's mean, as ``predict`` does, and evaluate each record.
 
-    :param source: where the actions come from.
+    :param model: world model.
+    :param dataset: trajectories.
+    :param source: source of the actions.
     """
     features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     prev_actions = features.new_zeros(len(dataset), model.action_size)
     elbo = features.new_zeros(len(dataset))
-    surprise = features.new_zeros(len(dataset), sum(model.vectors.values()))
+    prediction_errors = features.new_zeros(len(dataset), sum(model.vectors.values()))
     for rows, valid, latents in filtered_batches(model, dataset, source):
-        seen = standardized(model, dataset, rows)
+        targets = standardized(model, dataset, rows)
         predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mean], dim=-1))
-        distances = torch.cat([(predicted[name].mean - seen[name]).abs() for name in model.sensors], dim=-1)
-        chosen = rows[valid]
-        features[chosen], prev_actions[chosen] = latents.states.feature[valid], latents.prev_actions[valid]
-        elbo[chosen], surprise[chosen] = step_evidence(model, seen, latents)[valid], distances[valid]
-    return Explanation(features, prev_actions, elbo, surprise)
+        errors = torch.cat([(predicted[name].mean - targets[name]).abs() for name in model.sensors], dim=-1)
+        valid_rows = rows[valid]
+        features[valid_rows] = latents.states.feature[valid]
+        prev_actions[valid_rows] = latents.prev_actions[valid]
+        elbo[valid_rows] = elbo_per_record(model, targets, latents)[valid]
+        prediction_errors[valid_rows] = errors[valid]
+    return RecordEvidence(features, prev_actions, elbo, prediction_errors)
 
 
-def step_evidence(model: WorldModel, targets: dict[str, Tensor], latents: Latents) -> Tensor:
-    """The ELBO of each record, (T, B) in nats: Eq. 1 of AIME, before it is summed over time.
+def elbo_per_record(model: WorldModel, targets: dict[str, Tensor], latents: Latents) -> Tensor:
+    """Return the ELBO of each record, (T, B) in nats: Eq. 1 of AIME, before it is summed over time.
 
+    :param model: world model.
     :param targets: standardised sensors, (T, B, D) each.
+    :param latents: latents of the pass over these records.
     """
-    likelihood = over_sensors(model.score(latents.states.feature, targets), "log_likelihood")
+    likelihood = sum_over_sensors(model.likelihood_terms(latents.states.feature, targets), "log_likelihood")
     return likelihood - latents.posterior.kl(latents.prior).sum(-1)
 
 
 def _worst_steps(
-    model: WorldModel, demos: TrajectoryDataset, on_demos: Explanation, on_play: Explanation
-) -> tuple[Step, ...]:
-    """The steps of least evidence, and the entry there that the model predicts worst, against what is usual in play.
+    model: WorldModel, demos: TrajectoryDataset, demos_inferred: RecordEvidence, play_recorded: RecordEvidence
+) -> tuple[WorstStep, ...]:
+    """Return the steps of least evidence, each with the entry whose error is largest relative to that in play.
 
-    An entry that hardly moves in play is still allowed a hundredth of play's spread.
+    The error in play counts as at least 0.01 (standardised), for entries that hardly move there.
     """
     names = [f"{name}[{i}]" if size > 1 else name for name, size in model.vectors.items() for i in range(size)]
-    usual = on_play.surprise.square().mean(0).sqrt().clamp_min(0.01)
-    ratios = on_demos.surprise / usual
-    steps, found = demos.steps(), list[Step]()
-    of_each = -(-_WORST // len(demos.counts))
+    usual = play_recorded.prediction_errors.square().mean(0).sqrt().clamp_min(0.01)
+    ratios = demos_inferred.prediction_errors / usual
+    steps = demos.steps()
+    worst: list[WorstStep] = []
+    per_trajectory = -(-_WORST_STEPS // len(demos.counts))
     trajectories = torch.arange(len(demos.counts)).repeat_interleave(demos.counts)
-    for row in on_demos.elbo.masked_fill(demos.first_rows(), torch.inf).argsort().tolist():
-        trajectory, step = int(trajectories[row]), int(steps[row])
-        if step == 0 or len(found) == _WORST:
+    for row in demos_inferred.elbo.masked_fill(demos.first_rows(), torch.inf).argsort().tolist():
+        trajectory = int(trajectories[row])
+        step = int(steps[row])
+        if step == 0 or len(worst) == _WORST_STEPS:
             break
-        same = [other.step for other in found if other.trajectory == trajectory]
-        if len(same) < of_each and all(abs(other - step) > _APART for other in same):
+        same = [other.step for other in worst if other.trajectory == trajectory]
+        if len(same) < per_trajectory and all(abs(other - step) > _WORST_STEPS_APART for other in same):
             ratio, entry = ratios[row].max(0)
-            found.append(Step(trajectory, step, float(on_demos.elbo[row]), names[int(entry)], float(ratio)))
-    return tuple(found)
+            elbo = float(demos_inferred.elbo[row])
+            worst.append(WorstStep(trajectory, step, elbo, names[int(entry)], float(ratio)))
+    return tuple(worst)
 
 
 # Actions
@@ -165,24 +183,25 @@ def _action_knowledge(
     model: WorldModel,
     demos: TrajectoryDataset,
     play: TrajectoryDataset,
-    on_demos: Explanation,
-    on_play: Explanation,
-    inferred_on_play: Explanation,
-    by_inverse: Explanation,
+    demos_inferred: RecordEvidence,
+    demos_inverse: RecordEvidence,
+    play_recorded: RecordEvidence,
+    play_inverse: RecordEvidence,
 ) -> tuple[ActionKnowledge, ...]:
-    demo_rows, demo_means, demo_spreads = action_posterior(model, demos, on_demos)
-    play_rows, play_means, play_spreads = action_posterior(model, play, on_play)
+    demo_rows, demo_means, demo_spreads = action_posterior(model, demos, demos_inferred)
+    play_rows, play_means, play_spreads = action_posterior(model, play, play_recorded)
 
     def rms(errors: Tensor) -> list[float]:
         return [float(value) for value in errors.square().mean(0).sqrt()]
 
-    def against_true(inferred: Tensor, dataset: TrajectoryDataset) -> list[tuple[float, float] | None]:
-        """Root mean square errors of inferred actions, and the spread of the true ones."""
+    def errors_and_spreads(inferred: Tensor, dataset: TrajectoryDataset) -> list[tuple[float, float] | None]:
+        """Return root mean square errors of inferred actions, and the std of the true ones."""
         if dataset.prev_actions is None:
             return [None] * model.action_size
-        true = _reached_rows(dataset, dataset.prev_actions)
-        errors, spread = rms(_reached_rows(dataset, inferred) - true), rms(true - true.mean(0))
-        return list(zip(errors, spread, strict=True))
+        true = _after_first(dataset, dataset.prev_actions)
+        errors = rms(_after_first(dataset, inferred) - true)
+        spreads = rms(true - true.mean(0))
+        return list(zip(errors, spreads, strict=True))
 
     return tuple(
         ActionKnowledge(f"action[{i}]" if model.action_size > 1 else "action", *values)
@@ -190,10 +209,10 @@ def _action_knowledge(
             zip(
                 [float(value) for value in play_spreads.mean(0)],
                 [float(value) for value in demo_spreads.mean(0)],
-                rms(play_means - inferred_on_play.prev_actions[play_rows]),
-                rms(demo_means - by_inverse.prev_actions[demo_rows]),
-                against_true(inferred_on_play.prev_actions, play),
-                against_true(on_demos.prev_actions, demos),
+                rms(play_means - play_inverse.prev_actions[play_rows]),
+                rms(demo_means - demos_inverse.prev_actions[demo_rows]),
+                errors_and_spreads(play_inverse.prev_actions, play),
+                errors_and_spreads(demos_inferred.prev_actions, demos),
                 strict=True,
             )
         )
@@ -202,33 +221,36 @@ def _action_knowledge(
 
 @torch.no_grad()
 def action_posterior(
-    model: WorldModel, dataset: TrajectoryDataset, explained: Explanation
+    model: WorldModel, dataset: TrajectoryDataset, evidence: RecordEvidence
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the evidence says of each action where the others are as explained: p(a_i | o), flat a priori on [-1, 1].
+    """Compute the posterior p(a_i | o, a_{-i}) of each action, with a uniform prior on [-1, 1].
 
     The evidence of the next records is evaluated with the action at each value of a grid. A posterior as wide as the
-    prior (std 0.6) knows nothing; a narrow one leaves no choice.
+    prior (std 0.6) does not identify the action; a narrow one does.
 
+    :param model: world model.
+    :param dataset: trajectories.
+    :param evidence: evidence of these records, with the actions that stay fixed.
     :return: rows (M,) whose ``prev_actions`` were varied; mean and std of the posterior of each action, (M, A).
     """
-    records = min(_RECORDS, int(dataset.counts.max()) - 1)
+    records = min(_POSTERIOR_RECORDS, int(dataset.counts.max()) - 1)
     last = (dataset.starts + dataset.counts - records).repeat_interleave(dataset.counts).to(dataset.device)
     rows = torch.arange(len(dataset), device=dataset.device)
     rows = rows[(dataset.steps() > 0) & (rows <= last)]
-    rows = rows[torch.linspace(0, len(rows) - 1, min(_STEPS, len(rows))).round().long().to(rows.device)]
+    rows = rows[torch.linspace(0, len(rows) - 1, min(_POSTERIOR_STEPS, len(rows))).round().long().to(rows.device)]
 
-    grid = torch.linspace(-1, 1, _GRID, device=dataset.device)
-    window = (rows + torch.arange(records, device=rows.device)[:, None]).repeat(1, _GRID)  # (K, G * M)
+    grid = torch.linspace(-1, 1, _GRID_SIZE, device=dataset.device)
+    window = (rows + torch.arange(records, device=rows.device)[:, None]).repeat(1, _GRID_SIZE)  # (K, G * M)
     targets = standardized(model, dataset, window)
     embeddings = model.embed(targets)
-    before = State(*explained.features[window[0] - 1].split([model.config.deter, model.config.stoch], dim=-1))
+    before = State(*evidence.features[window[0] - 1].split([model.config.deter, model.config.stoch], dim=-1))
     noise = embeddings.new_zeros(*window.shape, model.config.stoch)
     means, stds = [], []
     for index in range(model.action_size):
-        actions = explained.prev_actions[window]
+        actions = evidence.prev_actions[window]
         actions[0, :, index] = grid.repeat_interleave(len(rows))
         latents = model.rssm(embeddings, RecordedActions(actions), noise, before)
-        weights = step_evidence(model, targets, latents).sum(0).view(_GRID, len(rows)).softmax(0)
+        weights = elbo_per_record(model, targets, latents).sum(0).view(_GRID_SIZE, len(rows)).softmax(0)
         means.append((weights * grid[:, None]).sum(0))
         stds.append((weights * (grid[:, None] - means[-1]).square()).sum(0).sqrt())
     return rows, torch.stack(means, dim=-1), torch.stack(stds, dim=-1)
@@ -238,62 +260,67 @@ def action_posterior(
 
 
 def _coverage(
-    demos: TrajectoryDataset, filtered: FilteredLatents, known: Tensor, make_policy: Callable[[], LatentPolicy]
+    demos: TrajectoryDataset, filtered: FilteredLatents, identified: Tensor, make_policy: Callable[[], LatentPolicy]
 ) -> Coverage:
-    """How well a policy that is cloned from some demonstrations, in the latent space, foretells the others' actions.
+    """Cross-validate policies that are cloned from some demonstrations, in the latent space, on the others.
 
-    The actions are the inverse model's, which sees what comes next: those of a policy that has imitated all of the
-    demonstrations would tell of the held-out ones too.
+    The actions are the inverse model's, which are inferred from the next observation. Actions of a policy that has
+    imitated all of the demonstrations would contain information about the held-out ones.
 
-    :param known: (A,) bool, actions that count: what the evidence does not identify, nobody can foretell.
+    :param demos: demonstrations.
+    :param filtered: latents and inferred actions of the demonstrations.
+    :param identified: mask (A,) of the actions that count: those that are not identified cannot be predicted.
+    :param make_policy: function that returns a policy to clone into.
     """
     count = len(demos.counts)
-    known = known if known.any() else torch.ones_like(known)
-    features, actions = demos.per_trajectory(filtered.features), demos.per_trajectory(filtered.prev_actions)
-    spread = _reached_rows(demos, filtered.prev_actions)[:, known].var(0).mean()
+    identified = identified if identified.any() else torch.ones_like(identified)
+    features = demos.per_trajectory(filtered.features)
+    actions = demos.per_trajectory(filtered.prev_actions)
+    variance = _after_first(demos, filtered.prev_actions)[:, identified].var(0).mean()
     folds = min(count, _FOLDS)
     held_out = [list(range(fold, count, folds)) for fold in range(folds)] if count > 1 else []
     most = count - max(map(len, held_out), default=count)
     sizes = sorted({max(1, most // 4), max(1, most // 2), most}) if most else []
     by_size: list[float] = []
     by_demo = [0.0] * len(held_out and demos.counts)
-    own: list[float] = []
+    training_errors: list[float] = []
 
     def error(policy: LatentPolicy, demo: int) -> float:
         with torch.no_grad():
             errors = policy(features[demo][:-1]).mode - actions[demo][1:]
-        return float(errors[:, known].square().mean() / spread)
+        return float(errors[:, identified].square().mean() / variance)
 
     for size in sizes:
         errors: list[float] = []
         for outside in held_out:
             others = [demo for demo in range(count) if demo not in outside]
-            chosen = [others[i] for i in torch.linspace(0, len(others) - 1, size).round().long().tolist()]
-            policy = _cloned(demos, features, actions, chosen, make_policy)
+            cloned = [others[i] for i in torch.linspace(0, len(others) - 1, size).round().long().tolist()]
+            policy = _clone_policy(demos, features, actions, cloned, make_policy)
             for demo in outside:
                 errors.append(error(policy, demo))
-                by_demo[demo] = errors[-1]  # of the largest size, which comes last
+                by_demo[demo] = errors[-1]  # remains for the largest size, which is the last one
             if size == most:
-                own += [error(policy, demo) for demo in chosen]
+                training_errors += [error(policy, demo) for demo in cloned]
         by_size.append(sum(errors) / len(errors))
-    return Coverage(count, tuple(sizes), tuple(by_size), tuple(by_demo), sum(own) / len(own) if own else None)
+    training_error = sum(training_errors) / len(training_errors) if training_errors else None
+    return Coverage(count, tuple(sizes), tuple(by_size), tuple(by_demo), training_error)
 
 
-def _cloned(
+def _clone_policy(
     demos: TrajectoryDataset,
     features: Sequence[Tensor],
     actions: Sequence[Tensor],
-    chosen: Sequence[int],
+    numbers: Sequence[int],
     make_policy: Callable[[], LatentPolicy],
 ) -> LatentPolicy:
-    """A policy that was cloned from some of the demonstrations; always the same one."""
+    """Clone a policy from the demonstrations of the given numbers, with a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         policy = make_policy().to(demos.device)
     completed = clone_actions(
         policy,
-        TrajectoryDataset([demos.trajectories[demo] for demo in chosen], None, demos.device),
-        FilteredLatents(*(torch.cat([values[demo] for demo in chosen]) for values in (features, actions))),
+        TrajectoryDataset([demos.trajectories[demo] for demo in numbers], None, demos.device),
+        FilteredLatents(*(torch.cat([values[demo] for demo in numbers]) for values in (features, actions))),
         TrainingLoop(_UpdateCounter(), Logger(None, []), torch.Generator().manual_seed(0), progress_bar=False),
         updates=_CLONE_UPDATES,
         start_fraction=_START_FRACTION,
@@ -312,15 +339,11 @@ def _recorded(prev_actions: Tensor | None) -> RowSource:
     return lambda rows: RecordedActions(prev_actions[rows])
 
 
-def _reached_rows(dataset: TrajectoryDataset, values: Tensor) -> Tensor:
-    """Of the records that an action led to."""
+def _after_first(dataset: TrajectoryDataset, values: Tensor) -> Tensor:
+    """Return the values of all records but the first of each trajectory, to which no action led."""
     return values[~dataset.first_rows()]
 
 
-def _reached(dataset: TrajectoryDataset, values: Tensor) -> Array:
-    return _reached_rows(dataset, values).cpu().numpy()
-
-
-def _by_trajectory(dataset: TrajectoryDataset, values: Tensor) -> tuple[Array, ...]:
-    """Of the records that an action led to, (T,) for each trajectory."""
+def _after_first_by_trajectory(dataset: TrajectoryDataset, values: Tensor) -> tuple[Array, ...]:
+    """Return the values of all records but the first, (T,) for each trajectory."""
     return tuple(part[1:].cpu().numpy() for part in dataset.per_trajectory(values))

@@ -1,4 +1,4 @@
-"""What a diagnosis found, and what that means: a verdict, tables, JSON and a figure."""
+"""Report of a diagnosis: a verdict with its reasons, tables, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ from rich.text import Text
 
 from aime_gym.types import Array
 
-#: Standard deviation of an action that the evidence says nothing of: uniform on the grid of values that are tried.
+#: Std of an action that the evidence does not depend on: uniform on the grid of its posterior.
 FLAT_SPREAD = 0.61
 
-MORE_PLAY, MORE_DEMONSTRATIONS, FINE = "more play", "more demonstrations", "fine"
+#: Verdicts.
+MORE_PLAY = "more play"
+MORE_DEMONSTRATIONS = "more demonstrations"
+FINE = "fine"
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a measurement becomes a verdict.
+    """Limits from which on a figure becomes part of the verdict.
 
-    Set where they tell apart what was measured on reach-v3, with one seed: 20 demonstrations after play of all sizes
-    (success 0.87), 5 and 2 of them (0.5 and 0), 20 after play of small actions only (0.2). Where a number lies near its
-    limit, read the number and not the verdict.
+    They separate the cases that were measured on reach-v3, with one seed: 20 demonstrations after play of all sizes
+    (success 0.87), 5 and 2 of them (0.5 and 0), 20 after play of small actions only (0.2). Read the figure rather than
+    the verdict where it is near its limit.
 
-    :param unidentified: share of ``FLAT_SPREAD`` that an action's posterior keeps on play, from which on the evidence
-        does not identify it. A uniform posterior over 0.8 of the range has 0.8 of the spread; an action that does
-        nothing keeps 0.99, those of reach-v3 at most 0.36.
-    :param outside: share of demonstration steps that are explained worse than 95% of play's: most of them. Without a
-        barrier it is 0.05. Experts go where play rarely does: 0.17 to 0.19 of the steps do no harm, and a single
-        demonstration of two may lie outside as a whole (0.43). After play of small actions it is 1.
-    :param action_error: squared error of inferred actions, in units of their variance; to guess their mean gives 1.
-        From 0.5 on, guessing is nearly as good. Measured: 0.22 to 0.46, and 0.58 after play of small actions.
-    :param disagreement: root mean square distance of the inverse model from what the evidence says of the actions of
-        demonstrations: from ``FLAT_SPREAD`` on, an inference is as far from it as a guess. It needs neither true
-        actions nor play to compare with: play that the world model does not know either hides how far demonstrations
-        lie outside. Measured: 0.39 to 0.55, and 0.93 after play of small actions.
-    :param held_out_error: squared error, in units of the variance, of actions that a policy cloned from other
-        demonstrations foretells. Measured: 0.23 for 20 demonstrations, 1.1 for 5 and for 2.
+    :param unidentified: std of an action's posterior on play, as a share of ``FLAT_SPREAD``, from which on the evidence
+        does not identify the action. A uniform posterior over 0.8 of the range has 0.8; an action without effect has
+        0.99, those of reach-v3 at most 0.36.
+    :param outside: share of demonstration steps with less evidence than 95% of play's. Without a barrier it is 0.05.
+        Experts go where play rarely does: 0.17 to 0.19 do no harm, and with two demonstrations one of them may lie
+        outside as a whole (0.43). After play of small actions it is 1.
+    :param action_error: squared error of inferred actions in units of their variance; predicting the mean gives 1.
+        Measured: 0.22 to 0.46, and 0.58 after play of small actions.
+    :param disagreement: root mean square distance of the inverse model's actions from the posterior means, in the
+        demonstrations; ``FLAT_SPREAD`` is that of a random guess. It needs neither true actions nor a comparison with
+        play, which hides how far demonstrations lie outside if the world model does not know that play either.
+        Measured: 0.39 to 0.55, and 0.93 after play of small actions.
+    :param held_out_error: squared error, in units of the variance, of the actions of policies that were cloned from
+        other demonstrations. Measured: 0.23 for 20 demonstrations, 1.1 for 5 and for 2.
     """
 
     unidentified: float = 0.8
@@ -58,14 +61,14 @@ THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step that the world model explains badly.
+class WorstStep:
+    """Step of a demonstration with little evidence.
 
     :param trajectory: number of the demonstration.
-    :param step: actions that led there.
-    :param elbo: of this step, in nats.
-    :param sensor: the entry of the observation that lies farthest from its prediction, by what is usual in play.
-    :param ratio: how far, in units of what is usual.
+    :param step: number of the step, counted from 0 at the first observation.
+    :param elbo: evidence of this step, in nats.
+    :param sensor: entry of the observation with the largest error of the prior's prediction, relative to that in play.
+    :param ratio: error of that entry, in units of its root mean square error in play.
     """
 
     trajectory: int
@@ -77,31 +80,31 @@ class Step:
 
 @dataclass(frozen=True)
 class EvidenceSummary:
-    """The ELBO per step, in nats at the posterior's mean, first records left out.
+    """ELBO per step, in nats at the posterior's mean, without the first record of each trajectory.
 
-    :param play: under the recorded actions, (N,).
-    :param play_inferred: under those of the inverse model.
-    :param demos: under the inferred actions, (T,) for each demonstration.
-    :param demos_true: under the true ones; ``None`` where they are not known.
-    :param worst: steps of the demonstrations, the worst first.
+    :param play: evidence (N,) of play under the recorded actions.
+    :param play_inferred: evidence (N,) of play under the inverse model's actions.
+    :param demos: evidence (T,) of each demonstration under the inferred actions.
+    :param demos_true: evidence (T,) of each demonstration under the true actions; ``None`` if they are unknown.
+    :param worst: steps of the demonstrations with the least evidence, the worst first.
     """
 
     play: Array
     play_inferred: Array
     demos: tuple[Array, ...]
     demos_true: tuple[Array, ...] | None
-    worst: tuple[Step, ...]
+    worst: tuple[WorstStep, ...]
 
     @property
     def outside(self) -> float:
-        """Share of demonstration steps that are explained worse than 95% of play's."""
+        """Share of demonstration steps with less evidence than 95% of play's."""
         return float(np.mean(np.concatenate(self.demos) < np.quantile(self.play, 0.05)))
 
     @property
     def gap(self) -> float:
-        """How many times farther the median demonstration step lies below play's median than play's 5% quantile does.
+        """Distance of the demonstrations' median below play's median, in units of that of play's 5% quantile.
 
-        0 for demonstrations that are explained as play is, 1 for those as badly explained as the worst twentieth of it.
+        0 for demonstrations with the evidence of play, 1 for those with that of play's worst twentieth.
         """
         low, middle = np.quantile(self.play, [0.05, 0.5])
         return float((middle - np.median(np.concatenate(self.demos))) / (middle - low)) if middle > low else 0.0
@@ -116,14 +119,16 @@ class EvidenceSummary:
 
 @dataclass(frozen=True)
 class ActionKnowledge:
-    """What is known of one entry of the actions, which are in [-1, 1].
+    """Figures of one entry of the actions, which are in [-1, 1].
 
-    :param play_spread: mean standard deviation of its posterior, given the observations and the other actions, in play.
-    :param demo_spread: the same in the demonstrations.
+    :param name: name of the entry.
+    :param play_spread: mean std of the entry's posterior, given the observations and the other actions, in play.
+    :param demo_spread: mean std of that posterior in the demonstrations.
     :param play_disagreement: root mean square distance of the inverse model from that posterior's mean, in play.
-    :param demo_disagreement: the same in the demonstrations.
-    :param play_error: root mean square error of the inverse model in play, and the true actions' spread there.
-    :param demo_error: the same for what the agent infers in the demonstrations; ``None`` without true actions.
+    :param demo_disagreement: root mean square distance from that posterior's mean in the demonstrations.
+    :param play_error: root mean square error of the inverse model in play, and the std of the true actions there.
+    :param demo_error: root mean square error of the agent's actions in the demonstrations, and the std of the true
+        ones; ``None`` if they are unknown.
     """
 
     name: str
@@ -136,37 +141,40 @@ class ActionKnowledge:
 
     @property
     def identified(self) -> bool:
-        """Whether the evidence tells this action at all, in play, where the model should know best."""
+        """Whether the evidence of play, which the model was trained on, identifies the action."""
         return self.play_spread < THRESHOLDS.unidentified * FLAT_SPREAD
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How well demonstrations foretell one another: the error of policies cloned from some of them on others.
+    """Cross-validation of policies that are cloned from some demonstrations, on the others.
 
-    Squared errors of inferred actions that are identified, in units of their variance.
+    Errors are squared errors of inferred actions that are identified, in units of their variance.
 
-    :param demonstrations: how many there are.
-    :param sizes: numbers of demonstrations that a policy was cloned from; none of a single one.
-    :param errors: on held-out demonstrations, for each of these numbers.
-    :param by_demonstration: the error on each one of policies cloned from the most of the others.
-    :param own_error: of those policies on the demonstrations that they were cloned from.
+    :param demonstrations: number of demonstrations.
+    :param sizes: numbers of demonstrations to clone from; empty for a single demonstration.
+    :param errors: error on held-out demonstrations, for each of these numbers.
+    :param by_demonstration: error on each demonstration of policies cloned from the largest number of others.
+    :param training_error: error of those policies on the demonstrations that they were cloned from.
     """
 
     demonstrations: int
     sizes: tuple[int, ...]
     errors: tuple[float, ...]
     by_demonstration: tuple[float, ...]
-    own_error: float | None
+    training_error: float | None
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`~aime_gym.analysis.diagnosis.diagnose` found.
+    """Result of :func:`~aime_gym.analysis.diagnosis.diagnose`.
 
-    :param play_episodes: how many episodes of play the demonstrations were compared with.
+    :param evidence: evidence of play and of the demonstrations.
+    :param actions: figures of each entry of the actions.
+    :param coverage: cross-validation over the demonstrations.
+    :param play_episodes: number of episodes of play that the demonstrations are compared with.
     :param play_held_out: whether the world model was trained on other play, as far as that is known. Play that it was
-        trained on is explained too well, so that demonstrations look farther away than they are.
+        trained on has too much evidence, so that demonstrations look farther away than they are.
     """
 
     evidence: EvidenceSummary
@@ -175,11 +183,11 @@ class Diagnosis:
     play_episodes: int
     play_held_out: bool
 
-    # What it means
+    # Interpretation
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """``"more play"``, ``"more demonstrations"``, both, or ``"fine"``."""
+        """Verdict: ``"more play"``, ``"more demonstrations"``, both, or ``"fine"``."""
         needs = {MORE_PLAY: self.play_reasons, MORE_DEMONSTRATIONS: self.demonstration_reasons}
         return tuple(need for need, reasons in needs.items() if reasons) or (FINE,)
 
@@ -207,21 +215,21 @@ class Diagnosis:
 
     @property
     def disagreement(self) -> float:
-        """Distance of the inverse model from the evidence in the demonstrations, over actions that are identified."""
+        """Distance of the inverse model from the posterior means in the demonstrations, over identified actions."""
         distances = [action.demo_disagreement for action in self.actions if action.identified]
         return float(np.sqrt(np.mean(np.square(distances)))) if distances else 0.0
 
     @property
     def play_error(self) -> float | None:
-        """Squared error of the inverse model in play, in units of the variance, over actions that are identified.
+        """Squared error of the inverse model in play, in units of the variance, over identified actions.
 
-        Entries that hardly vary do not count; ``None`` where no entry is left.
+        Entries that hardly vary do not count; ``None`` if no entry is left.
         """
         return _pooled([action.play_error for action in self.actions if action.identified])
 
     @property
     def demo_error(self) -> float | None:
-        """The same for what the agent infers in the demonstrations; ``None`` without true actions too."""
+        """Squared error of the agent's actions in the demonstrations, likewise; ``None`` also without true actions."""
         return _pooled([action.demo_error for action in self.actions if action.identified])
 
     @property
@@ -240,7 +248,7 @@ class Diagnosis:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What limits the verdict."""
+        """Limitations of the verdict."""
         notes = []
         if not self.play_held_out:
             notes.append(
@@ -257,10 +265,10 @@ class Diagnosis:
             notes.append("coverage is measured on inferred actions, which are not to be trusted here: first more play")
         return tuple(notes)
 
-    # How it is shown
+    # Output
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
+        """Return the report as JSON values."""
         evidence = self.evidence
         true = evidence.demos_true
         return {
@@ -293,7 +301,7 @@ class Diagnosis:
         return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
     def table(self) -> Group:
-        """Tables and verdict, for rich's ``print``."""
+        """Return tables and verdict, for rich's ``print``."""
         needs = {MORE_PLAY: self.play_reasons, MORE_DEMONSTRATIONS: self.demonstration_reasons}
         lines = [f"verdict: {' and '.join(self.verdict)}"]
         lines += [f"- {need}: {reason}" for need, reasons in needs.items() for reason in reasons]
@@ -375,8 +383,8 @@ class Diagnosis:
         rows = [
             [str(size), f"{error:.2f}", ""] for size, error in zip(coverage.sizes, coverage.errors, strict=True)
         ] or [["1", "", ""]]
-        if coverage.own_error is not None:
-            rows[-1][-1] = f"{coverage.own_error:.2f}"
+        if coverage.training_error is not None:
+            rows[-1][-1] = f"{coverage.training_error:.2f}"
         return _table(
             "coverage: error of a policy cloned from some demonstrations, in units of the actions' variance",
             ["cloned from", "on others", "on its own"],
@@ -384,7 +392,10 @@ class Diagnosis:
         )
 
     def figure(self, path: str | os.PathLike[str]) -> None:
-        """Draw the evidence of the demonstrations over time, what is known of each action, and the coverage."""
+        """Draw the evidence of the demonstrations over time, the posterior of each action, and the coverage.
+
+        :param path: output file, in a format of matplotlib.
+        """
         import matplotlib
 
         matplotlib.use("Agg")
@@ -419,7 +430,7 @@ class Diagnosis:
                 )  # fmt: skip
         axis.axhspan(low - middle, high - middle, color=_PLAY, alpha=0.3, label="play, recorded actions: 5% to 95%")
         axis.axhline(0, color=_PLAY, linewidth=1.5)
-        axis.set_yscale("symlog", linthresh=max(1e-3, 2 * (middle - low)))  # of what lies far below, how far will do
+        axis.set_yscale("symlog", linthresh=max(1e-3, 2 * (middle - low)))  # linear between the quantiles of play
         axis.set_ylim(top=max(1e-3, 2 * (high - middle)))
         axis.set_xlabel("step")
         axis.set_ylabel("evidence per step, from play's median (nats)")
@@ -454,7 +465,7 @@ class Diagnosis:
         axis.plot(coverage.sizes, coverage.errors, "o-", color=_DEMOS, label="on held-out demonstrations")
         last = np.full(len(coverage.by_demonstration), coverage.sizes[-1])
         axis.plot(last, coverage.by_demonstration, ".", color=_DEMOS, alpha=0.4, label="each of them")
-        axis.axhline(coverage.own_error, color="0.5", linestyle=":", label="on its own demonstrations")
+        axis.axhline(coverage.training_error, color="0.5", linestyle=":", label="on its own demonstrations")
         axis.axhline(1, color="black", linestyle="--", linewidth=1, label="guessing the mean")
         axis.set_ylim(bottom=0)
         axis.set_xticks(coverage.sizes)
@@ -465,7 +476,10 @@ class Diagnosis:
 
 
 _Titled: TypeAlias = tuple[Text, Table]
-_DEMOS, _TRUE, _PLAY = "#1f5fbf", "#b35900", "0.55"
+#: Colours of the figure: inferred actions of demonstrations, their true actions, play.
+_DEMOS = "#1f5fbf"
+_TRUE = "#b35900"
+_PLAY = "0.55"
 _QUANTILE_NAMES = ("5%", "median", "95%")
 
 
@@ -474,15 +488,15 @@ def _quantiles(values: Array) -> tuple[float, ...]:
 
 
 def _pooled(errors: Sequence[tuple[float, float] | None]) -> float | None:
-    """Root mean square errors and spreads as one squared error in units of the variance.
+    """Combine root mean square errors and stds of all entries to one squared error in units of the variance.
 
-    An entry that demonstrations keep nearly constant, a gripper that stays open, would weigh as much as those that
-    matter: only entries of at least a tenth of the greatest spread count.
+    Only entries with at least a tenth of the largest std count: those that are nearly constant in the demonstrations,
+    such as a gripper that stays open, do not matter as much as the others.
     """
     greatest = max((error[1] for error in errors if error is not None), default=0.0)
-    known = [error for error in errors if error is not None and error[1] >= 0.1 * greatest]
-    variance = sum(spread**2 for _, spread in known)
-    return sum(error**2 for error, _ in known) / variance if variance > 0 else None
+    counted = [error for error in errors if error is not None and error[1] >= 0.1 * greatest]
+    variance = sum(spread**2 for _, spread in counted)
+    return sum(error**2 for error, _ in counted) / variance if variance > 0 else None
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Titled:

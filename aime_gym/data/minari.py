@@ -37,7 +37,7 @@ from minari.storage import get_dataset_path
 from aime_gym.data.validation import iterate_checked
 from aime_gym.types import Array, Observation, Trajectory, sensors
 from aime_gym.wrappers import rendering_of
-from aime_gym.wrappers.quality import known_quality
+from aime_gym.wrappers.quality import as_quality
 
 #: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
 _METADATA_KEY = "aime_gym"
@@ -230,7 +230,7 @@ def _read_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) ->
     ours = dataset.storage.metadata.get(_METADATA_KEY, {})
     actions = actions and ours.get("actions", True)
     with_rewards = ours.get("rewards", True)
-    rendering = known_quality(ours.get("rendering"))
+    rendering = as_quality(ours.get("rendering"))
     if len(dataset.episode_indices) == 0:
         return
     if isinstance(dataset.storage, HDF5Storage):

@@ -21,7 +21,7 @@ from aime_gym.data.aime_folder import natural_order
 from aime_gym.data.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, pictures, read_video, same_suffix, videos
 from aime_gym.progress import progress_bar
 from aime_gym.types import Array, Trajectory
-from aime_gym.wrappers.quality import known_quality
+from aime_gym.wrappers.quality import as_quality
 
 #: What is known of the videos in a folder that :func:`~aime_gym.data.save_videos` wrote.
 DESCRIPTION = "videos.json"
@@ -133,7 +133,7 @@ def read_videos(
 def described_quality(video: Path) -> str | None:
     """How a video was rendered, as :func:`aime_gym.make_env` calls it; ``None`` if nobody knows."""
     described = _described(video)
-    return None if described is None else known_quality(described.get("env_arguments", {}).get("quality", "default"))
+    return None if described is None else as_quality(described.get("env_arguments", {}).get("quality", "default"))
 
 
 def _described(video: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from aime_gym.data.captions import BLOCK, captioned, write_video
 from aime_gym.experiments.evaluation import Policy, as_predictor
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array
-from aime_gym.wrappers.quality import draw_fast, mujoco_model
+from aime_gym.wrappers.quality import mujoco_model, use_fast_rendering
 
 #: Pixels: height of a picture.
 SIZE = 320
@@ -55,7 +55,7 @@ def _render_env(task: TaskConfig) -> gym.Env:
         return task.make()
     env = task.make(render_mode="rgb_array", image_size=SIZE)
     if mujoco_model(env) is not None:
-        draw_fast(env)
+        use_fast_rendering(env)
     return env
 
 

@@ -42,7 +42,7 @@ from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
 from aime_gym.learned_reward.vec_envs import EncodedVecEnv, FlatVecEnv, LearnedRewardVecEnv
 from aime_gym.models.augmentation import shifted
 from aime_gym.models.flat_layout import FlatLayout, FrameStacker
-from aime_gym.models.images import KINDS
+from aime_gym.models.images import IMAGE_ARCHITECTURES
 from aime_gym.models.standardizer import RunningStandardizer
 from aime_gym.progress import progress_bar
 from aime_gym.training.loop import TrainingLoop
@@ -80,7 +80,7 @@ class LearnedRewardConfig:
     policy_ema_decay: float = 0.9
 
     def __post_init__(self) -> None:
-        check_choices(self, algorithm=ALGORITHMS, image_encoder=KINDS)
+        check_choices(self, algorithm=ALGORITHMS, image_encoder=IMAGE_ARCHITECTURES)
         check_bounds(self, timesteps=(1, None), frame_stack=(1, None), policy_ema_decay=(0, 1))
         for name in ("absorbing", "augment"):
             if not isinstance(getattr(self, name), bool):

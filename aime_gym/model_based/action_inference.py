@@ -74,7 +74,9 @@ class ActionInference(NamedTuple):
         )
         loss = evidence.loss
         if beliefs is not None and self.inverse_model is not None:
-            surprise = self.inverse_model.surprise(evidence.latents.prev_actions, beliefs.prev_actions[batch.rows])
+            surprise = self.inverse_model.negative_log_prob(
+                evidence.latents.prev_actions, beliefs.prev_actions[batch.rows]
+            )
             loss = loss + per_sequence(surprise, batch.valid)
         return loss, evidence
 
@@ -97,7 +99,7 @@ def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
 
     def source(rows: Tensor) -> PolicyActions:
         mode = torch.zeros(*rows.shape, actions, device=rows.device)
-        return PolicyActions(policy, mode, first=mode[0])
+        return PolicyActions(policy, mode, first_action=mode[0])
 
     return source
 

@@ -30,8 +30,10 @@ def act_in_latents(
     :param noise: standard normal of a shape, for samples; ``None`` filters with the posterior's mean and acts with the
         policy's mode.
     """
-    deter, stoch, pre_action = memory
-    latent = model.observe(observation, State(deter, stoch), pre_action, None if noise is None else noise(*stoch.shape))
+    deter, stoch, prev_action = memory
+    latent = model.observe(
+        observation, State(deter, stoch), prev_action, None if noise is None else noise(*stoch.shape)
+    )
     actions = policy(latent.feature)
-    action = actions.mode if noise is None else actions.rsample(noise(*pre_action.shape))
+    action = actions.mode if noise is None else actions.rsample(noise(*prev_action.shape))
     return action, (*latent, action)

@@ -24,7 +24,7 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import by_pieces, filtered_batches, standardized
 from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.discriminator import Discriminator, discrimination_loss, gradient_penalty
-from aime_gym.models.world_model import WorldModel, over_sensors
+from aime_gym.models.world_model import WorldModel, sum_over_sensors
 from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Array, Metrics, Observation, SequenceBatch, Trajectory, sensors
@@ -177,8 +177,8 @@ class ViperReward(EpisodeReward):
             chosen, features = rows[valid], latents.states.feature[valid]
 
             def kernel(piece: Tensor, chosen: Tensor = chosen, features: Tensor = features) -> Tensor:
-                scores = model.score(features[piece], standardized(model, dataset, chosen[piece]))
-                return over_sensors(scores, "kernel")
+                scores = model.likelihood_terms(features[piece], standardized(model, dataset, chosen[piece]))
+                return sum_over_sensors(scores, "kernel")
 
             likelihood = by_pieces(model, kernel, torch.arange(len(chosen), device=dataset.device))
             out[chosen] = likelihood - latents.posterior.kl(latents.prior).sum(-1)[valid]

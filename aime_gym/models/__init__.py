@@ -1,1 +1,1 @@
-"""Networks: the world model, policies and inverse models."""
+"""Networks: world model, policies, inverse models, discriminators."""

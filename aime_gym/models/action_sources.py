@@ -1,4 +1,4 @@
-"""Sources of actions for the one pass over time (:class:`~aime_gym.models.rssm.ActionSource`)."""
+"""Sources of actions for the RSSM's pass over time (:class:`~aime_gym.models.rssm.ActionSource`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aime_gym.models.rssm import State
 
 @dataclass(frozen=True)
 class RecordedActions:
-    """Phase 1: the actions of the record, (T, B, A)."""
+    """Recorded actions (T, B, A): phase 1."""
 
     prev_actions: Tensor
 
@@ -23,28 +23,28 @@ class RecordedActions:
 
 @dataclass(frozen=True)
 class PolicyActions:
-    """Phase 2: a_{t-1} ~ pi(a | [h, s]_{t-1}).
+    """Actions of a policy, a_{t-1} ~ pi(a | [h, s]_{t-1}): phase 2.
 
-    :param noise: (T, B, A) standard normal; zeros act with the mode.
-    :param first: (B, A), what led to the first observation. ``None`` asks the policy there too, on the zero state that
-        comes before it, as the authors do.
+    :param noise: standard normal noise (T, B, A); zeros give the policy's mode.
+    :param first_action: action (B, A) that led to the first observation; ``None`` takes it from the policy too, in the
+        zero state before that observation, as the authors do.
     """
 
     policy: LatentPolicy
     noise: Tensor
-    first: Tensor | None = None
+    first_action: Tensor | None = None
 
     def __call__(self, t: int, state: State) -> Tensor:
-        if t == 0 and self.first is not None:
-            return self.first
+        if t == 0 and self.first_action is not None:
+            return self.first_action
         return self.policy(state.feature).rsample(self.noise[t])
 
 
 @dataclass(frozen=True)
 class InverseActions:
-    """Warm start: what an inverse model believes led to each observation, the mean of its belief.
+    """Mean actions of an inverse model: the warm start.
 
-    :param changes: (T, B, D), of the observations that are filtered, against the one before.
+    :param changes: changes o_t - o_{t-1} (T, B, D) of the observations that are filtered.
     """
 
     model: LatentInverseModel
@@ -52,5 +52,5 @@ class InverseActions:
 
     def __call__(self, t: int, state: State) -> Tensor:
         actions: Tensor = self.model(state.feature, self.changes[t])
-        # Nothing led to an episode's first observation.
+        # No action leads to an episode's first observation.
         return actions if t else actions.new_zeros(actions.shape)

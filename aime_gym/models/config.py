@@ -1,37 +1,39 @@
-"""World model configurations: the papers' two, and the default that was chosen by measurement."""
+"""Configurations of the world model: the papers', and a default that was chosen by measurement."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aime_gym.models.images import KINDS
+from aime_gym.models.images import IMAGE_ARCHITECTURES
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     """Sizes and choices of a world model.
 
-    :param deter: size of the deterministic memory h.
+    :param deter: size of the deterministic state h.
     :param stoch: size of the stochastic state s.
     :param hidden: width of all networks of the transition.
-    :param input_layer: one layer before the recurrent cell.
-    :param layer_norm_gru: LayerNorm GRU instead of the plain one.
-    :param layer_norm: LayerNorm and SiLU in all networks, instead of ELU.
-    :param separate_latent_heads: one network for the mean and one for the std of prior and posterior.
-    :param latent_layers: hidden layers of these networks.
-    :param softplus_std: std = softplus(x) + min_std, instead of 2 sigmoid(x / 2) + min_std.
-    :param encoder_layers: hidden layers of the joint encoder of all sensors; 0 passes them on as they are.
+    :param input_layer: whether there is a layer before the recurrent cell.
+    :param layer_norm_gru: whether the cell is a GRU with LayerNorm, instead of the plain one.
+    :param layer_norm: whether all networks have LayerNorm and SiLU, instead of ELU.
+    :param separate_latent_heads: whether mean and std of prior and posterior have a network each.
+    :param latent_layers: hidden layers of the networks of prior and posterior.
+    :param softplus_std: whether their std is softplus(x) + min_std, instead of 2 sigmoid(x / 2) + min_std.
+    :param min_std: least std of prior and posterior.
+    :param encoder_layers: hidden layers of the joint encoder of all vectors; 0 is the identity.
     :param decoder_layers: hidden layers of each sensor's decoder, of ``decoder_hidden`` units.
-    :param sigma: the decoders' fixed std; ``None`` learns it.
-    :param beta_nll: weight each dimension's log-likelihood with its std, without gradient (Seitzer et al. 2022, beta =
-        0.5), and the KL with the mean of these weights, as the AIME authors do.
-    :param free_nats: no gradient from a step's KL below this many nats, in training the model only.
+    :param decoder_hidden: width of the decoders of vectors.
+    :param sigma: fixed std of the decoders of vectors; ``None`` learns it.
+    :param beta_nll: whether each dimension's log-likelihood is weighted by its std, without gradient (Seitzer et al.
+        2022, beta = 0.5), and the KL by the mean of these weights, as in the AIME authors' code.
+    :param free_nats: nats of a step's KL below which it has no gradient, in training the model only.
     :param kl_balance: share of the KL that trains the prior; ``None`` is the plain KL.
-    :param standardize: see vectors in units of the play data's spread; images never are.
+    :param standardize: whether vectors are standardised by mean and std of the play data; images never are.
     :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see :mod:`aime_gym.models.images`.
-    :param image_depth: channels of its first layer.
-    :param image_sigma: std of a pixel, which is a number in [0, 1].
-    :param image_sigmoid: keep the mean of a pixel inside [0, 1].
+    :param image_depth: channels of the first layer of that network.
+    :param image_sigma: fixed std of a pixel, whose value is in [0, 1].
+    :param image_sigmoid: whether a sigmoid keeps the mean of a pixel in [0, 1].
     """
 
     deter: int = 256
@@ -58,16 +60,18 @@ class WorldModelConfig:
     image_sigmoid: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_encoder not in KINDS:
-            raise ValueError(f"image_encoder: expected one of {', '.join(KINDS)}, got {self.image_encoder!r}")
+        if self.image_encoder not in IMAGE_ARCHITECTURES:
+            raise ValueError(
+                f"image_encoder: expected one of {', '.join(IMAGE_ARCHITECTURES)}, got {self.image_encoder!r}"
+            )
         if not self.image_sigma > 0:
             raise ValueError(f"image_sigma: expected more than 0, got {self.image_sigma}")
 
 
 PRESETS: dict[str, WorldModelConfig] = {
-    # A sharp likelihood on standardised observations is what makes actions identifiable.
+    # A small sigma on standardised observations makes actions identifiable.
     "default": WorldModelConfig(),
-    # Half as wide, for tasks that are simple or hours that are short.
+    # Half as wide, for simple tasks or little compute.
     "small": WorldModelConfig(deter=128, hidden=128, decoder_hidden=128, image_depth=16),
     # AIME (Zhang et al. 2023), the authors' ``rssm``.
     "aime": WorldModelConfig(

@@ -1,7 +1,7 @@
-"""The distributions of the models.
+"""Distributions of the models.
 
-Of Gaussians, log-densities and divergences come per dimension, unreduced. What a policy returns is an
-:class:`ActionDistribution`, for actions in [-1, 1] and one-hot ones alike.
+Log-densities and divergences of Gaussians are per dimension, unreduced. Policies return an
+:class:`ActionDistribution`, of actions in [-1, 1] or of one-hot ones.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Of a Gaussian's log-density, for each dimension.
+#: Constant of a Gaussian's log-density, for each dimension.
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 #: Std of the Gaussian whose tanh is close to uniform on [-1, 1], as in the authors' code of AIME-v2.
 _BROAD_STD = 0.8742
 
 
 class ActionDistribution(Protocol):
-    """What a policy says in some states (...): a distribution of encoded actions (..., A)."""
+    """Distribution of encoded actions (..., A) that a policy returns for states (...)."""
 
     @property
     def mode(self) -> Tensor:
-        """The action (..., A) to take when nothing is left to chance."""
+        """Deterministic action (..., A)."""
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Sample (..., A) from standard normal ``noise`` (..., A), with a gradient; noise of zeros gives the mode."""
 
     def regression_loss(self, actions: Tensor) -> Tensor:
-        """Scalar to minimise for the distribution to follow ``actions`` (..., A): behavioural cloning."""
+        """Scalar loss of behavioural cloning of ``actions`` (..., A)."""
 
     def prior_kl(self) -> Tensor:
-        """KL (...) to a broad prior, in nats over all of an action: minus an entropy, but for a constant."""
+        """KL (...) to a broad prior, in nats, summed over the action: the negative entropy up to a constant."""
 
 
 class Normal(NamedTuple):
-    """Independent Gaussians with ``mean`` and ``std`` of one shape (or broadcastable)."""
+    """Independent Gaussians with ``mean`` and ``std`` of equal (or broadcastable) shapes."""
 
     mean: Tensor
     std: Tensor
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of ``value``, constant included."""
+        """Log-density of ``value``, including the constant."""
         return -0.5 * ((value - self.mean) / self.std).square() - self.std.log() - HALF_LOG_2PI
 
     def kl(self, other: Normal) -> Tensor:
-        """KL(self || other)."""
+        """KL(self || other), per dimension."""
         ratio = (self.std / other.std).square()
         distance = ((self.mean - other.mean) / other.std).square()
         return 0.5 * (ratio + distance - 1 - ratio.log())
@@ -61,37 +61,37 @@ class Normal(NamedTuple):
 
 
 class TanhNormal(NamedTuple):
-    """``tanh`` of a Gaussian: the distribution of actions in [-1, 1]. ``mean`` and ``std`` are pre-tanh."""
+    """``tanh`` of a Gaussian, for actions in [-1, 1]. ``mean`` and ``std`` are those before tanh."""
 
     mean: Tensor
     std: Tensor
 
     @property
     def mode(self) -> Tensor:
-        """``tanh(mean)``: the median, which the papers act with and call the mode."""
+        """``tanh(mean)``: strictly the median, which the papers act with and call the mode."""
         return self.mean.tanh()
 
     def rsample(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self.mean, self.std, noise).tanh()
 
     def regression_loss(self, actions: Tensor) -> Tensor:
-        """Squared error of the mode: under a likelihood, saturated actions would outweigh all others."""
+        """Squared error of the mode, since in a likelihood saturated actions would outweigh all others."""
         return (self.mode - actions).square().mean()
 
     def prior_kl(self) -> Tensor:
-        """KL of the Gaussian before tanh to N(0, 0.8742^2): what AIME-v2 calls entropy, with its sign turned."""
+        """KL of the Gaussian before tanh to N(0, 0.8742^2): the negative of what AIME-v2 calls entropy."""
         broad = Normal(torch.zeros_like(self.mean), torch.full_like(self.std, _BROAD_STD))
         return Normal(self.mean, self.std).kl(broad).sum(-1)
 
 
 class OneHotCategorical(NamedTuple):
-    """One of A actions, as a one-hot vector. ``log_probs`` (..., A) are normalised.
+    """Categorical of A actions as one-hot vectors. ``log_probs`` (..., A) are normalised.
 
     Samples carry the straight-through gradient (Bengio et al. 2013, arXiv 1308.3432): forward the one-hot vector x,
     backward that of the probabilities p, dL/dp := dL/dx. For a loss that is linear in x it is the exact gradient of the
     expected loss, from any single sample. The straight-through Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144),
     whose backward pass goes through softmax((log p + g) / temperature), is biased there at any temperature above zero,
-    its variance grows without bound as the temperature falls, and it would be one more number to choose.
+    its variance grows without bound as the temperature falls, and the temperature is one more hyper-parameter.
     """
 
     log_probs: Tensor
@@ -101,7 +101,7 @@ class OneHotCategorical(NamedTuple):
         return _one_hot_of_largest(self.log_probs)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """A one-hot sample with the straight-through gradient.
+        """One-hot sample with the straight-through gradient.
 
         The argmax of log p + g is a sample for Gumbel noise g = -log(-log u), u uniform; here u is the normal
         distribution function of ``noise``.
@@ -111,7 +111,7 @@ class OneHotCategorical(NamedTuple):
         return _one_hot_of_largest(self.log_probs + gumbel) + (probs - probs.detach())  # the bracket is exactly zero
 
     def regression_loss(self, actions: Tensor) -> Tensor:
-        """Cross-entropy, to one-hot actions or to probabilities of actions."""
+        """Cross-entropy with one-hot actions or with probabilities of actions."""
         return -(actions * self.log_probs).sum(-1).mean()
 
     def prior_kl(self) -> Tensor:

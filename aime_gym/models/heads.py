@@ -1,4 +1,4 @@
-"""Numbers read off a latent state: value, reward, and whether an episode ends there."""
+"""Scalar heads on latent states, for value, reward and termination, and target networks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from aime_gym.models.networks import mlp
 
 
 class ScalarHead(nn.Module):
-    """One number from each latent feature (..., F): (...).
+    """MLP with one output for each latent feature: (..., F) -> (...).
 
-    :param features: size of the latent feature.
-    :param layer_norm: as in :func:`~aime_gym.models.networks.mlp`.
+    :param features: size F of the latent feature.
+    :param layer_norm: activation, see :func:`~aime_gym.models.networks.mlp`.
     """
 
     def __init__(self, features: int, hidden: int = 128, layers: int = 2, *, layer_norm: bool = False) -> None:
@@ -25,21 +25,24 @@ class ScalarHead(nn.Module):
 
 
 class TargetNetwork(nn.Module):
-    """A target network: another network's weights, averaged over its past.
+    """Target network: an exponential moving average of another network's weights.
 
-    :param decay: share of itself that the copy keeps at each :meth:`polyak_update`.
+    :param network: network to average.
+    :param copy: network of the same architecture, which is overwritten.
+    :param decay: share of the old weights that remains in each :meth:`polyak_update`; 1 - tau in SB3.
     """
 
     def __init__(self, network: nn.Module, copy: nn.Module, decay: float) -> None:
         super().__init__()
-        self.copy, self.decay = copy.requires_grad_(False), decay
+        self.copy = copy.requires_grad_(False)
+        self.decay = decay
         copy.load_state_dict(network.state_dict())
 
     @torch.no_grad()
     def polyak_update(self, network: nn.Module) -> None:
-        """Move towards the network."""
-        for slow, fast in zip(self.copy.parameters(), network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.decay)
+        """Move the weights towards those of ``network``."""
+        for target, online in zip(self.copy.parameters(), network.parameters(), strict=True):
+            target.lerp_(online, 1 - self.decay)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         out: Tensor = self.copy(*inputs)

@@ -11,21 +11,23 @@ from aime_gym.models.standardizer import Standardizer
 
 
 class LatentInverseModel(nn.Module):
-    """What to believe of a_{t-1}, given [h, s]_{t-1} and the change o_t - o_{t-1}.
+    """Inverse model p(a_{t-1} | [h, s]_{t-1}, o_t - o_{t-1}).
 
-    Of an action in [-1, 1] a Gaussian, as wide as the error on play; of a one-hot action a categorical.
+    For actions in [-1, 1] a Gaussian, whose variance is the error on play; for one-hot actions a categorical.
 
-    The state says where the body is and how it moves, which one observation may not; the change, in units of its own
-    spread, is what an action did. Given the embedding e_t instead, the same network is three times as wrong on play
-    data, and more so on demonstrations that lie outside of it.
+    The latent state contains position and velocity, which a single observation may not; the change, standardised, is
+    the effect of the action. With the embedding e_t in place of the change, the same network has three times the error
+    on play data, and more on demonstrations that lie outside of it.
 
-    :param features: size of the latent feature [h, s].
-    :param observation: features of all sensors together.
-    :param actions: size of an action.
+    :param features: size F of the latent feature [h, s].
+    :param observation: size D of all sensors together.
+    :param actions: size A of an action.
     :param discrete: whether actions are one-hot.
+    :param hidden: width of the network.
+    :param layers: hidden layers of the network.
     """
 
-    #: Mean squared error of each action on play data, (A,); zeros until the model has been fitted.
+    #: Mean squared error (A,) of each action on play data; zeros until the model is fitted.
     variance: Tensor
 
     def __init__(
@@ -46,26 +48,27 @@ class LatentInverseModel(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether anything has been learnt."""
+        """Whether the model has been fitted."""
         return bool(self.variance.all())
 
     def forward(self, features: Tensor, changes: Tensor) -> Tensor:
-        """The belief's mean (..., A): an action, or the probability of each."""
+        """Predict the mean (..., A): an action, or the probability of each discrete action."""
         out = self._out(features, changes)
         return out.softmax(-1) if self.discrete else out.tanh()
 
     def loss(self, features: Tensor, changes: Tensor, actions: Tensor) -> Tensor:
-        """Mean squared error, or cross-entropy of one-hot actions; scalar."""
+        """Scalar loss: the mean squared error, or the cross-entropy of one-hot actions."""
         if self.discrete:
             return F.cross_entropy(self._out(features, changes), actions)
         return (self(features, changes) - actions).square().mean()
 
-    def surprise(self, actions: Tensor, means: Tensor) -> Tensor:
-        """-log of the belief in ``actions`` (..., A), up to a constant: (...).
+    def negative_log_prob(self, actions: Tensor, means: Tensor) -> Tensor:
+        """-log p (...) of ``actions`` (..., A), up to a constant.
 
-        One-hot actions are never believed to be less likely than play has shown the model to be wrong about them.
+        The probability of a one-hot action is clamped to its squared error on play, so that the model is not more
+        certain than it was right.
 
-        :param means: what :meth:`forward` returned.
+        :param means: means (..., A), as :meth:`forward` returns them.
         """
         if self.discrete:
             return -(actions * means.clamp_min(self.variance).log()).sum(-1)

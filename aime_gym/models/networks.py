@@ -1,4 +1,4 @@
-"""Small building blocks: multi-layer perceptrons, and a first layer whose input comes in two parts."""
+"""Multi-layer perceptrons: a plain one, and one whose first layer computes part of its input in advance."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 def mlp(inputs: int, outputs: int | None, hidden: int, layers: int, *, layer_norm: bool) -> nn.Sequential:
-    """``layers`` x [Linear -> activation], then a linear head unless ``outputs`` is ``None``.
+    """MLP: ``layers`` x [Linear -> activation], then a linear head unless ``outputs`` is ``None``.
 
-    :param layer_norm: LayerNorm and SiLU between the layers, as in DreamerV2 and later; otherwise ELU, as in AIME.
+    :param layer_norm: whether the activation is LayerNorm and SiLU, as since DreamerV2; otherwise ELU, as in AIME.
     """
     modules: list[nn.Module] = []
     for _ in range(layers):
@@ -24,15 +24,22 @@ def mlp(inputs: int, outputs: int | None, hidden: int, layers: int, *, layer_nor
 
 
 def activation(features: int, *, layer_norm: bool) -> list[nn.Module]:
-    """What stands between two linear layers."""
+    """Modules between two linear layers."""
     return [nn.LayerNorm(features), nn.SiLU()] if layer_norm else [nn.ELU()]
 
 
 class TwoPartMLP(nn.Module):
-    """An MLP on ``[x, context]`` that computes the context's share of the first layer for a whole sequence at once.
+    """MLP on ``[x, context]`` that computes the context's part of the first layer for a whole sequence at once.
 
-    Inside a recurrence only ``x`` is new at each step, so half of the first layer's work leaves the loop. The result is
-    that of one MLP on the concatenation.
+    In a recurrence only ``x`` is new at each step, so that half of the first layer's work is done outside the loop. The
+    result is that of one MLP on the concatenation.
+
+    :param inputs: size of ``x``.
+    :param context: size of the context.
+    :param outputs: size of the output.
+    :param hidden: width of the hidden layers.
+    :param layers: number of hidden layers.
+    :param layer_norm: activation, see :func:`mlp`.
     """
 
     def __init__(self, inputs: int, context: int, outputs: int, hidden: int, layers: int, *, layer_norm: bool) -> None:
@@ -48,7 +55,7 @@ class TwoPartMLP(nn.Module):
         )
 
     def prepare(self, context: Tensor) -> Tensor:
-        """``(..., context)`` -> the first layer's share of it, ``(..., hidden)``."""
+        """Compute the context's part of the first layer: (..., context) -> (..., hidden)."""
         out: Tensor = self.from_context(context)
         return out
 

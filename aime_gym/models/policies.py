@@ -14,10 +14,12 @@ _MIN_STD = 1e-6
 
 
 class TanhGaussianPolicy(nn.Module):
-    """pi(a | h, s): a tanh-Gaussian whose mean and std have a network each, as in AIME.
+    """Policy pi(a | h, s) of actions in [-1, 1]: a tanh-Gaussian with a network each for mean and std, as in AIME.
 
-    :param features: size of the latent feature.
-    :param actions: size of an action, in [-1, 1].
+    :param features: size F of the latent feature.
+    :param actions: size A of an action.
+    :param hidden: width of the networks.
+    :param layers: hidden layers of the networks.
     """
 
     def __init__(self, features: int, actions: int, hidden: int = 128, layers: int = 2) -> None:
@@ -30,10 +32,12 @@ class TanhGaussianPolicy(nn.Module):
 
 
 class CategoricalPolicy(nn.Module):
-    """pi(a | h, s): a categorical of one-hot actions, whose logits have a network.
+    """Policy pi(a | h, s) of one-hot actions: a categorical with a network for its logits.
 
-    :param features: size of the latent feature.
-    :param actions: their number.
+    :param features: size F of the latent feature.
+    :param actions: number A of actions.
+    :param hidden: width of the network.
+    :param layers: hidden layers of the network.
     """
 
     def __init__(self, features: int, actions: int, hidden: int = 128, layers: int = 2) -> None:
@@ -44,13 +48,13 @@ class CategoricalPolicy(nn.Module):
         return OneHotCategorical(F.log_softmax(self.logits_net(features), dim=-1))
 
 
-#: Given features (..., F), either returns an :class:`~aime_gym.models.distributions.ActionDistribution`.
+#: Policy that maps features (..., F) to an :class:`~aime_gym.models.distributions.ActionDistribution`.
 LatentPolicy: TypeAlias = TanhGaussianPolicy | CategoricalPolicy
 
 
 def make_latent_policy(features: int, actions: int, *, discrete: bool, **sizes: int) -> LatentPolicy:
-    """The policy for encoded actions: one-hot or in [-1, 1].
+    """Make the policy of encoded actions: one-hot if ``discrete``, otherwise in [-1, 1].
 
-    :param sizes: ``hidden`` and ``layers`` of its networks.
+    :param sizes: ``hidden`` and ``layers`` of the policy's networks.
     """
     return (CategoricalPolicy if discrete else TanhGaussianPolicy)(features, actions, **sizes)

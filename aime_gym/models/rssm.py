@@ -1,7 +1,7 @@
-"""The recurrent state-space model: a latent state with a deterministic memory and a stochastic part.
+"""Recurrent state-space model (RSSM): a latent state with a deterministic and a stochastic part.
 
-Symbols: ``h`` (deter) remembers everything before now, ``s`` (stoch) is what the current observation adds, ``e`` is the
-observation's embedding, ``a`` the action that led to it. One step (PlaNet, Hafner et al. 2019):
+Symbols: ``h`` (deter) summarises all that precedes the current observation, ``s`` (stoch) is what the observation adds,
+``e`` is its embedding, ``a`` the action that led to it. One step (PlaNet, Hafner et al. 2019):
 
     h_t = f(h_{t-1}, s_{t-1}, a_{t-1})     prior p(s_t | h_t)     posterior q(s_t | h_t, e_t)
 """
@@ -20,27 +20,27 @@ from aime_gym.models.networks import TwoPartMLP, mlp
 
 
 class State(NamedTuple):
-    """Latent state; ``deter`` (..., H) and ``stoch`` (..., S)."""
+    """Latent state: ``deter`` (..., H) and ``stoch`` (..., S)."""
 
     deter: Tensor
     stoch: Tensor
 
     @property
     def feature(self) -> Tensor:
-        """What decoders and policies see: ``[h, s]``, (..., H + S)."""
+        """Input ``[h, s]`` (..., H + S) of decoders and policies."""
         return torch.cat([self.deter, self.stoch], dim=-1)
 
 
 class ActionSource(Protocol):
-    """Where the actions of a pass over time come from: a record, a policy, an inverse model."""
+    """Source of the actions of a pass over time: a record, a policy, an inverse model."""
 
     def __call__(self, t: int, state: State) -> Tensor:
-        """The action (B, A) that leads from ``state`` at ``t - 1`` to observation ``t``."""
+        """Return the action (B, A) that leads from ``state`` at ``t - 1`` to observation ``t``."""
         ...
 
 
 class Latents(NamedTuple):
-    """What one pass over time leaves behind."""
+    """States, distributions and actions of one pass over time."""
 
     states: State  # (T, B, H), (T, B, S)
     prior: Normal  # (T, B, S)
@@ -49,7 +49,7 @@ class Latents(NamedTuple):
 
 
 class LayerNormGRUCell(nn.Module):
-    """A GRU whose gates share one LayerNorm (DreamerV2; without its update bias, as in AIME-v2)."""
+    """GRU cell whose gates share one LayerNorm (DreamerV2; without its update bias, as in AIME-v2)."""
 
     def __init__(self, inputs: int, deter: int) -> None:
         super().__init__()
@@ -65,13 +65,15 @@ class LayerNormGRUCell(nn.Module):
 class RSSM(nn.Module):
     """Transition, prior and posterior.
 
-    :param embedding: size of an observation's embedding ``e``.
-    :param actions: size of an action.
+    :param config: sizes and choices of the networks.
+    :param embedding: size E of an observation's embedding ``e``.
+    :param actions: size A of an action.
     """
 
     def __init__(self, config: WorldModelConfig, embedding: int, actions: int) -> None:
         super().__init__()
-        self.config, self.action_size = config, actions
+        self.config = config
+        self.action_size = actions
         deter, stoch, hidden = config.deter, config.stoch, config.hidden
         layer_norm, layers = config.layer_norm, config.latent_layers
         inputs = stoch + actions
@@ -80,23 +82,21 @@ class RSSM(nn.Module):
         )
         cell = LayerNormGRUCell if config.layer_norm_gru else nn.GRUCell
         self.cell: nn.Module = cell(hidden if config.input_layer else inputs, deter)
-        # Joint heads give mean and std from one network; separate heads keep one network for each (AIME's v1 model).
-        self.heads, size = (2, stoch) if config.separate_latent_heads else (1, 2 * stoch)
-        self.prior_nets = nn.ModuleList(
-            mlp(deter, size, hidden, layers, layer_norm=layer_norm) for _ in range(self.heads)
-        )
+        # Mean and std come from one network, or from one each (the world model of the first AIME).
+        heads, size = (2, stoch) if config.separate_latent_heads else (1, 2 * stoch)
+        self.prior_nets = nn.ModuleList(mlp(deter, size, hidden, layers, layer_norm=layer_norm) for _ in range(heads))
         self.posterior_nets = nn.ModuleList(
-            TwoPartMLP(deter, embedding, size, hidden, layers, layer_norm=layer_norm) for _ in range(self.heads)
+            TwoPartMLP(deter, embedding, size, hidden, layers, layer_norm=layer_norm) for _ in range(heads)
         )
 
     def initial_state(self, batch: int) -> State:
-        """The zero state before the first observation, for ``batch`` sequences."""
+        """Return the zero state before the first observation, for ``batch`` sequences."""
         reference = next(self.parameters())
         return State(reference.new_zeros(batch, self.config.deter), reference.new_zeros(batch, self.config.stoch))
 
-    def transition(self, state: State, pre_action: Tensor) -> Tensor:
-        """``h_t`` from the previous state and the action taken in it."""
-        h: Tensor = self.cell(self.input_layer(torch.cat([state.stoch, pre_action], dim=-1)), state.deter)
+    def transition(self, state: State, prev_action: Tensor) -> Tensor:
+        """Compute ``h_t`` (B, H) from the previous state and the action (B, A) taken in it."""
+        h: Tensor = self.cell(self.input_layer(torch.cat([state.stoch, prev_action], dim=-1)), state.deter)
         return h
 
     def prior(self, h: Tensor) -> Normal:
@@ -104,41 +104,41 @@ class RSSM(nn.Module):
         return self._normal([net(h) for net in self.prior_nets])
 
     def prepare(self, embeddings: Tensor) -> list[Tensor]:
-        """The embeddings' share of the posterior networks, one (..., hidden) for each."""
+        """Compute the embeddings' part of the posterior networks' first layers, one (..., hidden) for each network."""
         return [cast(TwoPartMLP, net).prepare(embeddings) for net in self.posterior_nets]
 
     def posterior(self, h: Tensor, prepared: list[Tensor]) -> Normal:
-        """q(s_t | h_t, e_t), the embedding given as :meth:`prepare` returned it."""
+        """q(s_t | h_t, e_t), with the embedding as :meth:`prepare` returned it."""
         return self._normal([net(h, part) for net, part in zip(self.posterior_nets, prepared, strict=True)])
 
     def _normal(self, outputs: list[Tensor]) -> Normal:
-        mean, raw = outputs if self.heads == 2 else outputs[0].chunk(2, dim=-1)
+        mean, raw = outputs if len(outputs) == 2 else outputs[0].chunk(2, dim=-1)
         std = F.softplus(raw) if self.config.softplus_std else 2 * torch.sigmoid(raw / 2)
         return Normal(mean, std + self.config.min_std)
 
     def forward(self, embeddings: Tensor, source: ActionSource, noise: Tensor, initial: State | None = None) -> Latents:
-        """Filter a sequence: the one pass over time of every phase.
+        """Filter a sequence; every phase uses this pass over time.
 
-        :param embeddings: (T, B, E).
-        :param source: where each action comes from; it may use the state it is given.
-        :param noise: (T, B, S) standard normal; zeros filter with the posterior's mean.
-        :param initial: state before the first observation; zeros unless given.
+        :param embeddings: embeddings (T, B, E) of the observations.
+        :param source: source of the actions, which may depend on the filtered state.
+        :param noise: standard normal noise (T, B, S) of the posterior's samples; zeros give its mean.
+        :param initial: state before the first observation; ``None`` is the zero state.
         """
         state = self.initial_state(embeddings.shape[1]) if initial is None else initial
         prepared = [part.unbind() for part in self.prepare(embeddings)]
         h_seq, s_seq, means, stds, actions = [], [], [], [], []
         for t, noise_t in enumerate(noise.unbind()):
-            pre_action = source(t, state)
-            h = self.transition(state, pre_action)
+            prev_action = source(t, state)
+            h = self.transition(state, prev_action)
             posterior = self.posterior(h, [part[t] for part in prepared])
             state = State(h, posterior.rsample(noise_t))
             h_seq.append(h)
             s_seq.append(state.stoch)
             means.append(posterior.mean)
             stds.append(posterior.std)
-            actions.append(pre_action)
+            actions.append(prev_action)
         h_all = torch.stack(h_seq)
-        # Filtering never looks at the prior, so it is evaluated for all steps at once.
+        # Filtering does not use the prior, so it is evaluated for all steps at once.
         return Latents(
             State(h_all, torch.stack(s_seq)),
             self.prior(h_all),

@@ -1,4 +1,4 @@
-"""Memoryless networks on the last few observations: what BC and BCO use in place of a latent state."""
+"""Memoryless networks on stacks of the last observations, of BC and BCO."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from aime_gym.models.networks import mlp
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import SensorShape, is_image
 
-#: Channels of the first layer of an image's encoder.
+#: Channels of the first layer of the image encoders.
 _DEPTH = 32
 
 
 class StackedNetwork(nn.Module):
-    """An action from ``frames`` consecutive observations.
+    """MLP from ``frames`` consecutive observations to an action.
 
-    Images go through an encoder first, the same one for all frames.
+    Images pass through an encoder first, the same one for all frames.
 
     :param sensors: shape of each sensor.
-    :param actions: size of an encoded action.
+    :param frames: observations in a stack.
+    :param actions: size A of an encoded action.
     :param discrete: whether the output is logits, instead of an action in [-1, 1].
+    :param hidden: width of the MLP.
+    :param layers: hidden layers of the MLP.
     """
 
     def __init__(
@@ -39,7 +42,8 @@ class StackedNetwork(nn.Module):
         layers: int = 2,
     ) -> None:
         super().__init__()
-        self.frames, self.discrete = frames, discrete
+        self.frames = frames
+        self.discrete = discrete
         self.vectors = [name for name, shape in sensors.items() if not is_image(shape)]
         size = sum(sensors[name][0] for name in self.vectors)
         self.standardizer = Standardizer(size)
@@ -50,51 +54,51 @@ class StackedNetwork(nn.Module):
         self.net = mlp(frames * size, actions, hidden, layers, layer_norm=False)
 
     def fit_standardizer(self, observations: Mapping[str, Tensor]) -> None:
-        """Take the units of vectors from data (N, D)."""
+        """Set shift and scale of the vectors from data (N, D)."""
         if self.vectors:
             self.standardizer.fit(self._vectors(observations))
 
     def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """Observations (..., *shape) of each sensor -> features of each (..., E)."""
+        """Encode observations: (..., *shape) of each sensor -> features (..., E)."""
         parts = [self.standardizer(self._vectors(observations))] if self.vectors else []
         return torch.cat([*parts, *(encoder(observations[name]) for name, encoder in self.encoders.items())], dim=-1)
 
     def forward(self, stack: Mapping[str, Tensor]) -> Tensor:
-        """(N, frames, *shape) of each sensor, oldest first -> encoded actions (N, A)."""
+        """Map stacks (N, frames, *shape) of each sensor, oldest frame first, to encoded actions (N, A)."""
         return self.act(self.encode(stack))
 
     def act(self, features: Tensor) -> Tensor:
-        """Features of a stack (N, frames, E) -> encoded actions (N, A)."""
+        """Map features of stacks (N, frames, E) to encoded actions (N, A)."""
         out: Tensor = self.net(features.flatten(1))
         return out if self.discrete else out.tanh()
 
-    def error(self, stack: Mapping[str, Tensor], actions: Tensor) -> Tensor:
-        """Mean squared error, or cross-entropy of discrete actions; scalar."""
+    def loss(self, stack: Mapping[str, Tensor], actions: Tensor) -> Tensor:
+        """Scalar loss: the mean squared error, or the cross-entropy of discrete actions."""
         out = self(stack)
         return F.cross_entropy(out, actions) if self.discrete else F.mse_loss(out, actions)
 
-    def start(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The state before an episode's first step: its first observation's features, over and over, (N, frames, E)."""
+    def initial_state(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the state (N, frames, E) at an episode's start: its first observation's features, repeated."""
         return (self.encode(observation)[:, None].repeat(1, self.frames, 1),)
 
     def step(
         self, observation: Mapping[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Act on a new observation: encoded actions (N, A) and the next state.
+        """Act on a new observation: return encoded actions (N, A) and the next state.
 
-        :param generator: samples discrete actions from the logits; ``None`` takes the most likely one.
+        :param generator: random numbers to sample discrete actions; ``None`` takes the most likely ones.
         """
         stack = torch.cat([state[0][:, 1:], self.encode(observation)[:, None]], dim=1)
         out = self.act(stack)
         if self.discrete and generator is not None:
             uniform = torch.rand(out.shape, generator=generator).to(out.device)
-            out = out - (-uniform.log()).log()  # the argmax of logits plus Gumbel noise is a sample
+            out = out - (-uniform.log()).log()  # Gumbel-max trick
         return out, (stack,)
 
     def _vectors(self, observations: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([observations[name] for name in self.vectors], dim=-1)
 
 
-def joined(observation: Mapping[str, Tensor]) -> Tensor:
-    """All sensors (..., D_i) side by side, (..., D)."""
+def concatenate_sensors(observation: Mapping[str, Tensor]) -> Tensor:
+    """Concatenate all sensors, (..., D_i) each -> (..., D)."""
     return torch.cat(list(observation.values()), dim=-1)

@@ -1,4 +1,4 @@
-"""World model: encoders and decoders around an RSSM, and the evidence lower bound (ELBO) that both phases maximise."""
+"""World model: an RSSM with encoders and decoders, and the evidence lower bound (ELBO) that both phases maximise."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ _MIN_DECODER_STD = 1e-6
 
 
 class Evidence(NamedTuple):
-    """The ELBO of a batch of sequences and what it was computed from."""
+    """ELBO of a batch of sequences, and the latents it was computed from."""
 
-    loss: Tensor  # scalar to minimise: the negative ELBO, under the model's weights and free nats
+    loss: Tensor  # scalar to minimise: the negative ELBO with the configuration's weights, free nats and KL balance
     elbo: Tensor  # scalar in nats per sequence, unweighted
     metrics: Metrics
     latents: Latents
 
 
 class LikelihoodTerms(NamedTuple):
-    """How well a sensor is predicted, (...) each: summed over all of its numbers."""
+    """Terms of a sensor's log-likelihood, (...) each: summed over the sensor's dimensions."""
 
-    kernel: Tensor  # log-likelihood in nats, but for a constant, which dwarfs what is said of thousands of pixels
+    kernel: Tensor  # log-likelihood in nats without its constant, which for images exceeds it by far
     constant: float
-    weighted: Tensor  # log-likelihood, each number times its weight in the loss
-    weight: Tensor  # the sum of these weights
+    weighted: Tensor  # log-likelihood, each dimension times its weight in the loss
+    weight: Tensor  # sum of these weights
     error: Tensor  # mean squared error, without gradient
 
     @property
     def log_likelihood(self) -> Tensor:
-        """In nats."""
+        """Log-likelihood in nats."""
         return self.kernel + self.constant
 
 
-class Decoder(nn.Module):
-    """p(o | h, s) of a vector: a Gaussian with learned or fixed std."""
+class GaussianVectorDecoder(nn.Module):
+    """Decoder p(o | h, s) of a vector: a Gaussian with learned or fixed std."""
 
     def __init__(self, features: int, shape: SensorShape, config: WorldModelConfig) -> None:
         super().__init__()
-        self.sigma, self.beta_nll = config.sigma, config.beta_nll
+        self.sigma = config.sigma
+        self.beta_nll = config.beta_nll
         nets = 1 if config.sigma is not None else 2
         self.nets = nn.ModuleList(
             mlp(features, shape[0], config.decoder_hidden, config.decoder_layers, layer_norm=config.layer_norm)
@@ -64,40 +65,44 @@ class Decoder(nn.Module):
             return Normal(mean, mean.new_tensor(self.sigma))
         return Normal(mean, F.softplus(self.nets[1](features)) + _MIN_DECODER_STD)
 
-    def score(self, features: Tensor, values: Tensor) -> LikelihoodTerms:
-        """LikelihoodTerms standardised vectors (..., D)."""
+    def likelihood_terms(self, features: Tensor, values: Tensor) -> LikelihoodTerms:
+        """Evaluate the likelihood of standardised vectors (..., D)."""
         decoded = self(features)
         distance = ((values - decoded.mean) / decoded.std).square()
         kernels = -0.5 * distance if self.sigma is not None else -0.5 * distance - decoded.std.log()
         constant = -HALF_LOG_2PI - (math.log(self.sigma) if self.sigma is not None else 0.0)
         std = decoded.std.detach().expand_as(decoded.mean)
-        kernel, constants = kernels.sum(-1), constant * values.shape[-1]
+        kernel = kernels.sum(-1)
+        total_constant = constant * values.shape[-1]
         return LikelihoodTerms(
             kernel,
-            constants,
-            (std * (kernels + constant)).sum(-1) if self.beta_nll else kernel + constants,
+            total_constant,
+            (std * (kernels + constant)).sum(-1) if self.beta_nll else kernel + total_constant,
             std.sum(-1),
             (decoded.mean - values).detach().square().mean(-1),
         )
 
 
-class FrameDecoder(nn.Module):
-    """p(o | h, s) of an image: a Gaussian of one fixed std for all pixels, which are numbers in [0, 1]."""
+class GaussianImageDecoder(nn.Module):
+    """Decoder p(o | h, s) of an image with pixels in [0, 1]: a Gaussian with one fixed std."""
 
     def __init__(self, features: int, shape: SensorShape, config: WorldModelConfig) -> None:
         super().__init__()
-        self.shape, self.sigma, self.beta_nll = shape, config.image_sigma, config.beta_nll
+        self.shape = shape
+        self.sigma = config.image_sigma
+        self.beta_nll = config.beta_nll
         self.net = ImageDecoder(features, shape, config.image_encoder, config.image_depth, sigmoid=config.image_sigmoid)
 
     def forward(self, features: Tensor) -> Normal:
         mean: Tensor = self.net(features)
         return Normal(mean, mean.new_tensor(self.sigma))
 
-    def score(self, features: Tensor, frames: Tensor) -> LikelihoodTerms:
-        """LikelihoodTerms frames (..., *shape), of bytes or of numbers in [0, 1]."""
+    def likelihood_terms(self, features: Tensor, frames: Tensor) -> LikelihoodTerms:
+        """Evaluate the likelihood of frames (..., *shape), ``uint8`` or floats in [0, 1]."""
         distance = (self.net(features) - as_floats(frames, self.shape)).flatten(-3).square().sum(-1)
         pixels = math.prod(self.shape)
-        kernel, constant = -0.5 * distance / self.sigma**2, -pixels * (HALF_LOG_2PI + math.log(self.sigma))
+        kernel = -0.5 * distance / self.sigma**2
+        constant = -pixels * (HALF_LOG_2PI + math.log(self.sigma))
         return LikelihoodTerms(
             kernel,
             constant,
@@ -111,8 +116,8 @@ class WorldModel(nn.Module):
     """RSSM with its encoders and decoders.
 
     :param config: sizes and choices.
-    :param sensors: shape of each sensor, by name, in a fixed order: vectors (D,) and images.
-    :param actions: size of an action.
+    :param sensors: shape of each sensor by name, vectors (D,) and images, in the order of the embedding.
+    :param actions: size A of an action.
     """
 
     def __init__(self, config: WorldModelConfig, sensors: Mapping[str, SensorShape], actions: int) -> None:
@@ -132,71 +137,77 @@ class WorldModel(nn.Module):
         self.frame_encoders = nn.ModuleDict(
             {name: ImageEncoder(shape, config.image_encoder, config.image_depth) for name, shape in images.items()}
         )
-        #: Numbers in the embeddings of all images of an observation.
+        #: Size of the embeddings of all images of an observation together.
         self.frame_size = sum(cast(ImageEncoder, encoder).size for encoder in self.frame_encoders.values())
         self.embedding_size = (config.hidden if encodes else observed) + self.frame_size
-        self.feature_size, self.action_size = config.deter + config.stoch, actions
+        self.feature_size = config.deter + config.stoch
+        self.action_size = actions
         self.rssm = RSSM(config, self.embedding_size, actions)
         self.decoders = nn.ModuleDict(
             {
-                name: (FrameDecoder if is_image(shape) else Decoder)(self.feature_size, shape, config)
+                name: (GaussianImageDecoder if is_image(shape) else GaussianVectorDecoder)(
+                    self.feature_size, shape, config
+                )
                 for name, shape in self.sensors.items()
             }
         )
 
     def fit_standardizers(self, observations: Mapping[str, Tensor]) -> None:
-        """Set each vector's shift and scale from play data (N, D); nothing to do for models on raw observations."""
+        """Set each vector's shift and scale from play data (N, D), if the configuration standardises."""
         if self.config.standardize:
             for name, standardizer in self.standardizers.items():
                 cast(Standardizer, standardizer).fit(observations[name])
 
     def standardize(self, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every sensor in the units that the model sees; images as they are."""
+        """Standardise the vectors of an observation; images stay as they are."""
         return {
             name: self.standardizers[name](observations[name]) if name in self.vectors else observations[name]
             for name in self.sensors
         }
 
     def embed(self, standardized: Mapping[str, Tensor]) -> Tensor:
-        """The embedding e (..., E) of standardised sensors (..., *shape)."""
+        """Embed standardised sensors (..., *shape): e, (..., E)."""
         vectors = [standardized[name] for name in self.vectors]
         parts = [self.encoder(torch.cat(vectors, dim=-1))] if vectors else []
         return torch.cat(parts + self._embed_frames(standardized), dim=-1)
 
     def _embed_frames(self, observations: Mapping[str, Tensor]) -> list[Tensor]:
-        """The images' parts of the embedding, (..., E') each."""
+        """Embed each image, (..., E') each."""
         return [encoder(observations[name]) for name, encoder in self.frame_encoders.items()]
 
     def inverse_model_inputs(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """What an action is read off by its change: vectors side by side, and the images' embeddings, (..., D).
+        """Concatenate the vectors and the images' embeddings, (..., D): the inverse model takes the change of these.
 
-        The difference of two frames says little of how far anything moved.
+        Embeddings, since the difference of two frames does not tell how far anything moved.
         """
         return torch.cat([observations[name] for name in self.vectors] + self._embed_frames(observations), dim=-1)
 
     @property
     def inverse_model_input_size(self) -> int:
-        """Numbers in it."""
+        """Size D of :meth:`inverse_model_inputs`."""
         return sum(self.vectors.values()) + self.frame_size
 
     def decode(self, features: Tensor) -> dict[str, Normal]:
-        """p(o | h, s) of every sensor: of vectors in standardised units, of images (..., H, W, C) in [0, 1]."""
+        """p(o | h, s) of every sensor: vectors in standardised units, images (..., H, W, C) in [0, 1]."""
         return {name: self.decoders[name](features) for name in self.sensors}
 
-    def score(self, features: Tensor, standardized: Mapping[str, Tensor]) -> dict[str, LikelihoodTerms]:
-        """How well every sensor (..., *shape) is predicted from latent features (..., F)."""
-        return {name: cast(Decoder, self.decoders[name]).score(features, standardized[name]) for name in self.sensors}
+    def likelihood_terms(self, features: Tensor, standardized: Mapping[str, Tensor]) -> dict[str, LikelihoodTerms]:
+        """Evaluate the likelihood of every sensor (..., *shape) given latent features (..., F)."""
+        return {
+            name: cast(GaussianVectorDecoder, self.decoders[name]).likelihood_terms(features, standardized[name])
+            for name in self.sensors
+        }
 
     def observe(
-        self, observation: Mapping[str, Tensor], state: State, pre_action: Tensor, noise: Tensor | None = None
+        self, observation: Mapping[str, Tensor], state: State, prev_action: Tensor, noise: Tensor | None = None
     ) -> State:
-        """One step of the filter: the state at an observation to which ``pre_action`` (B, A) led from ``state``.
+        """Filter one observation: return the state after ``prev_action`` (B, A) led from ``state`` to it.
 
-        :param observation: (B, *shape) for each sensor, raw.
-        :param noise: (B, S) standard normal, for a sample of the posterior; ``None`` takes its mean.
+        :param observation: raw observation (B, *shape) of each sensor.
+        :param noise: standard normal noise (B, S) to sample the posterior; ``None`` takes its mean.
         """
         embedding = self.embed(self.standardize(observation))
-        h = self.rssm.transition(state, pre_action)
+        h = self.rssm.transition(state, prev_action)
         posterior = self.rssm.posterior(h, self.rssm.prepare(embedding))
         return State(h, posterior.mean if noise is None else posterior.rsample(noise))
 
@@ -210,18 +221,18 @@ class WorldModel(nn.Module):
         valid: Tensor | None = None,
         regularize: bool = True,
     ) -> Evidence:
-        """The ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
+        """Compute the ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
 
-        :param observations: (T, B, *shape) for each sensor, raw.
+        :param observations: raw observations (T, B, *shape) of each sensor.
         :param source: recorded actions (phase 1) or a policy (phase 2).
-        :param noise: (T, B, S) standard normal, for the posterior's samples.
-        :param initial: state before the first observation.
-        :param valid: (T, B), which records count; all unless given.
-        :param regularize: use the model's free nats and KL balance; phase 2 has neither.
+        :param noise: standard normal noise (T, B, S) of the posterior's samples.
+        :param initial: state before the first observation; ``None`` is the zero state.
+        :param valid: mask (T, B) of the records that count; ``None`` is all of them.
+        :param regularize: whether the loss has the configuration's free nats and KL balance; phase 2 has neither.
         """
         targets = self.standardize(observations)
         latents = self.rssm(self.embed(targets), source, noise, initial)
-        scores = self.score(latents.states.feature, targets)
+        likelihoods = self.likelihood_terms(latents.states.feature, targets)
         kl = latents.posterior.kl(latents.prior).sum(-1)  # (T, B)
 
         kl_for_loss = kl
@@ -229,11 +240,11 @@ class WorldModel(nn.Module):
             kl_for_loss = balanced_kl(latents.posterior, latents.prior, self.config.kl_balance)
             kl_for_loss = with_free_nats(kl_for_loss, self.config.free_nats)
         if self.config.beta_nll:
-            numbers = sum(math.prod(shape) for shape in self.sensors.values())
-            kl_for_loss = kl_for_loss * over_sensors(scores, "weight") / numbers
+            dimensions = sum(math.prod(shape) for shape in self.sensors.values())
+            kl_for_loss = kl_for_loss * sum_over_sensors(likelihoods, "weight") / dimensions
 
-        loss = per_sequence(kl_for_loss - over_sensors(scores, "weighted"), valid)
-        reconstruction = per_sequence(over_sensors(scores, "log_likelihood"), valid)
+        loss = per_sequence(kl_for_loss - sum_over_sensors(likelihoods, "weighted"), valid)
+        reconstruction = per_sequence(sum_over_sensors(likelihoods, "log_likelihood"), valid)
         elbo = reconstruction - per_sequence(kl, valid)
         metrics: Metrics = {
             "loss": loss.detach(),
@@ -241,31 +252,32 @@ class WorldModel(nn.Module):
             "reconstruction": reconstruction.detach(),
             "kl": (reconstruction - elbo).detach(),
         }
-        for name, score in scores.items():
-            metrics[f"mse/{name}"] = score.error.mean() if valid is None else score.error[valid].mean()
+        for name, terms in likelihoods.items():
+            metrics[f"mse/{name}"] = terms.error.mean() if valid is None else terms.error[valid].mean()
         return Evidence(loss, elbo, metrics, latents)
 
 
 def per_sequence(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Sum over (valid) time, mean over the batch: (T, B) -> scalar, in nats per sequence."""
+    """Sum over (valid) steps, mean over the batch: (T, B) -> scalar, in nats per sequence."""
     return (values if valid is None else values * valid).sum(0).mean()
 
 
-def over_sensors(scores: Mapping[str, LikelihoodTerms], field: str) -> Tensor:
-    """One field of all scores, summed (T, B): the sensors are independent given the state."""
-    return torch.stack([getattr(score, field) for score in scores.values()]).sum(0)
+def sum_over_sensors(likelihoods: Mapping[str, LikelihoodTerms], field: str) -> Tensor:
+    """Sum one field (T, B) over all sensors, which are independent given the state."""
+    return torch.stack([getattr(terms, field) for terms in likelihoods.values()]).sum(0)
 
 
 def balanced_kl(posterior: Normal, prior: Normal, balance: float | None) -> Tensor:
-    """KL(q || p) per step (T, B); ``balance`` of its gradient trains the prior (DreamerV2, Eq. 7)."""
+    """KL(q || p) per step (T, B) whose gradient goes to the prior by the share ``balance`` (DreamerV2, Eq. 7)."""
     if balance is None:
         return posterior.kl(prior).sum(-1)
-    to_prior, to_posterior = posterior.detach().kl(prior).sum(-1), posterior.kl(prior.detach()).sum(-1)
+    to_prior = posterior.detach().kl(prior).sum(-1)
+    to_posterior = posterior.kl(prior.detach()).sum(-1)
     return balance * to_prior + (1 - balance) * to_posterior
 
 
 def with_free_nats(kl: Tensor, free_nats: float) -> Tensor:
-    """The same values, with no gradient where a step's KL (T, B) is below ``free_nats``."""
+    """Return the KL (T, B) unchanged, but without gradient where a step's is below ``free_nats``."""
     if free_nats <= 0:
         return kl
     clamped = kl.clamp_min(free_nats)

@@ -1,14 +1,14 @@
-"""The tests that every agent passes, for agents of other packages too.
+"""Contract tests that every agent passes, for agents of other packages too.
 
 from aime_gym.testing import AgentContract
 
 class TestMyAgent(AgentContract):
     agent = "mine"                      # the name in register_agent("mine", MyAgent)
-    tiny = {"updates": 3}               # hyper-parameters with which everything runs in a moment
-    learning = {"updates": 500}         # enough to learn the toy task; None leaves that test out
+    tiny = {"updates": 3}               # hyper-parameters for a fraction of a second of training
+    learning = {"updates": 500}         # enough to learn the toy task; None skips that test
 """
 
-_MODULES = ("subject", "acting", "training", "resuming", "input", "files", "environments", "callbacks", "contract")
+_MODULES = ("base", "predict", "training", "resuming", "input", "save_load", "environments", "callbacks", "contract")
 
 try:
     import pytest
@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         'aime_gym.testing needs pytest: pip install "aime-gym[test]"', name=error.name, path=error.path
     ) from error
 
-# Before they are imported: a failing assertion of the contract shows its values, as one in a test file does.
+# A failing assertion of the contract then shows its values, as in a test file; pytest wants this before the import.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from aime_gym.testing import toy  # noqa: E402

@@ -1,4 +1,4 @@
-"""The environments an agent is made with, goes on with and is evaluated in."""
+"""Contract of environments: those an agent is made with, continues with and is evaluated in."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stable_baselines3.common.vec_env import (
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import make_agent
-from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.testing.base import ContractBase, assert_identical, parameters
 
-#: What SB3's users wrap the toy task in, and how many copies there are.
+#: Ways of SB3's users to wrap the toy environment, and the resulting number of copies.
 ENVIRONMENTS: dict[str, tuple[Callable[[Callable[[], gym.Env]], GymEnv], int]] = {
     "plain": (lambda make: make(), 1),
     "Monitor": (lambda make: Monitor(make()), 1),
@@ -34,7 +34,7 @@ ENVIRONMENTS: dict[str, tuple[Callable[[Callable[[], gym.Env]], GymEnv], int]] =
     "VecCheckNan": (lambda make: VecCheckNan(DummyVecEnv([make])), 1),
     "make_vec_env": (lambda make: make_vec_env(make, n_envs=2, seed=0), 2),
     "VecNormalize of rewards": (lambda make: _normalized(make, norm_obs=False), 1),
-    # Not the default, which starts Python anew for each copy.
+    # fork, since the default starts a new Python for each copy.
     "SubprocVecEnv": (lambda make: SubprocVecEnv([make] * 2, start_method="fork"), 2),
 }
 
@@ -43,21 +43,21 @@ def _normalized(make: Callable[[], gym.Env], **options: Any) -> VecNormalize:
     return VecNormalize(DummyVecEnv([make]), **options)
 
 
-class EnvironmentContract(Subject):
-    """The constructor, ``set_env``, ``get_env``, ``evaluate_policy``."""
+class EnvironmentContract(ContractBase):
+    """Constructor, ``set_env``, ``get_env``, ``evaluate_policy``."""
 
     @pytest.mark.parametrize("case", ENVIRONMENTS)
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_environments_of_sb3(self, case: str, learnt: ImitationAgent) -> None:
+    def test_environments_of_sb3(self, case: str, trained_agent: ImitationAgent) -> None:
         wrap, copies = ENVIRONMENTS[case]
-        env = wrap(self.point_mass)
+        env = wrap(self.toy_class)
         try:
             agent = self.make(env)
             assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
             _, play, demos = self.task()
             agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
-            if not self.agent_class.imitates_online:  # then the environment decides nothing about what is learnt
-                assert_identical(parameters(agent), parameters(learnt))
+            if not self.agent_class.imitates_online:  # the environment then does not influence training
+                assert_identical(parameters(agent), parameters(trained_agent))
             mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
             assert np.isfinite(mean)
             other = self.make()
@@ -72,11 +72,12 @@ class EnvironmentContract(Subject):
         agent = self.make()
         for refuse in (self.make, agent.set_env):
             with pytest.raises(ValueError, match=r"^env: .*norm_obs=False"):
-                refuse(_normalized(self.point_mass))
+                refuse(_normalized(self.toy_class))
         assert agent.get_vec_normalize_env() is None
 
     def test_forms_of_the_constructor(self) -> None:
-        env, arguments = self.point_mass(), {**self.tiny, "seed": 0}
+        env = self.toy_class()
+        arguments = {**self.tiny, "seed": 0}
         expected = parameters(make_agent(self.agent, env, **arguments))
         for agent in (
             make_agent(self.agent, env=env, **arguments),
@@ -91,7 +92,7 @@ class EnvironmentContract(Subject):
             make_agent(self.agent, env, env=env)
 
     def test_an_environment_by_its_id(self) -> None:
-        self.needs_spaces_of(gym.make(self.other_id))
+        self.skip_unless_supported(gym.make(self.other_id))
         for agent in (self.make(self.other_id), make_agent(self.agent, "MlpPolicy", self.other_id, **self.tiny)):
             env = agent.get_env()
             assert isinstance(env, VecEnv)
@@ -100,7 +101,8 @@ class EnvironmentContract(Subject):
 
     def test_a_refused_environment_changes_nothing(self) -> None:
         agent = self.make()
-        env, before = agent.get_env(), parameters(agent)
+        env = agent.get_env()
+        before = parameters(agent)
         for wrong in (gym.make(self.other_id), _normalized(lambda: gym.make(self.other_id), norm_obs=False)):
             with pytest.raises(ValueError, match=r"env: expected the spaces"):
                 agent.set_env(wrong)
@@ -108,11 +110,11 @@ class EnvironmentContract(Subject):
             assert agent.get_vec_normalize_env() is None
         assert_identical(parameters(agent), before)
 
-    def test_set_env_takes_any_number_of_copies(self, learnt: ImitationAgent) -> None:
+    def test_set_env_takes_any_number_of_copies(self, trained_agent: ImitationAgent) -> None:
         agent = self.make()
-        agent.set_parameters(learnt.get_parameters())
+        agent.set_parameters(trained_agent.get_parameters())
         for copies in (3, 1):
-            agent.set_env(DummyVecEnv([self.point_mass] * copies))
+            agent.set_env(DummyVecEnv([self.toy_class] * copies))
             env = agent.get_env()
             assert env is not None
             actions, _ = agent.predict(env.reset())  # type: ignore[arg-type]
@@ -121,11 +123,11 @@ class EnvironmentContract(Subject):
         assert agent.get_env() is env
 
     def test_an_agent_seeds_its_environment(self) -> None:
-        first, second = self.make(self.point_mass(), seed=4), self.make(self.point_mass(), seed=4)
+        first, second = self.make(self.toy_class(), seed=4), self.make(self.toy_class(), seed=4)
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
 
     def test_data_of_other_spaces_is_refused(self) -> None:
-        self.needs_spaces_of(gym.make(self.other_id))
+        self.skip_unless_supported(gym.make(self.other_id))
         agent = self.make(DummyVecEnv([lambda: gym.make(self.other_id)] * 2))
         with pytest.raises(ValueError, match=r"^play.*shape"):
             agent.pretrain(self.task().play, progress_bar=False)

@@ -1,4 +1,4 @@
-"""Wrong input: one error that names the argument, before any training."""
+"""Contract of wrong input: one error that names the argument, before any training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import make_agent
-from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.testing.base import ContractBase, assert_identical, parameters
 from aime_gym.types import Trajectory
 
-#: How a trajectory is spoiled, and what the error says.
+#: Ways to corrupt a trajectory, and the pattern of the error.
 BAD_DATA: dict[str, tuple[Callable[[Any], list[Trajectory]], str]] = {
     "empty": (lambda t: [], "at least one trajectory"),
     "shape": (lambda t: [Trajectory(np.zeros((5, 3), t.observations.dtype), np.zeros((4, 2)))], "shape"),
@@ -26,10 +26,10 @@ BAD_DATA: dict[str, tuple[Callable[[Any], list[Trajectory]], str]] = {
     "images": (lambda t: [replace(t, observations=t.observations.astype(np.uint8))], "uint8"),
 }
 
-#: Those that an image cannot have.
-OF_NUMBERS = ("not a number", "images")
+#: Cases that do not exist for images.
+NOT_FOR_IMAGES = ("not a number", "images")
 
-#: From a right state (three environments) to a wrong one.
+#: Ways to corrupt a valid state of three environments.
 BAD_STATES: dict[str, Callable[[Any], Any]] = {
     "one part too many": lambda state: (*state, np.zeros((3, 1), np.float32)),
     "none of the parts": lambda state: (),
@@ -41,21 +41,21 @@ BAD_STATES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class InputContract(Subject):
-    """Data, arguments of the constructor and of ``predict``."""
+class InputContract(ContractBase):
+    """Data, and arguments of the constructor and of ``predict``."""
 
     @pytest.mark.parametrize("case", BAD_DATA)
     def test_bad_data_is_named_before_any_training(self, case: str) -> None:
         env, play, demos = self.task()
-        if self.blank().dtype == np.uint8 and case in OF_NUMBERS:
-            pytest.skip("bytes are always right")
-        spoil, message = BAD_DATA[case]
+        if self.zero_observations().dtype == np.uint8 and case in NOT_FOR_IMAGES:
+            pytest.skip("images are always valid")
+        corrupt, message = BAD_DATA[case]
         agent = self.make(env)
         before = parameters(agent)
         with pytest.raises(ValueError, match=rf"^play.*({message})"):
-            agent.pretrain(spoil(play[0]), progress_bar=False)
+            agent.pretrain(corrupt(play[0]), progress_bar=False)
         with pytest.raises(ValueError, match=rf"^demos.*({message})"):
-            agent.imitate(spoil(demos[0]), progress_bar=False)
+            agent.imitate(corrupt(demos[0]), progress_bar=False)
         assert_identical(before, parameters(agent))
 
     def test_missing_data_and_missing_actions_are_named(self) -> None:
@@ -88,14 +88,14 @@ class InputContract(Subject):
         for arguments, message in cases:
             with pytest.raises(ValueError, match=message):
                 self.make(**arguments)
-        images = self.point_mass()
+        images = self.toy_class()
         images.observation_space = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         try:
             self.make(images)
         except NotImplementedError as error:
             assert str(error).startswith("observation_space: ")  # noqa: PT017
             assert "image" in str(error)  # noqa: PT017
-        unbounded = self.point_mass()
+        unbounded = self.toy_class()
         unbounded.action_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         with pytest.raises(ValueError, match=r"action_space: expected"):
             self.make(unbounded)
@@ -124,32 +124,32 @@ class InputContract(Subject):
         for call in calls:
             with pytest.raises(ValueError, match=r"^(env|infer_actions): "):
                 call()
-        agent.set_env(self.point_mass())
+        agent.set_env(self.toy_class())
         assert_identical(parameters(agent), parameters(self.make()))
         assert_identical(parameters(agent.learn(0)), parameters(self.trained()))
 
     # predict
 
-    def test_observations_are_named(self, learnt: ImitationAgent) -> None:
+    def test_observations_are_named(self, trained_agent: ImitationAgent) -> None:
         with pytest.raises(ValueError, match=r"observation, info"):
-            learnt.predict((np.zeros(2, np.float32), {}))  # type: ignore[arg-type]
+            trained_agent.predict((np.zeros(2, np.float32), {}))  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"observation"):
-            learnt.predict(np.zeros(5, np.float32))
+            trained_agent.predict(np.zeros(5, np.float32))
         with pytest.raises(ValueError, match=r"observation"):
-            learnt.predict({"position": np.zeros(2, np.float32)})
+            trained_agent.predict({"position": np.zeros(2, np.float32)})
 
     @pytest.mark.parametrize("case", BAD_STATES)
-    def test_states_are_named(self, case: str, learnt: ImitationAgent) -> None:
-        batch = self.blank(3)
-        _, state = learnt.predict(batch)
+    def test_states_are_named(self, case: str, trained_agent: ImitationAgent) -> None:
+        batch = self.zero_observations(3)
+        _, state = trained_agent.predict(batch)
         wrong = BAD_STATES[case](state)
         if isinstance(wrong, tuple) and not (wrong or state):
-            pytest.skip("right for an agent without a state")
+            pytest.skip("valid for an agent without a state")
         with pytest.raises(ValueError, match=r"^state: expected"):
-            learnt.predict(batch, wrong)
+            trained_agent.predict(batch, wrong)
 
-    def test_episode_starts_are_named(self, learnt: ImitationAgent) -> None:
-        batch = self.blank(3)
-        _, state = learnt.predict(batch)
+    def test_episode_starts_are_named(self, trained_agent: ImitationAgent) -> None:
+        batch = self.zero_observations(3)
+        _, state = trained_agent.predict(batch)
         with pytest.raises(ValueError, match=r"^episode_start: expected shape"):
-            learnt.predict(batch, state, np.array([True]))
+            trained_agent.predict(batch, state, np.array([True]))

@@ -1,4 +1,4 @@
-"""A task that is learnt in seconds: push a point to the origin, seeing positions only."""
+"""Toy task that agents learn in seconds: push a point to the origin, observing its position only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gymnasium import spaces
 from aime_gym.data import HeldRandomPolicy, collect
 from aime_gym.types import Array, Observation, Predictor, Trajectory
 
-#: Length of an episode.
+#: Steps of an episode.
 STEPS = 30
 
 
 class PointMass(gym.Env):
-    """Two axes with friction; the velocity is hidden, and an action is a push on each axis."""
+    """Point mass with friction on two axes; the velocity is hidden, and an action is a push on each axis."""
 
     observation_space: spaces.Space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space: spaces.Space = spaces.Box(-1, 1, (2,), np.float32)
@@ -37,18 +37,18 @@ class PointMass(gym.Env):
         return self.observe(), -float(np.abs(self.position).sum()), False, self.steps >= STEPS, {}
 
     def observe(self) -> Observation:
-        """What an agent sees of the position."""
+        """Return the observation of the position."""
         return self.position.astype(np.float32)
 
     def push(self, action: Any) -> Array:
-        """An action as a push (2,)."""
+        """Return an action as a push (2,)."""
         return np.asarray(action)
 
 
 class DiscretePointMass(PointMass):
-    """The same with five pushes: none, or one along an axis.
+    """Point mass with five discrete actions: no push, or one along an axis.
 
-    :param start: the first of the five actions.
+    :param start: number of the first action.
     """
 
     pushes = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
@@ -62,7 +62,7 @@ class DiscretePointMass(PointMass):
 
 
 class ColumnPointMass(PointMass):
-    """The same with a column (2, 1) of pushes in float64, each as far as a half."""
+    """Point mass whose actions are a column (2, 1) of pushes in float64, bounded by 0.5."""
 
     action_space = spaces.Box(-0.5, 0.5, (2, 1), np.float64)
 
@@ -71,7 +71,7 @@ class ColumnPointMass(PointMass):
 
 
 class DoublePointMass(PointMass):
-    """The same in float64, as Gymnasium's own tasks are."""
+    """Point mass with observations in float64, like those of Gymnasium's own tasks."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 
@@ -80,7 +80,7 @@ class DoublePointMass(PointMass):
 
 
 class SensorsPointMass(PointMass):
-    """The same with one sensor for each axis; the observations have another order than the space."""
+    """Point mass with one sensor for each axis; observations have another order than the space."""
 
     observation_space = spaces.Dict(
         {name: spaces.Box(-np.inf, np.inf, (1,), np.float32) for name in ("horizontal", "vertical")}
@@ -92,31 +92,32 @@ class SensorsPointMass(PointMass):
 
 
 class PixelPointMass(PointMass):
-    """The same as an image: the position is a spot of light, and the origin a mark that does not move.
+    """Point mass as an image: the position is a spot of light, the origin a fixed mark.
 
-    The spot is a few pixels wide, and each of them as bright as it is near, so that it moves by fractions of a pixel.
+    The spot is a Gaussian a few pixels wide, so that it moves by fractions of a pixel.
     """
 
     observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
-    #: What of the plane is seen, from the origin to each side.
-    reach = 1.5
+    #: Distance from the origin to each side of the image.
+    view_radius = 1.5
 
     def observe(self) -> Observation:
         return self.draw()
 
     def draw(self) -> Array:
-        """(16, 16, 3); who leaves the picture is seen at its edge."""
+        """Return the image (16, 16, 3); outside of it the point is drawn at its edge."""
         height, width = 16, 16
-        column, row = (self.position.clip(-self.reach, self.reach) / self.reach + 1) / 2 * (width - 1, height - 1)
-        down, across = (np.arange(height)[:, None] - row) ** 2, (np.arange(width) - column) ** 2
+        radius = self.view_radius
+        column, row = (self.position.clip(-radius, radius) / radius + 1) / 2 * (width - 1, height - 1)
+        squared_distance = (np.arange(height)[:, None] - row) ** 2 + (np.arange(width) - column) ** 2
         image = np.zeros((height, width, 3), np.uint8)
-        image[..., 0] = 255 * np.exp(-(down + across) / 2)
+        image[..., 0] = 255 * np.exp(-squared_distance / 2)
         image[height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1, 2] = 255
         return image
 
 
 class MixedPointMass(PixelPointMass):
-    """The same as an image and a vector."""
+    """Point mass observed as an image and a vector."""
 
     observation_space = spaces.Dict(
         {"camera": PixelPointMass.observation_space, "position": spaces.Box(-np.inf, np.inf, (2,), np.float32)}
@@ -127,39 +128,44 @@ class MixedPointMass(PixelPointMass):
 
 
 class DiscretePixelPointMass(DiscretePointMass, PixelPointMass):
-    """As an image, with five pushes."""
+    """Point mass as an image, with five discrete actions."""
 
 
 @functools.cache
-def mixed(seen: type[PointMass], done: type[PointMass]) -> type[PointMass]:
-    """The toy with the observations of one of these classes and the actions of another; the same class each time."""
-    for one, other in ((seen, done), (done, seen)):
+def combined(observation_class: type[PointMass], action_class: type[PointMass]) -> type[PointMass]:
+    """Return a class with the observations of one and the actions of another; the same class for the same arguments."""
+    for one, other in ((observation_class, action_class), (action_class, observation_class)):
         if issubclass(one, other):
             return one
-    return type(f"{seen.__name__}Of{done.__name__}", (seen, done), {})
+    return type(f"{observation_class.__name__}Of{action_class.__name__}", (observation_class, action_class), {})
 
 
-class Task(NamedTuple):
-    """An environment, play with actions, and an expert's demonstrations."""
+class ToyTask(NamedTuple):
+    """Environment, play with actions, and an expert's demonstrations."""
 
     env: gym.Env
     play: list[Trajectory]
     demos: list[Trajectory]
 
 
-def task(make: Callable[[], gym.Env] = PointMass, *, play: int = 12, demos: int = 6) -> Task:
-    """A toy task with some episodes of play and of demonstrations; the same object for the same arguments."""
-    return _recorded(make, play, demos)
+def task(make: Callable[[], gym.Env] = PointMass, *, play: int = 12, demos: int = 6) -> ToyTask:
+    """Return a toy task with episodes of play and of demonstrations; the same object for the same arguments.
+
+    :param make: class of the environment.
+    :param play: episodes of play.
+    :param demos: episodes of demonstrations.
+    """
+    return _cached_task(make, play, demos)
 
 
 @functools.cache
-def _recorded(make: Callable[[], gym.Env], play: int, demos: int) -> Task:
+def _cached_task(make: Callable[[], gym.Env], play: int, demos: int) -> ToyTask:
     env = make()
-    return Task(env, play_data(env, play), demonstrations(env, demos))
+    return ToyTask(env, play_data(env, play), demonstrations(env, demos))
 
 
 def expert(env: gym.Env) -> Callable[[Observation], Any]:
-    """A controller that sees the hidden velocity."""
+    """Return a controller that knows the hidden velocity."""
 
     def act(observation: Observation) -> Any:
         body: Any = env.unwrapped
@@ -167,28 +173,29 @@ def expert(env: gym.Env) -> Callable[[Observation], Any]:
         if isinstance(env.action_space, spaces.Box):
             return push.reshape(env.action_space.shape) * env.action_space.high
         axis = int(np.abs(push).argmax())
-        chosen = 0 if abs(push[axis]) < 0.2 else 1 + 2 * axis + int(push[axis] < 0)
-        return chosen + int(getattr(env.action_space, "start", 0))
+        action = 0 if abs(push[axis]) < 0.2 else 1 + 2 * axis + int(push[axis] < 0)
+        return action + int(getattr(env.action_space, "start", 0))
 
     return act
 
 
 def play_data(env: gym.Env, episodes: int = 60, seed: int = 1) -> list[Trajectory]:
-    """Random play with actions."""
+    """Collect random play with actions."""
     return collect(env, HeldRandomPolicy(env.action_space), episodes, seed=seed, progress=False)
 
 
 def demonstrations(env: gym.Env, episodes: int = 10, seed: int = 2) -> list[Trajectory]:
-    """What the expert does, with its actions, which agents must not see."""
+    """Collect the expert's episodes, with its actions, which agents must not use."""
     return collect(env, expert(env), episodes, seed=seed, progress=False)
 
 
 def mean_return(env: gym.Env, policy: Predictor | Callable[..., Any] | str, episodes: int = 20, seed: int = 3) -> float:
-    """Mean return of an agent, a function of the observation, or ``"random"``."""
+    """Return the mean return of an agent, of a function of the observation, or of ``"random"`` actions."""
     return float(np.mean([t.episode_return for t in collect(env, policy, episodes, seed=seed, progress=False)]))
 
 
 def score(env: gym.Env, agent: Predictor, episodes: int = 20) -> float:
-    """Return of an agent between random actions (0) and the expert (1)."""
-    random, best = mean_return(env, "random", episodes), mean_return(env, expert(env), episodes)
+    """Return the mean return of an agent, normalised to 0 for random actions and 1 for the expert."""
+    random = mean_return(env, "random", episodes)
+    best = mean_return(env, expert(env), episodes)
     return (mean_return(env, agent, episodes) - random) / (best - random)

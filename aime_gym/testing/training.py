@@ -1,4 +1,4 @@
-"""What the two phases learn, and what it depends on."""
+"""Contract of training: the phases, their seeds, data, counters and logs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.testing import toy
-from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.testing.base import ContractBase, assert_identical, parameters
 from aime_gym.types import Trajectory
 
 
-class TrainingContract(Subject):
-    """``pretrain``, ``imitate``, ``infer_actions``, ``learn``."""
+class TrainingContract(ContractBase):
+    """Methods ``pretrain``, ``imitate``, ``infer_actions`` and ``learn``."""
 
     @pytest.mark.parametrize(("task", "bound"), [(toy.PointMass, 0.6), (toy.DiscretePointMass, 0.5)])
     def test_learns_the_toy_task(self, task: type[toy.PointMass], bound: float) -> None:
         if self.learning is None:
             pytest.skip("learning = None")
         env, play, demos = toy.task(task, play=60, demos=10)
-        self.needs_spaces_of(env)
+        self.skip_unless_supported(env)
         agent = self.make(env, **self.learning)
         agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
         assert toy.score(env, agent) > bound
@@ -48,10 +48,10 @@ class TrainingContract(Subject):
 
     def test_global_randomness_is_left_alone(self) -> None:
         agent = self.make()
-        torch.rand(1)  # away from where any seed leaves it
+        torch.rand(1)  # so that no seed gives this state
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
         agent.pretrain(self.task().play, progress_bar=False).imitate(self.task().demos, progress_bar=False)
-        agent.predict(self.blank())
+        agent.predict(self.zero_observations())
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
 
@@ -75,7 +75,7 @@ class TrainingContract(Subject):
             pytest.skip("an oracle")
         env, play, demos = self.task()
         poisoned = [replace(demo, actions=np.full_like(demo.actions, np.nan, dtype=np.float64)) for demo in demos]
-        assert_identical(parameters(self.trained()), parameters(self.trained(toy.Task(env, play, poisoned))))
+        assert_identical(parameters(self.trained()), parameters(self.trained(toy.ToyTask(env, play, poisoned))))
 
     def test_training_leaves_the_data_alone(self) -> None:
         _, play, demos = self.task()
@@ -116,8 +116,8 @@ class TrainingContract(Subject):
     @pytest.mark.parametrize("task", [toy.PointMass, toy.DiscretePointMass])
     def test_infer_actions_keeps_everything_else(self, task: type[toy.PointMass]) -> None:
         env, play, demos = toy.task(task)
-        self.needs_spaces_of(env)
-        inferred = self.trained(toy.Task(env, play, demos)).infer_actions(demos)
+        self.skip_unless_supported(env)
+        inferred = self.trained(toy.ToyTask(env, play, demos)).infer_actions(demos)
         assert len(inferred) == len(demos)
         for before, after in zip(demos, inferred, strict=True):
             np.testing.assert_array_equal(before.observations, after.observations)
@@ -127,11 +127,11 @@ class TrainingContract(Subject):
 
     def test_trajectories_of_unequal_length(self) -> None:
         env, play, demos = self.task()
-        self.trained(toy.Task(env, [_short(play[0]), *play[1:5]], [_short(demos[0]), *demos[1:5]]))
+        self.trained(toy.ToyTask(env, [_short(play[0]), *play[1:5]], [_short(demos[0]), *demos[1:5]]))
 
     def test_one_short_trajectory_is_enough(self) -> None:
         env, play, demos = self.task()
-        agent = self.trained(toy.Task(env, [_short(play[0])], [_short(demos[0])]))
+        agent = self.trained(toy.ToyTask(env, [_short(play[0])], [_short(demos[0])]))
         assert np.isfinite(toy.mean_return(env, agent, 1))
 
     def test_imitate_alone_collects_the_play_that_it_needs(self) -> None:
@@ -154,26 +154,26 @@ class TrainingContract(Subject):
         assert all(tensor.is_cuda for tensor in parameters(agent).values())
         agent.save(tmp_path / "agent")
         on_cpu = self.agent_class.load(tmp_path / "agent", device="cpu")
-        observation = self.blank(3)
+        observation = self.zero_observations(3)
         action, state = agent.predict(observation, deterministic=True)
         np.testing.assert_allclose(on_cpu.predict(observation, deterministic=True)[0], action, atol=1e-3)
         assert on_cpu.predict(observation, state)[0].shape == action.shape
 
     # learn
 
-    def test_learn_zero_runs_the_phases_on_the_data_of_the_constructor(self, learnt: ImitationAgent) -> None:
+    def test_learn_zero_runs_the_phases_on_the_data_of_the_constructor(self, trained_agent: ImitationAgent) -> None:
         _, play, demos = self.task()
         agent = self.make(play=play, demonstrations=demos)
         assert agent.learn(0) is agent
         assert agent.pretrained
         assert agent.imitated
         assert (agent.num_timesteps > 0) == self.agent_class.imitates_online
-        # The same as by the verbs, and once only.
-        assert_identical(parameters(agent), parameters(learnt))
+        # Equal to pretrain and imitate, and not repeated.
+        assert_identical(parameters(agent), parameters(trained_agent))
         updates = agent.num_updates
         agent.learn(0)
         assert agent.num_updates == updates
-        assert_identical(parameters(agent), parameters(learnt))
+        assert_identical(parameters(agent), parameters(trained_agent))
 
     def test_learn_refuses_before_any_training(self) -> None:
         _, play, demos = self.task()
@@ -198,7 +198,7 @@ class TrainingContract(Subject):
     # learn, of agents with an online phase
 
     def _online(self) -> ImitationAgent:
-        """An agent that has all data it may want, and has learnt nothing."""
+        """Return an untrained agent with play and demonstrations, or skip the test without an online phase."""
         _, play, demos = self.task()
         agent = self.make(play=play, demonstrations=demos)
         if not agent.has_online_phase:
@@ -206,7 +206,8 @@ class TrainingContract(Subject):
         return agent
 
     def test_learn_counts_environment_steps(self) -> None:
-        agent, demos = self._online().learn(1), self.task().demos
+        agent = self._online().learn(1)
+        demos = self.task().demos
         assert agent.imitated
         first = agent.num_timesteps  # a whole round
         assert first >= 1
@@ -255,15 +256,15 @@ class TrainingContract(Subject):
     def test_learn_with_copies_that_disagree_is_refused(self) -> None:
         agent = self._online()
         space = spaces.Box(-5, 5, (2,), np.float32)
-        other = type("Bounded", (self.point_mass,), {"observation_space": space})
-        agent.set_env(DummyVecEnv([self.point_mass, other]))
+        other = type("Bounded", (self.toy_class,), {"observation_space": space})
+        agent.set_env(DummyVecEnv([self.toy_class, other]))
         with pytest.raises(ValueError, match=r"^env: expected copies that agree on observation_space.*copy 1"):
             agent.learn(5)
         assert not agent.pretrained
 
 
 def _short(trajectory: Trajectory) -> Trajectory:
-    """One step."""
+    """Return the first step of a trajectory."""
     assert trajectory.actions is not None
     assert isinstance(trajectory.observations, np.ndarray)
     return Trajectory(trajectory.observations[:2], trajectory.actions[:1])

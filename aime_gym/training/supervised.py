@@ -173,7 +173,7 @@ class _Regression:
         self.network.load_state_dict(self.best_weights)
 
     def _error(self, rows: Tensor) -> Tensor:
-        return self.network.error(self.dataset.windows(rows - self.lag, self.network.frames), self.actions[rows])
+        return self.network.loss(self.dataset.windows(rows - self.lag, self.network.frames), self.actions[rows])
 
     def _validate(self) -> None:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Meta-World as a seeded environment that shows its goal."""
+"""Meta-World as a seeded environment whose goal is observed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.utils import seeding
 
-#: Entries of one frame: hand 3, gripper 1, objects 14.
-FRAME = 18
-#: Entries of an observation: current frame, previous frame, goal 3.
-SIZE = 2 * FRAME + 3
+#: Numbers in one frame of an observation: hand 3, gripper 1, objects 14.
+FRAME_SIZE = 18
+#: Numbers in an observation: current frame, previous frame, goal 3.
+OBSERVATION_SIZE = 2 * FRAME_SIZE + 3
 
 
 class SeededMetaWorld(gym.Wrapper[npt.NDArray[np.float64], Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """One Meta-World task whose goal and objects are drawn by the environment's own generator.
+    """Meta-World task whose goal and objects are sampled by the environment's own generator.
 
-    The simulator ignores ``reset(seed=)`` and draws from NumPy's global generator; it hides the goal and announces the
-    bounds of a hidden goal; and in some tasks (``window-open-v3``, ``drawer-open-v3``) its first frame shows the
-    objects where they were before they were placed. Here a seed decides the placement, resets without a seed go on in
-    the environment's own sequence, NumPy's global generator is never touched, the goal is visible, and the first frame
-    is computed after the placement. Every reset draws a new placement from the task's whole distribution, instead of
-    one of 50 fixed ones.
+    The simulator ignores ``reset(seed=)`` and samples from NumPy's global generator; it hides the goal, in the bounds
+    of its space too; and in some tasks (``window-open-v3``, ``drawer-open-v3``) its first frame shows the objects where
+    they were before they were placed. Here a seed decides the placement, resets without a seed continue the sequence of
+    the environment's own generator, NumPy's global one is never used, the goal is observed, and the first frame is
+    computed after the placement. Every reset samples a placement from the task's whole distribution, instead of one of
+    50 fixed ones.
 
     Observation ``(39,)``: hand position 3 (metres), gripper opening 1, object positions and quaternions 14, the same 18
     of the previous simulator step, goal position 3 (metres).
 
-    :param env: a ``SawyerXYZEnv`` as its class makes it.
-    :param flip: turn rendered frames upside down. The papers' camera hangs upside down, and the simulator of their time
-        returned frames bottom row first, so that they saw the arm upright; today's returns the top row first.
+    :param env: ``SawyerXYZEnv`` without wrappers.
+    :param flip: whether to turn rendered frames upside down. The papers' camera is mounted upside down, and the
+        simulator of their time returned frames bottom row first, which shows the arm upright; today's returns the top
+        row first.
     """
 
     def __init__(self, env: gym.Env[Any, Any], flip: bool = False) -> None:
@@ -57,14 +58,14 @@ class SeededMetaWorld(gym.Wrapper[npt.NDArray[np.float64], Any, Any, Any], gym.u
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
-        """Draw a placement, from ``seed`` when it is given."""
+        """Sample a placement, from ``seed`` if it is given."""
         import mujoco
 
         base = self._base
         if seed is not None:
             base.np_random, _ = seeding.np_random(seed)
         _, info = self.env.reset(options=options)
-        # Positions of bodies follow from the joints only after a forward pass, which moves the markers of the goal.
+        # Bodies move to where the joints put them only in a forward pass, which misplaces the markers of the goal.
         mujoco.mj_forward(base.model, base.data)
         for site in base._target_site_config:
             base._set_pos_site(*site)

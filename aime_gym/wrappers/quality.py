@@ -1,4 +1,4 @@
-"""How MuJoCo draws: as the simulator does, or without what costs most of the time."""
+"""Render quality of MuJoCo: the simulator's own, or a fast one without its most expensive effects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Quality = Literal["default", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
 
-def draw_fast(env: gym.Env[Any, Any]) -> None:
-    """Draw without shadows, reflections and multisampling. Comes before the first frame, which allocates the buffers.
+def use_fast_rendering(env: gym.Env[Any, Any]) -> None:
+    """Switch shadows, reflections and multisampling off, before the first frame allocates its buffers.
 
-    All of it is in the model, so that it holds for every renderer of it, whenever that is made; nothing of it moves a
-    body.
+    The settings are part of the model, so that they hold for all of its renderers; they do not change the physics.
 
     :raises ValueError: the environment does not render by MuJoCo.
     """
@@ -31,30 +30,30 @@ def draw_fast(env: gym.Env[Any, Any]) -> None:
 
 
 def mujoco_model(env: gym.Env[Any, Any]) -> Any:
-    """The model that MuJoCo draws, dm_control's or Gymnasium's and Meta-World's; ``None`` for other environments."""
+    """Return the MuJoCo model of dm_control's, Gymnasium's or Meta-World's environments; ``None`` for others."""
     base: Any = env.unwrapped
     model: Any = getattr(getattr(base, "physics", base), "model", None)
     return model if hasattr(model, "vis") else None
 
 
 def rendering_of(env: gym.Env[Any, Any]) -> str | None:
-    """The quality in which the images of an environment's observations are drawn.
+    """Return the quality in which the images in an environment's observations are rendered.
 
-    :return: ``"default"`` or ``"fast"``; ``None`` where the observations hold no images, or for an environment that
+    :return: ``"default"`` or ``"fast"``; ``None`` if the observations contain no images, or for an environment that
         :func:`aime_gym.make_env` did not make.
     """
     if not holds_images(env.observation_space) or not env.has_wrapper_attr("rendering"):
         return None
-    return known_quality(env.get_wrapper_attr("rendering"))
+    return as_quality(env.get_wrapper_attr("rendering"))
 
 
-def known_quality(value: Any) -> str | None:
-    """The same if it is a quality: attributes of this name may be anything in environments of others."""
+def as_quality(value: Any) -> str | None:
+    """Return ``value`` if it is a render quality, else ``None``: other packages' attribute may hold anything."""
     return value if isinstance(value, str) and value in QUALITIES else None
 
 
 def holds_images(space: spaces.Space[Any]) -> bool:
-    """Whether observations are images, stacks of images, or have a sensor that is one."""
+    """Return whether observations are images, stacks of images, or have a sensor that is one."""
     if isinstance(space, spaces.Dict):
         return any(map(holds_images, space.spaces.values()))
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 3

@@ -1,4 +1,4 @@
-"""Rendering without a screen: which OpenGL library MuJoCo shall use, and what is missing when there is none."""
+"""Rendering without a screen: the choice of MuJoCo's OpenGL library, and errors that name a missing one."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: EGL's numbers: a display of one device, and a configuration that MuJoCo asks for.
-_PLATFORM_DEVICE, _TRUE, _NONE = 0x313F, 1, 0x3038
+#: Constants of EGL.
+_PLATFORM_DEVICE = 0x313F
+_TRUE = 1
+_NONE = 0x3038
+#: EGL configuration that MuJoCo asks for, as pairs of attribute and value.
 _CONFIGURATION = (
     *(0x3024, 8, 0x3023, 8, 0x3022, 8, 0x3021, 8),  # red, green, blue, alpha: bits
     *(0x3025, 24, 0x3026, 8),  # depth, stencil: bits
     *(0x303F, 0x308E),  # colours: RGB
     *(0x3033, 0x0001),  # surface: off the screen
-    *(0x3040, 0x0008),  # draws by OpenGL, not only by OpenGL ES
+    *(0x3040, 0x0008),  # API: OpenGL, not only OpenGL ES
     _NONE,
 )
-#: The process that has drawn by OpenGL: this one, or the one that this one was forked from.
-_drawn_in: int | None = None
+#: Id of the process that has rendered: this one, or the one that this one was forked from.
+_rendering_pid: int | None = None
 
 _OFF = ("disable", "disabled", "off", "false", "0")
 _HELP = "on Debian or Ubuntu: apt-get install libegl1 libgl1 libosmesa6"
 
 
 class RenderingError(RuntimeError):
-    """There is nothing to render with."""
+    """Error of a machine or process that cannot render."""
 
 
 def choose_gl() -> None:
-    """Set ``MUJOCO_GL`` where nobody has: ``egl``, or else ``osmesa``, on a Linux machine without a screen.
+    """Set ``MUJOCO_GL`` if it is unset, to ``egl`` or else ``osmesa``, on a Linux machine without a screen.
 
-    MuJoCo and dm_control read the variable when they are imported, and without it they try a window first. So this
-    comes before their import. It costs a few milliseconds and never raises; without a library it leaves the variable
-    unset, so that everything but rendering works.
+    MuJoCo and dm_control read the variable when they are imported, and try to open a window without it, so call this
+    before their import. It takes a few milliseconds and never raises; without a library it leaves the variable unset,
+    so that everything but rendering works.
     """
     if "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ or not sys.platform.startswith("linux"):
         return
@@ -45,7 +48,7 @@ def choose_gl() -> None:
 
 
 def require_gl() -> None:
-    """Check that MuJoCo can render.
+    """Raise an error unless MuJoCo can render.
 
     :raises RenderingError: there is no library to render with (the message names the Debian packages), or ``MUJOCO_GL``
         forbids it.
@@ -66,25 +69,25 @@ def require_gl() -> None:
         raise RenderingError(f"Rendering without a screen needs EGL or OSMesa, and neither was found; {_HELP}")
 
 
-def begin_drawing() -> None:
-    """Check that this process may draw by OpenGL, and remember that it does.
+def claim_rendering() -> None:
+    """Raise an error unless this process can render, and record that it does.
 
-    :raises RenderingError: as :func:`require_gl`; or the process was forked from one that has drawn. The threads that
-        draw on a processor are not copied by a fork, and the first frame would be waited for forever.
+    :raises RenderingError: see :func:`require_gl`; or the process was forked from one that has rendered. A fork does
+        not copy the threads that render on a CPU, so that it would wait for its first frame forever.
     """
-    global _drawn_in
+    global _rendering_pid
     require_gl()
-    if _drawn_in not in (None, os.getpid()):
+    if _rendering_pid not in (None, os.getpid()):
         raise RenderingError(
             "Rendering: this process was forked from one that has rendered (to make an environment for pixels is "
             "enough), and OpenGL does not outlive a fork; start workers afresh, as with "
             "AsyncVectorEnv(..., context='forkserver') or SubprocVecEnv(..., start_method='forkserver')"
         )
-    _drawn_in = os.getpid()
+    _rendering_pid = os.getpid()
 
 
-def load(*names: str) -> ctypes.CDLL | None:
-    """Return the first shared library that loads."""
+def load_library(*names: str) -> ctypes.CDLL | None:
+    """Return the first of the shared libraries that loads, or ``None``."""
     for name in names:
         try:
             return ctypes.CDLL(name)
@@ -94,11 +97,12 @@ def load(*names: str) -> ctypes.CDLL | None:
 
 
 def _has_egl() -> bool:
-    """Whether EGL can draw: the first device that starts, which MuJoCo and dm_control take too, has a configuration."""
-    egl = load("libEGL.so.1")
-    if egl is None or load("libGL.so.1", "libOpenGL.so.0") is None:
+    """Return whether EGL can render: whether its first usable device, which MuJoCo takes too, has a configuration."""
+    egl = load_library("libEGL.so.1")
+    if egl is None or load_library("libGL.so.1", "libOpenGL.so.0") is None:
         return False
-    number, pointer = ctypes.c_int, ctypes.c_void_p
+    number = ctypes.c_int
+    pointer = ctypes.c_void_p
     query = _extension(egl, b"eglQueryDevicesEXT", ctypes.c_uint, number, pointer, pointer)
     display_of = _extension(egl, b"eglGetPlatformDisplayEXT", pointer, ctypes.c_uint, pointer, pointer)
     if query is None or display_of is None:
@@ -110,24 +114,25 @@ def _has_egl() -> bool:
     query(count, devices, ctypes.byref(count))
     for device in devices[: count.value]:
         display = pointer(display_of(_PLATFORM_DEVICE, device, None))
-        # The display is left as it is: it is one for the whole process, and somebody may be drawing by it.
+        # The display is not terminated: the whole process shares it, and another renderer may be using it.
         if display and egl.eglInitialize(display, None, None) == _TRUE:
             wanted = (number * len(_CONFIGURATION))(*_CONFIGURATION)
-            found, configuration = number(0), pointer()
+            found = number(0)
+            configuration = pointer()
             egl.eglChooseConfig(display, wanted, ctypes.byref(configuration), 1, ctypes.byref(found))
             return found.value > 0
     return False
 
 
 def _extension(egl: ctypes.CDLL, name: bytes, result: Any, *arguments: Any) -> Callable[..., Any] | None:
-    """A function of EGL that the library may lack."""
+    """Return an extension function of EGL, or ``None`` if the library lacks it."""
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     address = egl.eglGetProcAddress(name)
     return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
 
 
 def _has_osmesa() -> bool:
-    return load("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so") is not None
+    return load_library("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so") is not None
 
 
 _BACKENDS: dict[str, Callable[[], bool]] = {"egl": _has_egl, "osmesa": _has_osmesa}

@@ -1,4 +1,4 @@
-"""A choice of sensors from a ``Dict`` observation, as ``float32`` vectors."""
+"""Selection of sensors from a ``Dict`` observation, as ``float32`` vectors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gymnasium import spaces
 class SelectSensors(
     gym.ObservationWrapper[dict[str, npt.NDArray[np.float32]], Any, Any], gym.utils.RecordConstructorArgs
 ):
-    """Keep some sensors, in a chosen order, each as a ``float32`` vector.
+    """Keep some sensors, in the given order, each as a ``float32`` vector.
 
     Gymnasium's ``FilterObservation`` keeps shapes and types as they are, and its ``FlattenObservation`` concatenates in
-    alphabetical order. dm_control's scalars have the shape ``()``, on which SB3's ``MultiInputPolicy`` breaks, and some
-    of its sensors are empty; recordings of its tasks are in the simulator's own order. So here scalars become ``(1,)``,
-    matrices are flattened, empty sensors are dropped, and the order is the caller's.
+    alphabetical order. dm_control's scalars have the shape ``()``, on which SB3's ``MultiInputPolicy`` fails, some of
+    its sensors are empty, and recordings of its tasks are in the simulator's own order. So here scalars become
+    ``(1,)``, matrices are flattened, empty sensors are dropped, and the caller decides the order.
 
-    :param env: an environment with a ``Dict`` space of ``Box`` spaces.
-    :param sensors: for each sensor to keep, how many of its leading entries (after flattening); ``None`` for all.
-    :raises ValueError: a sensor that the environment does not have, or no sensor left.
+    :param env: environment with a ``Dict`` space of ``Box`` spaces.
+    :param sensors: number of leading entries to keep (after flattening) of each sensor to keep; ``None`` for all.
+    :raises ValueError: the environment lacks a sensor, or none is left.
 
     Example:
         >>> env = SelectSensors(env, {"orientations": None, "height": None})
@@ -46,7 +46,7 @@ class SelectSensors(
         self._lengths = {name: box.shape[0] for name, box in boxes.items()}
 
     def observation(self, observation: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
-        """Return copies: some simulators hand out views of their memory."""
+        """Return copies of the selected sensors: some simulators return views of their memory."""
         return {
             name: np.array(observation[name], dtype=np.float32).reshape(-1)[:length]
             for name, length in self._lengths.items()

@@ -1,4 +1,4 @@
-"""Success that is remembered until the episode ends."""
+"""Latch of the success of an episode, until the episode ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class SuccessLatch(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 
     Meta-World reports success step by step, its official metric counts success at any step, and SB3 reads
     ``info["is_success"]`` at the last step of an episode only. So both ``info["success"]`` and ``info["is_success"]``
-    become a ``bool`` that stays true once it was true. The wrapper belongs *inside* the action repeat, which shows the
-    info of its last step only. Steps whose info has no ``"success"`` are left as they are.
+    become a ``bool`` that stays true once it was true. The wrapper belongs *inside* the action repeat, which returns
+    the info of its last step only. Infos without ``"success"`` are not changed.
 
     Example:
         >>> env = RepeatAction(SuccessLatch(env), 2)

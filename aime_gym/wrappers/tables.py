@@ -1,10 +1,10 @@
-"""What is known of the simulators: their tasks, and which part of an observation is positions."""
+"""Tables of the simulators: their tasks, and the positions in their observations."""
 
 from __future__ import annotations
 
-from aime_gym.wrappers.metaworld import FRAME, SIZE
+from aime_gym.wrappers.metaworld import FRAME_SIZE, OBSERVATION_SIZE
 
-#: The tasks of ``dm_control.suite``, by domain.
+#: Tasks of ``dm_control.suite``, by domain.
 DM_CONTROL_TASKS: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
     "ball_in_cup": ("catch",),
@@ -27,7 +27,7 @@ DM_CONTROL_TASKS: dict[str, tuple[str, ...]] = {
     "walker": ("stand", "walk", "run"),
 }
 
-#: The tasks of Meta-World v3.
+#: Tasks of Meta-World v3.
 METAWORLD_TASKS: tuple[str, ...] = (
     "assembly-v3",
     "basketball-v3",
@@ -81,17 +81,17 @@ METAWORLD_TASKS: tuple[str, ...] = (
     "window-open-v3",
 )
 
-#: dm_control: the sensors of each domain that are positions, and how many of their leading entries (``None``: all).
-#: A task has those of its domain that it has at all. Where the papers list a domain these are their "first" keys, with
-#: two differences of ours: what the finger has to turn to (``target_position``, ``dist_to_target``) is visible, for
-#: nobody could solve the task without it, and so are the goals of quadruped's escape and fetch.
-#: The papers' quadruped keys do hold velocities: of the joints in ``egocentric_state``, and the ``imu``.
+#: dm_control: sensors of each domain that are positions, and the number of their leading entries (``None``: all).
+#: A task may lack some sensors of its domain. Domains that the papers list have their "first" keys, with two
+#: differences: the target that the finger turns to (``target_position``, ``dist_to_target``) is observed, since the
+#: task cannot be solved without it, and so are the goals of quadruped's escape and fetch.
+#: The papers' keys of quadruped do contain velocities: those of the joints in ``egocentric_state``, and the ``imu``.
 DM_CONTROL_POSITIONS: dict[str, dict[str, int | None]] = {
     "acrobot": {"orientations": None},
     "ball_in_cup": {"position": None},
     "cartpole": {"position": None},
     "cheetah": {"position": None},
-    # inertial_sensors are left out: accelerometer, velocimeter, gyro. ball_state is position 3, velocity 3.
+    # Without inertial_sensors: accelerometer, velocimeter, gyro. ball_state is position 3, velocity 3.
     "dog": {
         "joint_angles": None,
         "torso_pelvis_height": None,
@@ -134,7 +134,7 @@ DM_CONTROL_POSITIONS: dict[str, dict[str, int | None]] = {
     "walker": {"orientations": None, "height": None},
 }
 
-#: Gymnasium's MuJoCo tasks, with their default arguments: the entries of the observation that are positions.
+#: Gymnasium's MuJoCo tasks, with their default arguments: entries of the observation that are positions.
 MUJOCO_POSITIONS: dict[str, tuple[int, ...]] = {
     "Ant-v5": tuple(range(13)),
     "HalfCheetah-v5": tuple(range(8)),
@@ -149,5 +149,5 @@ MUJOCO_POSITIONS: dict[str, tuple[int, ...]] = {
     "Walker2d-v5": tuple(range(8)),
 }
 
-#: Meta-World: the current frame and the goal. The previous frame between them would give the velocity away.
-METAWORLD_POSITIONS: tuple[int, ...] = (*range(FRAME), *range(2 * FRAME, SIZE))
+#: Meta-World: the current frame and the goal. The previous frame between them would reveal the velocity.
+METAWORLD_POSITIONS: tuple[int, ...] = (*range(FRAME_SIZE), *range(2 * FRAME_SIZE, OBSERVATION_SIZE))

@@ -1,4 +1,4 @@
-"""Budgets of seconds: enough to run every line of an agent, or to learn the toy task."""
+"""Small hyper-parameters: to run every line of an agent in a moment, or to learn the toy task in seconds."""
 
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.testing import toy
@@ -14,10 +14,10 @@ ADVERSARIAL = {
     "batch_size": 16,
 }
 
-#: The same of patches.
+#: A few rounds of PatchAIL.
 PATCHES = ADVERSARIAL | {"discriminator_hidden": 4, "discriminator_layers": 2}
 
-#: The same of a reward that is fitted before.
+#: A few rounds of RL on a reward that is fitted in advance.
 FITTED = {
     "timesteps": 64,
     "algorithm_kwargs": {"n_steps": 16, "batch_size": 16, "n_epochs": 2},
@@ -56,10 +56,10 @@ TINY = {
     "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 40},
 }
 
-#: The toy task of agents that do not take every kind of action or observation.
-TOYS = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
+#: Toy environments of agents that do not support all action or observation spaces.
+TOY_CLASSES = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
 
-#: Enough to be better than chance on the toy task.
+#: Enough updates to be better than chance on the toy task, by registered name; `None` skips that test.
 LEARNING = {
     "aime": {
         "world_model": MODEL,

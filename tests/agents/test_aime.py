@@ -21,8 +21,8 @@ def tiny(env, **changes):
     return AIMEAgent(env, seed=0, **{**small.TINY["aime"], **changes})
 
 
-def test_the_world_model_is_bit_identical_after_imitate(point_mass):
-    env, play, demos = point_mass
+def test_the_world_model_is_bit_identical_after_imitate(toy_task):
+    env, play, demos = toy_task
     agent = tiny(env).pretrain(play, progress_bar=False)
     frozen = [{n: t.clone() for n, t in m.state_dict().items()} for m in (agent.world_model, agent.inverse_model)]
     policy = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
@@ -32,8 +32,8 @@ def test_the_world_model_is_bit_identical_after_imitate(point_mass):
     assert any(not torch.equal(tensor, policy[name]) for name, tensor in agent.policy.state_dict().items())
 
 
-def test_imitate_alone_collects_random_play_and_says_so(point_mass):
-    env, _, demos = point_mass
+def test_imitate_alone_collects_random_play_and_says_so(toy_task):
+    env, _, demos = toy_task
     agent = tiny(env, play_timesteps=2 * toy.STEPS)
     with pytest.warns(UserWarning, match="collecting"):
         agent.imitate(demos, progress_bar=False)
@@ -41,16 +41,16 @@ def test_imitate_alone_collects_random_play_and_says_so(point_mass):
     assert agent.num_timesteps > 0
 
 
-def test_data_may_come_with_the_constructor(point_mass):
-    env, play, demos = point_mass
+def test_data_may_come_with_the_constructor(toy_task):
+    env, play, demos = toy_task
     agent = tiny(env, play=play, demonstrations=demos).imitate(progress_bar=False)
     assert agent.pretrained
     assert agent.num_timesteps == 0
 
 
 @pytest.mark.parametrize("preset", ["aime", "dreamer"])
-def test_presets_of_the_papers_start_from_scratch(preset, point_mass):
-    env, play, demos = point_mass
+def test_presets_of_the_papers_start_from_scratch(preset, toy_task):
+    env, play, demos = toy_task
     agent = AIMEAgent(
         env,
         preset=preset,
@@ -67,8 +67,8 @@ def test_presets_of_the_papers_start_from_scratch(preset, point_mass):
     assert phases == ["model", "inverse", "policy"]  # and no "clone"
 
 
-def test_maximising_the_evidence_improves_it(point_mass):
-    env, play, demos = point_mass
+def test_maximising_the_evidence_improves_it(toy_task):
+    env, play, demos = toy_task
     agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | FROM_SCRATCH)
     agent.pretrain(play, progress_bar=False)
     elbos = []
@@ -87,9 +87,9 @@ class Nearby(toy.PointMass):
 
 
 @pytest.fixture(scope="module")
-def learnt(point_mass):
+def learnt(toy_task):
     """An agent whose world model is good for something."""
-    env, play, _ = point_mass
+    env, play, _ = toy_task
     return AIMEAgent(env, seed=0, **small.LEARNING["aime"]).pretrain(play, progress_bar=False)
 
 
@@ -99,8 +99,8 @@ def inference_error(agent, demos):
     return np.square(inferred - true).mean() / true.var()
 
 
-def test_infers_the_actions_that_were_taken(learnt, point_mass):
-    assert inference_error(learnt, point_mass[2]) < 0.3
+def test_infers_the_actions_that_were_taken(learnt, toy_task):
+    assert inference_error(learnt, toy_task[2]) < 0.3
 
 
 def test_a_world_model_serves_another_task_of_the_same_body(learnt, tmp_path):
@@ -145,8 +145,8 @@ def test_acting_filters_as_training_does(make):
             np.testing.assert_allclose(action, agent.action_encoding.decode(actions[[t + 1]].numpy())[0], atol=1e-5)
 
 
-def test_ctrl_c_keeps_what_was_learnt(point_mass):
-    env, play, demos = point_mass
+def test_ctrl_c_keeps_what_was_learnt(toy_task):
+    env, play, demos = toy_task
     agent = tiny(env, model_updates=1000)
     before = {name: tensor.clone() for name, tensor in agent.world_model.state_dict().items()}
 
@@ -160,8 +160,8 @@ def test_ctrl_c_keeps_what_was_learnt(point_mass):
     assert np.isfinite(toy.mean_return(env, agent.imitate(demos, progress_bar=False), 2))
 
 
-def test_the_action_prior_holds_actions_near_the_inverse_models_belief(point_mass):
-    env, play, demos = point_mass
+def test_the_action_prior_holds_actions_near_the_inverse_models_belief(toy_task):
+    env, play, demos = toy_task
     budget = {
         "model_updates": 50,
         "inverse_updates": 200,
@@ -196,9 +196,9 @@ def assert_identical(one, other):
 
 
 @pytest.fixture(scope="module")
-def exported(point_mass, tmp_path_factory):
+def exported(toy_task, tmp_path_factory):
     """An agent that has pretrained, and the file of its world model."""
-    env, play, _ = point_mass
+    env, play, _ = toy_task
     agent = tiny(env).pretrain(play, progress_bar=False)
     path = tmp_path_factory.mktemp("models") / "body.safetensors"
     agent.save_world_model(path)
@@ -214,9 +214,9 @@ def twin(exported, tmp_path, **changes):
 @pytest.mark.parametrize(
     "changes", [{}, {"action_prior": False}, FROM_SCRATCH], ids=["default", "no prior", "from scratch"]
 )
-def test_a_policy_from_an_imported_model_is_the_exporters(changes, exported, point_mass, tmp_path):
+def test_a_policy_from_an_imported_model_is_the_exporters(changes, exported, toy_task, tmp_path):
     exporter, path = exported
-    env, _, demos = point_mass
+    env, _, demos = toy_task
     imported = make_agent("aime", env, **small.TINY["aime"] | {"world_model": str(path)} | changes)
     assert imported.pretrained
     assert imported.config.world_model == exporter.config.world_model
@@ -228,8 +228,8 @@ def test_a_policy_from_an_imported_model_is_the_exporters(changes, exported, poi
     assert imported.num_timesteps == 0  # and no play was collected
 
 
-def test_pretrain_goes_on_from_an_imported_model(exported, point_mass, tmp_path):
-    env, play, demos = point_mass
+def test_pretrain_goes_on_from_an_imported_model(exported, toy_task, tmp_path):
+    env, play, demos = toy_task
     agents = [twin(exported, tmp_path), tiny(env, world_model=exported[1])]
     for agent in agents:
         agent.set_random_seed(7)
@@ -240,8 +240,8 @@ def test_pretrain_goes_on_from_an_imported_model(exported, point_mass, tmp_path)
     assert any(differs)
 
 
-def test_an_agent_with_an_imported_model_needs_the_file_no_more(exported, point_mass, tmp_path):
-    env, _, demos = point_mass
+def test_an_agent_with_an_imported_model_needs_the_file_no_more(exported, toy_task, tmp_path):
+    env, _, demos = toy_task
     path = tmp_path / "copy.safetensors"
     exported[0].save_world_model(path)
     agent = tiny(env, world_model=path)
@@ -253,16 +253,16 @@ def test_an_agent_with_an_imported_model_needs_the_file_no_more(exported, point_
     loaded.imitate(demos, progress_bar=False)
 
 
-def test_a_preset_keeps_everything_but_the_model(exported, point_mass):
-    env, _, demos = point_mass
+def test_a_preset_keeps_everything_but_the_model(exported, toy_task):
+    env, _, demos = toy_task
     agent = AIMEAgent(env, preset="aime", world_model=exported[1], policy_updates=1, sequence_length=8, batch_size=4)
     assert agent.config.world_model == exported[0].config.world_model != PRESETS["aime"]
     assert not agent.config.warm_start
     agent.imitate(demos, progress_bar=False)
 
 
-def test_a_loaded_agent_may_start_from_another_world_model(exported, point_mass, tmp_path):
-    env, play, demos = point_mass
+def test_a_loaded_agent_may_start_from_another_world_model(exported, toy_task, tmp_path):
+    env, play, demos = toy_task
     other = tiny(env, world_model="aime", max_grad_norm=7.0).pretrain(play[:3], progress_bar=False)
     other.imitate(demos, progress_bar=False).save(tmp_path / "other")
     agent = AIMEAgent.load(tmp_path / "other", env=env, world_model=exported[1])
@@ -277,8 +277,8 @@ def test_a_loaded_agent_may_start_from_another_world_model(exported, point_mass,
     )
 
 
-def test_files_that_are_no_world_model_for_the_environment_are_named(exported, point_mass, tmp_path):
-    env, _, _ = point_mass
+def test_files_that_are_no_world_model_for_the_environment_are_named(exported, toy_task, tmp_path):
+    env, _, _ = toy_task
     content = exported[1].read_bytes()
     flipped = bytearray(content)
     flipped[-1] ^= 1
@@ -302,8 +302,8 @@ def test_files_that_are_no_world_model_for_the_environment_are_named(exported, p
         tiny(toy.SensorsPointMass(), world_model=exported[1])
 
 
-def test_a_world_model_without_an_inverse_model(point_mass, tmp_path):
-    env, play, demos = point_mass
+def test_a_world_model_without_an_inverse_model(toy_task, tmp_path):
+    env, play, demos = toy_task
     agent = tiny(env, inverse_updates=0)
     with pytest.raises(ValueError, match="^world_model: .*call pretrain first"):
         agent.save_world_model(tmp_path / "new")
@@ -317,8 +317,8 @@ def test_a_world_model_without_an_inverse_model(point_mass, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, None])
-def test_a_checkpoint_knows_which_world_model_it_started_from(seed, exported, point_mass, tmp_path):
-    env, play, demos = point_mass
+def test_a_checkpoint_knows_which_world_model_it_started_from(seed, exported, toy_task, tmp_path):
+    env, play, demos = toy_task
     other = tmp_path / "other.safetensors"
     tiny(env).pretrain(play[:3], progress_bar=False).save_world_model(other)
 

@@ -14,7 +14,7 @@ from aime_gym.agents import AIMEAgent
 from aime_gym.data import HeldRandomPolicy, collect
 from aime_gym.model_based.surrogate_rewards import ViperReward
 from aime_gym.testing import toy
-from aime_gym.testing.subject import assert_identical, parameters
+from aime_gym.testing.base import assert_identical, parameters
 
 SURROGATES = ("viper", "ail", "none")
 

@@ -11,7 +11,7 @@ from aime_gym.agents import BCOAgent
 from aime_gym.data import HeldRandomPolicy, collect
 from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
-from aime_gym.testing.subject import assert_identical, parameters
+from aime_gym.testing.base import assert_identical, parameters
 from aime_gym.training.optimizer import Optimizer
 
 

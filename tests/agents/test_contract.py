@@ -1,4 +1,4 @@
-"""Every registered agent keeps the contract."""
+"""Contract of every registered agent."""
 
 import small
 
@@ -10,10 +10,10 @@ BUDGETS = small.TINY.keys() & small.LEARNING.keys()
 # A class of tests for each agent, which pytest finds by its name.
 for name in list_agents():
     if name in BUDGETS:
-        kind = f"Test{name.title().replace('_', '').replace('-', '')}"
+        test_class = f"Test{name.title().replace('_', '').replace('-', '')}"
         budgets = {"agent": name, "tiny": small.TINY[name], "learning": small.LEARNING[name]}
-        budgets |= {"point_mass": small.TOYS[name]} if name in small.TOYS else {}
-        globals()[kind] = type(kind, (AgentContract,), {"__module__": __name__, **budgets})
+        budgets |= {"toy_class": small.TOY_CLASSES[name]} if name in small.TOY_CLASSES else {}
+        globals()[test_class] = type(test_class, (AgentContract,), {"__module__": __name__, **budgets})
 
 
 def test_every_agent_has_its_budgets():

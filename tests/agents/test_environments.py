@@ -11,7 +11,7 @@ from aime_gym.agents import BCOAgent
 from aime_gym.agents.environments import check_envs_agree, rendering_of_envs, shown_frames
 from aime_gym.data import save_video
 from aime_gym.testing import toy
-from aime_gym.wrappers import Task
+from aime_gym.wrappers import OverrideSpec
 
 IMAGE = spaces.Box(0, 255, (8, 9, 3), np.uint8)
 
@@ -28,7 +28,7 @@ def vectorised(env):
 
 def test_the_task_s_rate():
     spec = gym.envs.registration.EnvSpec("aime_gym/camera-pixels-v0")
-    env = vectorised(Task(Camera(), spec, {"render_fps": 12.5}))
+    env = vectorised(OverrideSpec(Camera(), spec, {"render_fps": 12.5}))
     assert shown_frames(env, IMAGE) == {"frame_shape": (8, 9, 3), "frame_rate": 12.5}
 
 

@@ -65,7 +65,7 @@ def transitions(trajectories):
 def test_each_latent_action_is_one_real_action(learnt):
     play = collect(Walk(), "random", 20, seed=3, progress=False)
     with torch.no_grad():
-        latents = learnt.policy.closest(*transitions(play)).numpy()
+        latents = learnt.policy.nearest_latent_action(*transitions(play)).numpy()
     actions = np.concatenate([t.actions for t in play]) - 2
     counts = np.zeros((learnt.policy.latents, 4))
     np.add.at(counts, (latents, actions), 1)
@@ -116,10 +116,10 @@ def test_the_closest_latent_action_is_the_one_that_leads_there():
     torch.manual_seed(0)
     policy = LatentActionPolicy(3, 5).double()
     observations = torch.randn(20, 3, dtype=torch.float64)
-    policy.fit(observations, 0.1 * torch.randn(20, 3, dtype=torch.float64))
+    policy.fit_standardizers(observations, 0.1 * torch.randn(20, 3, dtype=torch.float64))
     caused = policy(observations)[1] * policy.changes.std + policy.changes.mean
     for z in range(5):
-        assert (policy.closest(observations, observations + caused[:, z]) == z).all()
+        assert (policy.nearest_latent_action(observations, observations + caused[:, z]) == z).all()
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -128,9 +128,9 @@ def test_it_sees_where_an_episode_ended_and_not_where_the_next_begins(demos, cop
     seen = []
 
     class Spy(LatentActionPolicy):
-        def closest(self, observations, reached):
-            seen.append((reached - observations).abs())
-            return super().closest(observations, reached)
+        def nearest_latent_action(self, observations, next_observations):
+            seen.append((next_observations - observations).abs())
+            return super().nearest_latent_action(observations, next_observations)
 
     agent.imitate(demos, 1, progress_bar=False)
     agent.policy.__class__ = Spy

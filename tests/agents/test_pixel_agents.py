@@ -15,7 +15,7 @@ from aime_gym.learned_reward.transitions import ExpertTransitions
 from aime_gym.learned_reward.vec_envs import LearnedRewardVecEnv
 from aime_gym.models.flat_layout import FrameStacker
 from aime_gym.testing import toy
-from aime_gym.testing.subject import assert_identical, parameters
+from aime_gym.testing.base import assert_identical, parameters
 
 AGENTS = ["gaifo", "gail", "patch-ail"]
 SAC = {"algorithm": "sac", "algorithm_kwargs": {"learning_starts": 32, "batch_size": 16, "gradient_steps": 2}}

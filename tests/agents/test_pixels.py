@@ -1,4 +1,4 @@
-"""Agents that learn offline, on images: what the contract, on vectors, does not see."""
+"""Offline agents on images; the contract tests them on vectors."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ AGENTS = ("aime", "bco", "bc", "mbbc")
 
 
 class CameraAndTouch(toy.PixelPointMass):
-    """An image beside a vector: how far away the origin is."""
+    """Point mass as an image, with its distance from the origin as a vector."""
 
     observation_space = spaces.Dict(
         {"camera": toy.PixelPointMass.observation_space, "touch": spaces.Box(0, np.inf, (1,), np.float32)}

@@ -1,4 +1,4 @@
-"""Agents by name, and what is about several of them at once."""
+"""Registry of agents, and errors that several agents share."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ NAMES = ["aime", "bco", "bc", "gaifo", "gail", "patch-ail", "imrl", "pmi-il", "m
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
-    """A registry that each test may change."""
+    """Copy of the registry, which each test may change."""
     monkeypatch.setattr("aime_gym.agents.registry.AGENTS", AGENTS.copy())
 
 

@@ -10,7 +10,7 @@ from test_adversarial_agents import Line
 from aime_gym.agents import GAIfOAgent, GAILAgent, IMRLAgent, PMIILAgent
 from aime_gym.data import collect
 from aime_gym.testing import toy
-from aime_gym.testing.subject import assert_identical, parameters
+from aime_gym.testing.base import assert_identical, parameters
 
 AGENTS = [GAIfOAgent, GAILAgent, IMRLAgent, PMIILAgent]
 SAC = {"algorithm": "sac", "policy_kwargs": {"hidden": 32}, "device": "cpu"}

@@ -1,4 +1,4 @@
-"""What a world model believes of demonstrations with images, as pictures and as files."""
+"""Videos of a world model's beliefs about demonstrations: their panels, frames and files."""
 
 import imageio.v2 as imageio
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from aime_gym.agents import AIMEAgent, BCAgent
-from aime_gym.analysis.beliefs import beliefs, pictures
+from aime_gym.analysis.beliefs import beliefs, video_frames
 from aime_gym.cli import main
 from aime_gym.data import TrajectoryDataset, save_minari
 from aime_gym.data.captions import LINE
@@ -25,8 +25,8 @@ OPTIONS = {
 }
 
 
-class Seen(toy.PointMass):
-    """The toy as a picture of a bright square."""
+class ImageToy(toy.PointMass):
+    """Toy task as an image of a bright square."""
 
     channels = 3
 
@@ -40,16 +40,16 @@ class Seen(toy.PointMass):
         return picture
 
 
-class SeenGrey(Seen):
+class GreyToy(ImageToy):
     channels = 1
 
 
-class SeenStacked(Seen):
+class StackedToy(ImageToy):
     channels = 6
 
 
-class SeenFirst(Seen):
-    """Channels first."""
+class ChannelsFirstToy(ImageToy):
+    """Toy task with channels first."""
 
     def __init__(self):
         self.observation_space = spaces.Box(0, 255, (3, SIDE, SIDE), np.uint8)
@@ -58,8 +58,8 @@ class SeenFirst(Seen):
         return np.ascontiguousarray(np.moveaxis(super().observe(), -1, 0))
 
 
-class SeenTwice(Seen):
-    """Two images of different sizes, and a vector."""
+class TwoCamerasToy(ImageToy):
+    """Toy task with two images of different sizes, and a vector."""
 
     def __init__(self):
         self.observation_space = spaces.Dict(
@@ -75,7 +75,7 @@ class SeenTwice(Seen):
         return {"near": picture, "far": picture[::2, ::2], "position": self.position.astype(np.float32)}
 
 
-def pretrained(make=Seen, **options):
+def pretrained(make=ImageToy, **options):
     env, play, demos = toy.task(make, play=4, demos=3)
     return AIMEAgent(env, seed=0, **OPTIONS | options).pretrain(play, progress_bar=False), demos
 
@@ -87,10 +87,10 @@ def agent():
 
 @pytest.fixture(scope="module")
 def demos():
-    return toy.task(Seen, play=4, demos=3).demos
+    return toy.task(ImageToy, play=4, demos=3).demos
 
 
-def believed(agent, demos, source=None, context=CONTEXT):
+def demo_beliefs(agent, demos, source=None, context=CONTEXT):
     dataset = TrajectoryDataset(demos, None)
     source = source or inverse_source(agent.inverse_model, agent.world_model, dataset)
     return beliefs(agent.world_model, dataset, source, context=context), dataset, source
@@ -101,26 +101,26 @@ def as_bytes(mean):
 
 
 def test_the_reconstruction_is_the_decoded_filter(agent, demos):
-    panels, dataset, source = believed(agent, demos)
+    panels, dataset, source = demo_beliefs(agent, demos)
     features = filter_trajectories(agent.world_model, dataset, source).features
     with torch.no_grad():
         means = dataset.per_trajectory(agent.world_model.decode(features)["observation"].mean)
-    for of_demo, demo, mean in zip(panels, demos, means, strict=True):
-        np.testing.assert_array_equal(of_demo.demonstration, demo.observations)
+    for panels_of_demo, demo, mean in zip(panels, demos, means, strict=True):
+        np.testing.assert_array_equal(panels_of_demo.demonstration, demo.observations)
         # A number between two bytes may become either.
-        np.testing.assert_allclose(of_demo.reconstruction.astype(int), as_bytes(mean).astype(int), atol=1)
+        np.testing.assert_allclose(panels_of_demo.reconstruction.astype(int), as_bytes(mean).astype(int), atol=1)
 
 
 @pytest.mark.parametrize("context", [1, CONTEXT, 1000])
 def test_the_prediction_leaves_the_reconstruction_where_it_sees_no_more(agent, demos, context):
-    for of_demo in believed(agent, demos, context=context)[0]:
-        same = (of_demo.prediction == of_demo.reconstruction).all((1, 2, 3))
+    for panels_of_demo in demo_beliefs(agent, demos, context=context)[0]:
+        same = (panels_of_demo.prediction == panels_of_demo.reconstruction).all((1, 2, 3))
         assert same[:context].all()
         assert not same[context:].any()
 
 
 def test_the_prediction_sees_nothing_after_the_context(agent, demos):
-    """Other frames there change the reconstruction alone, under actions that do not depend on them."""
+    """Check that other frames there change the reconstruction only, under actions that do not depend on them."""
     changed = [toy.Trajectory(demo.observations.copy()) for demo in demos]
     for demo in changed:
         demo.observations[CONTEXT:] = 255 - demo.observations[CONTEXT:]
@@ -133,30 +133,30 @@ def test_the_prediction_sees_nothing_after_the_context(agent, demos):
 
     assert recorded.abs().sum() > 0
     for one, other in zip(
-        believed(agent, demos, same_actions)[0], believed(agent, changed, same_actions)[0], strict=True
+        demo_beliefs(agent, demos, same_actions)[0], demo_beliefs(agent, changed, same_actions)[0], strict=True
     ):
         np.testing.assert_array_equal(one.prediction, other.prediction)
         assert (one.reconstruction != other.reconstruction).any()
 
 
-@pytest.mark.parametrize("make", [SeenGrey, SeenStacked, SeenFirst])
+@pytest.mark.parametrize("make", [GreyToy, StackedToy, ChannelsFirstToy])
 def test_every_kind_of_image_becomes_a_picture(make):
     agent, demos = pretrained(make)
-    for of_demo, demo in zip(believed(agent, demos)[0], demos, strict=True):
-        assert {panel.shape for panel in of_demo} == {(len(demo) + 1, SIDE, SIDE, 3)}
-        shown = np.moveaxis(demo.observations, 1, -1) if make is SeenFirst else demo.observations
+    for panels_of_demo, demo in zip(demo_beliefs(agent, demos)[0], demos, strict=True):
+        assert {panel.shape for panel in panels_of_demo} == {(len(demo) + 1, SIDE, SIDE, 3)}
+        shown = np.moveaxis(demo.observations, 1, -1) if make is ChannelsFirstToy else demo.observations
         for channel in range(3):
             np.testing.assert_array_equal(
-                of_demo.demonstration[..., channel - 3], shown[..., -1 if make is SeenGrey else channel - 3]
+                panels_of_demo.demonstration[..., channel - 3], shown[..., -1 if make is GreyToy else channel - 3]
             )
 
 
 def test_two_images_stand_on_top_of_each_other():
-    agent, demos = pretrained(SeenTwice)
+    agent, demos = pretrained(TwoCamerasToy)
     far = demos[0].observations["far"]
-    for panel in believed(agent, demos)[0][0]:
+    for panel in demo_beliefs(agent, demos)[0][0]:
         assert panel.shape == (len(demos[0]) + 1, SIDE + SIDE // 2, SIDE, 3)
-    shown = believed(agent, demos)[0][0].demonstration
+    shown = demo_beliefs(agent, demos)[0][0].demonstration
     np.testing.assert_array_equal(shown[:, : SIDE // 2, : SIDE // 2], far)
     np.testing.assert_array_equal(shown[:, SIDE // 2 :], demos[0].observations["near"])
 
@@ -178,7 +178,7 @@ def test_all_demonstrations_are_shown_to_their_end(agent, demos, tmp_path):
 
 
 def test_the_open_loop_is_named(agent, demos):
-    captions = [frame[24:LINE, 512:] for frame in pictures(believed(agent, demos[:1])[0], 1, CONTEXT)]
+    captions = [frame[24:LINE, 512:] for frame in video_frames(demo_beliefs(agent, demos[:1])[0], 1, CONTEXT)]
     for caption in captions:
         assert (caption == captions[0]).all() or (caption == captions[-1]).all()
     assert [(caption == captions[0]).all() for caption in captions].count(True) == CONTEXT
@@ -244,7 +244,7 @@ def test_vectors_are_not_drawn(tmp_path):
 
 def test_an_agent_without_a_world_model_is_refused(demos):
     with pytest.raises(ValueError, match="AIMEAgent has no world model yet; call pretrain first"):
-        AIMEAgent(Seen(), **OPTIONS).render_beliefs(demos)
+        AIMEAgent(ImageToy(), **OPTIONS).render_beliefs(demos)
 
 
 # The command line
@@ -255,7 +255,7 @@ def files(tmp_path_factory, agent, demos):
     folder = tmp_path_factory.mktemp("files")
     agent.save(folder / "agent.zip")
     BCAgent(toy.PointMass(), seed=0).save(folder / "bc.zip")
-    save_minari(folder / "demos", demos, Seen(), actions=False)
+    save_minari(folder / "demos", demos, ImageToy(), actions=False)
     return folder
 
 

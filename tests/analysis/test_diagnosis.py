@@ -1,4 +1,4 @@
-"""A diagnosis sees either barrier where there is one, and changes nothing."""
+"""Diagnoses: they find either barrier where there is one, and change nothing."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from aime_gym.agents import AIMEAgent
-from aime_gym.analysis.diagnosis import _GRID, _RECORDS, action_posterior, explain
+from aime_gym.analysis.diagnosis import _GRID_SIZE, _POSTERIOR_RECORDS, action_posterior, record_evidence
 from aime_gym.data import TrajectoryDataset, collect
 from aime_gym.models.action_sources import RecordedActions
 from aime_gym.testing import toy
@@ -19,7 +19,7 @@ BUDGET = {"world_model": small.MODEL, "model_updates": 300, "inverse_updates": 3
 
 
 class IdleActionPointMass(toy.PointMass):
-    """The point mass with a third action, which does nothing."""
+    """Point mass with a third action, which has no effect."""
 
     action_space = spaces.Box(-1, 1, (3,), np.float32)
     goal = 0.0
@@ -29,7 +29,7 @@ class IdleActionPointMass(toy.PointMass):
 
 
 class FarPointMass(IdleActionPointMass):
-    """Another task of the same body, where play never gets."""
+    """Task of the same body far from all play."""
 
     goal = 6.0
 
@@ -40,7 +40,7 @@ class FarPointMass(IdleActionPointMass):
 
 
 def demonstrations(env, episodes=6, seed=2):
-    """What the expert does, with noise for the action that does nothing."""
+    """Collect the expert's episodes, with noise for the action without effect."""
     noise = np.random.default_rng(seed)
 
     def act(observation):
@@ -67,25 +67,25 @@ def fresh_play(env):
 
 @pytest.fixture(scope="module")
 def agent(env, play):
-    """An agent whose world model is good for something."""
+    """Agent with a trained world model."""
     return AIMEAgent(env, seed=0, **BUDGET).pretrain(play, progress_bar=False)
 
 
 @pytest.fixture(scope="module")
 def report(agent, env, fresh_play):
-    """Of an agent that lacks nothing."""
+    """Report of an agent with enough play and demonstrations."""
     return agent.diagnose(demonstrations(env, 12), fresh_play)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """For what is not about coverage."""
+    """Shorten the cross-validation, for tests that are not about coverage."""
     monkeypatch.setattr("aime_gym.analysis.diagnosis._CLONE_UPDATES", 5)
 
 
 @pytest.fixture
-def point_mass(quick):
-    """For what needs no learning."""
+def toy_task(quick):
+    """Toy task, for tests that need no trained agent."""
     return toy.task()
 
 
@@ -94,9 +94,9 @@ def tiny(env, **changes):
 
 
 @pytest.fixture
-def untrained(point_mass):
-    """An agent that has learnt nothing to speak of; its play and demonstrations are the shared ones."""
-    return tiny(point_mass.env).pretrain(point_mass.play[:5], progress_bar=False)
+def untrained(toy_task):
+    """Agent after a few updates, on the shared play."""
+    return tiny(toy_task.env).pretrain(toy_task.play[:5], progress_bar=False)
 
 
 # ---- the barriers ----
@@ -116,7 +116,7 @@ def test_demonstrations_from_where_play_never_was_need_more_play(agent, report, 
 
 @pytest.mark.usefixtures("quick")
 def test_held_out_play_is_no_barrier(agent, env, fresh_play):
-    """Play, diagnosed as if it were demonstrations, lies where play does."""
+    """Diagnose play as if it were demonstrations."""
     other = agent.diagnose([t.without_actions() for t in toy.play_data(env, 15, seed=78)], fresh_play)
     assert other.evidence.outside < 0.15
     assert "more play" not in other.verdict
@@ -124,7 +124,7 @@ def test_held_out_play_is_no_barrier(agent, env, fresh_play):
 
 @pytest.mark.usefixtures("quick")
 def test_play_that_is_unknown_as_well_hides_nothing(agent):
-    """Without true actions, and compared with play that the world model has not seen the like of either."""
+    """Diagnose without true actions, and compared with play that is as far from the training data."""
     far = FarPointMass()
     demos = [demo.without_actions() for demo in demonstrations(far)]
     report = agent.diagnose(demos, toy.play_data(far, 15, seed=77))
@@ -172,7 +172,7 @@ def test_true_actions_that_were_inferred_leave_no_gap(agent, env, fresh_play):
 
 @pytest.mark.usefixtures("quick")
 def test_true_actions_change_nothing_else(agent, env, fresh_play):
-    """The verdict's errors aside, which are what they are for."""
+    """Compare all figures but the errors, which need true actions."""
     demos = demonstrations(env)
     report, blind = (agent.diagnose(given, fresh_play) for given in (demos, [demo.without_actions() for demo in demos]))
     assert blind.evidence.demos_true is blind.evidence.oracle_gap is blind.demo_error is None
@@ -186,37 +186,40 @@ def test_true_actions_change_nothing_else(agent, env, fresh_play):
 # ---- the numbers are what they are said to be ----
 
 
-def test_the_evidence_of_the_steps_sums_to_that_of_the_model(untrained, point_mass):
-    dataset = TrajectoryDataset(point_mass.demos[:3], untrained.action_encoding)
+def test_the_evidence_of_the_steps_sums_to_that_of_the_model(untrained, toy_task):
+    dataset = TrajectoryDataset(toy_task.demos[:3], untrained.action_encoding)
     model = untrained.world_model
-    explained = explain(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
+    evidence = record_evidence(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
     rows, _ = next(dataset.episodes(3))
     whole = model.evidence(
         {name: values[rows] for name, values in dataset.observations.items()},
         RecordedActions(dataset.prev_actions[rows]),
         torch.zeros(*rows.shape, model.config.stoch),
     )
-    assert float(explained.elbo.sum() / 3) == pytest.approx(float(whole.elbo), rel=1e-5)
+    assert float(evidence.elbo.sum() / 3) == pytest.approx(float(whole.elbo), rel=1e-5)
 
 
 def test_the_posterior_of_an_action_is_that_of_the_evidence(agent, env):
-    """Against a plain loop over the values of one action at one step."""
+    """Compare with a plain loop over the values of one action at one step."""
     dataset, model = TrajectoryDataset(demonstrations(env, 2), agent.action_encoding), agent.world_model
-    explained = explain(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
-    rows, means, stds = action_posterior(model, dataset, explained)
+    evidence = record_evidence(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
+    rows, means, stds = action_posterior(model, dataset, evidence)
     m, index, row = 7, 1, int(rows[7])
     before = model.rssm.initial_state(1)._replace(
-        deter=explained.features[row - 1 : row, : model.config.deter],
-        stoch=explained.features[row - 1 : row, model.config.deter :],
+        deter=evidence.features[row - 1 : row, : model.config.deter],
+        stoch=evidence.features[row - 1 : row, model.config.deter :],
     )
-    grid, evidence = np.linspace(-1, 1, _GRID), []
+    grid = np.linspace(-1, 1, _GRID_SIZE)
+    elbos = []
     for value in grid:
-        actions = dataset.prev_actions[row : row + _RECORDS, None].clone()
+        actions = dataset.prev_actions[row : row + _POSTERIOR_RECORDS, None].clone()
         actions[0, 0, index] = value
-        observations = {name: values[row : row + _RECORDS, None] for name, values in dataset.observations.items()}
-        noise = torch.zeros(_RECORDS, 1, model.config.stoch)
-        evidence.append(float(model.evidence(observations, RecordedActions(actions), noise, initial=before).elbo))
-    weights = np.exp(np.array(evidence) - max(evidence))
+        observations = {
+            name: values[row : row + _POSTERIOR_RECORDS, None] for name, values in dataset.observations.items()
+        }
+        noise = torch.zeros(_POSTERIOR_RECORDS, 1, model.config.stoch)
+        elbos.append(float(model.evidence(observations, RecordedActions(actions), noise, initial=before).elbo))
+    weights = np.exp(np.array(elbos) - max(elbos))
     weights /= weights.sum()
     mean = (weights * grid).sum()
     assert float(means[m, index]) == pytest.approx(mean, abs=1e-3)
@@ -226,13 +229,13 @@ def test_the_posterior_of_an_action_is_that_of_the_evidence(agent, env):
 # ---- it only looks ----
 
 
-def test_a_diagnosis_is_the_same_each_time(untrained, point_mass):
-    one, other = (untrained.diagnose(point_mass.demos[:3], point_mass.play[:3]).to_dict() for _ in range(2))
+def test_a_diagnosis_is_the_same_each_time(untrained, toy_task):
+    one, other = (untrained.diagnose(toy_task.demos[:3], toy_task.play[:3]).to_dict() for _ in range(2))
     assert one == other
 
 
-def test_a_diagnosis_in_the_middle_changes_nothing(point_mass):
-    env, play, demos = point_mass
+def test_a_diagnosis_in_the_middle_changes_nothing(toy_task):
+    env, play, demos = toy_task
     weights, states = [], []
     for looks in (False, True):
         agent = tiny(env).pretrain(play[:5], progress_bar=False)
@@ -248,8 +251,8 @@ def test_a_diagnosis_in_the_middle_changes_nothing(point_mass):
     assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
 
 
-def test_after_imitation_the_actions_are_the_policys(untrained, point_mass):
-    demos, play = point_mass.demos[:3], point_mass.play[:3]
+def test_after_imitation_the_actions_are_the_policys(untrained, toy_task):
+    demos, play = toy_task.demos[:3], toy_task.play[:3]
     before = untrained.diagnose(demos, play)
     after = untrained.imitate(demos, progress_bar=False).diagnose(demos, play)
     assert before.demo_error != after.demo_error
@@ -259,8 +262,8 @@ def test_after_imitation_the_actions_are_the_policys(untrained, point_mass):
 # ---- what it is told, and what it shows ----
 
 
-def test_play_that_was_trained_on_is_called_that(point_mass):
-    env, play, demos = point_mass
+def test_play_that_was_trained_on_is_called_that(toy_task):
+    env, play, demos = toy_task
     agent = tiny(env, play=play[:5], demonstrations=demos[:3])
     agent.pretrain(progress_bar=False)
     report = agent.diagnose()
@@ -279,8 +282,8 @@ def test_play_that_was_trained_on_is_called_that(point_mass):
         ({"play": "other"}, r"^play\[0\].observations: expected a single array"),
     ],
 )
-def test_bad_input_ends_in_one_error(arguments, message, untrained, point_mass):
-    _, play, demos = point_mass
+def test_bad_input_ends_in_one_error(arguments, message, untrained, toy_task):
+    _, play, demos = toy_task
     named = {"without": [play[0].without_actions()], "other": toy.play_data(toy.SensorsPointMass(), 1)}
     given = {"demos": demos, "play": play} | {
         name: named.get(value) if isinstance(value, str) else value for name, value in arguments.items()
@@ -289,14 +292,14 @@ def test_bad_input_ends_in_one_error(arguments, message, untrained, point_mass):
         untrained.diagnose(**given)
 
 
-def test_an_agent_without_a_world_model_is_told_so(point_mass):
+def test_an_agent_without_a_world_model_is_told_so(toy_task):
     with pytest.raises(ValueError, match="^diagnose: .*call pretrain first$"):
-        tiny(point_mass.env).diagnose(point_mass.demos, point_mass.play)
+        tiny(toy_task.env).diagnose(toy_task.demos, toy_task.play)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_report_can_be_printed_kept_and_drawn(count, untrained, point_mass, tmp_path):
-    report = untrained.diagnose(point_mass.demos[:count], point_mass.play[:3])
+def test_a_report_can_be_printed_kept_and_drawn(count, untrained, toy_task, tmp_path):
+    report = untrained.diagnose(toy_task.demos[:count], toy_task.play[:3])
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert document["verdict"] == list(report.verdict)
     assert len(document["evidence"]["demos"]) == count

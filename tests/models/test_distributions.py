@@ -1,4 +1,4 @@
-"""What policies return, against PyTorch's distributions and gradients that are written down."""
+"""Distributions of policies, compared with PyTorch's and with explicit gradients."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def gaussian():
 
 
 def jacobian(logits):
-    """dp / dlogits (N, A, A) of the softmax, written down."""
+    """Return the explicit Jacobian dp / dlogits (N, A, A) of the softmax."""
     p = logits.detach().softmax(-1)
     return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
 
@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_the_probabilities_at_the_sample():
 
 
 def test_the_gradient_of_a_linear_loss_is_that_of_its_expectation():
-    """From one sample, whichever it is: no variance, no bias."""
+    """Check single samples: the estimate has neither variance nor bias."""
     logits, costs = torch.randn(ROWS, ACTIONS, requires_grad=True), torch.randn(ACTIONS)
     exact = torch.autograd.grad((logits.softmax(-1) @ costs).sum(), logits)[0]
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_kl_to_the_broad_gaussian():
 
 
 def test_the_broad_gaussian_is_close_to_uniform():
-    """Between -1 and 1, tanh of it: within 0.03 nats, which no std much larger or smaller comes to."""
+    """Check that the KL of its tanh to the uniform distribution is below 0.03 nats, and larger for other stds."""
 
     def distance(std):
         x = torch.linspace(-7, 7, 20_001)

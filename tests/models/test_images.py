@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from aime_gym.models.images import KINDS, ImageDecoder, ImageEncoder, _from_patches, _to_patches, as_floats
+from aime_gym.models.images import (
+    IMAGE_ARCHITECTURES,
+    ImageDecoder,
+    ImageEncoder,
+    _from_patches,
+    _to_patches,
+    as_floats,
+)
 
 SHAPES = [(8, 8, 3), (16, 16, 1), (15, 22, 3), (32, 32, 3), (64, 48, 3), (84, 84, 9), (3, 20, 24)]
 
@@ -28,7 +35,7 @@ def test_frames_of_any_size_go_in_and_come_out(kind, shape):
         assert all(grad.isfinite().all() for grad in grads)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", IMAGE_ARCHITECTURES)
 def test_channels_may_come_first(kind):
     last, first = ImageEncoder((64, 64, 3), kind, 4), ImageEncoder((3, 64, 64), kind, 4)
     first.load_state_dict(last.state_dict())

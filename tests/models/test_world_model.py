@@ -34,7 +34,7 @@ def make(preset, sensors=SENSORS):
 
 
 def plain_elbo(model, observations, source, noise):
-    """The ELBO written down step by step with PyTorch's distributions, from the model's parts alone."""
+    """Compute the ELBO step by step with PyTorch's distributions, from the model's parts."""
     total = 0
     state = model.rssm.initial_state(B)
     for t in range(T):
@@ -72,7 +72,7 @@ def test_elbo_and_gradient_agree_with_a_plain_version(preset, sensors):
 
 
 class TrueActions(torch.nn.Module):
-    """A policy that knows the record, and is sure of it."""
+    """Policy that returns the recorded actions, with hardly any std."""
 
     def __init__(self, prev_actions):
         super().__init__()
@@ -94,7 +94,7 @@ def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset):
 
 
 class TrueOneHotActions(TrueActions):
-    """The same of one-hot actions."""
+    """Policy that returns the recorded one-hot actions."""
 
     def forward(self, feature):
         return OneHotCategorical(next(self.calls).clamp_min(1e-12).log())
@@ -111,7 +111,7 @@ def test_true_one_hot_actions_give_the_elbo_of_phase_1(preset):
 
 
 class Straight(torch.autograd.Function):
-    """Forward a sample, backward the transposed Jacobian of the softmax, written down."""
+    """Straight-through gradient: forward a sample, backward the explicit transposed Jacobian of the softmax."""
 
     @staticmethod
     def forward(ctx, logits, gumbel):

@@ -1,4 +1,4 @@
-"""An agent of another package keeps the contract, and a broken one is found out."""
+"""Contract of agents of other packages, which broken agents fail."""
 
 import contextlib
 import pickle
@@ -13,16 +13,16 @@ from stable_baselines3 import PPO
 
 from aime_gym.agents.registry import AGENTS, register_agent
 from aime_gym.testing import AgentContract
-from aime_gym.testing.acting import ActingContract
 from aime_gym.testing.environments import EnvironmentContract
-from aime_gym.testing.files import PLANTS, payload
+from aime_gym.testing.predict import PredictContract
+from aime_gym.testing.save_load import PLANTED_PICKLES, pickle_payload
 
 pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """For these tests only: others go through all registered agents."""
+    """Register the agents for these tests only, since others go through all registered agents."""
     monkeypatch.setattr("aime_gym.agents.registry.AGENTS", AGENTS.copy())
     register_agent("linear", LinearAgent)
     register_agent("stateless", third_party.StatelessAgent)
@@ -34,8 +34,8 @@ class TestLinear(AgentContract):
     learning = {"updates": 500}
 
 
-class TestStateless(ActingContract, EnvironmentContract):
-    """What is different without a state."""
+class TestStateless(PredictContract, EnvironmentContract):
+    """Contract of an agent without a state."""
 
     agent = "stateless"
     tiny = {"updates": 4}
@@ -71,11 +71,11 @@ def test_a_broken_agent_is_found_out(kind, pytester):
 
 
 def test_failures_show_their_values(pytester):
-    """In a process of its own, where nothing has been imported yet; and without any configuration of pytest."""
+    """Run pytest in a new process, where nothing is imported yet, and without any configuration."""
     pytester.makepyfile(
         """
         from aime_gym.testing import AgentContract
-        from aime_gym.testing.subject import assert_identical
+        from aime_gym.testing.base import assert_identical
         import torch
 
         def test_values():
@@ -93,12 +93,12 @@ def test_without_pytest_the_error_says_how_to_get_it():
 
 
 def test_the_planted_pickle_is_armed(tmp_path):
-    """Otherwise the test that it never runs would prove nothing."""
-    plant, _ = PLANTS["in a file of SB3"]
-    plant(tmp_path, payload(tmp_path / "sb3"), tmp_path / "planted.zip")
+    """Check that the pickle runs outside the package; otherwise the test that it never runs would prove nothing."""
+    plant, _ = PLANTED_PICKLES["in a file of SB3"]
+    plant(tmp_path, pickle_payload(tmp_path / "sb3"), tmp_path / "planted.zip")
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # an open file is no policy
         warnings.simplefilter("ignore")
         PPO.load(tmp_path / "planted.zip")
     assert (tmp_path / "sb3").exists()
-    pickle.loads(payload(tmp_path / "witness"))  # noqa: S301
+    pickle.loads(pickle_payload(tmp_path / "witness"))  # noqa: S301
     assert (tmp_path / "witness").exists()

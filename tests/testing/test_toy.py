@@ -1,4 +1,4 @@
-"""The toy task can be told apart: chance, expert, and what lies between."""
+"""Toy task: returns of chance and expert, variants, and images."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_the_expert_is_far_better_than_chance(make):
 
 
 def test_all_variants_are_one_task():
-    """Same seed, same pushes, same positions, whatever they are written as."""
+    """Check that equal seeds give equal pushes and positions in all variants."""
     plain, column = toy.PointMass(), toy.ColumnPointMass()
     left, right = toy.demonstrations(plain, 2), toy.demonstrations(column, 2)
     for one, other in zip(left, right, strict=True):

@@ -1,4 +1,4 @@
-"""Agents as other packages write them: the example, one without a state, and broken ones."""
+"""Agents of other packages: the example, one without a state, and broken ones."""
 
 import torch
 from linear import LinearAgent, joined
@@ -7,7 +7,7 @@ from aime_gym.data import TrajectoryDataset
 
 
 class StatelessAgent(LinearAgent):
-    """Sees one observation, twice."""
+    """Linear agent without a state, on one observation twice."""
 
     def _initial_state(self, observation):
         return ()

@@ -1,4 +1,4 @@
-"""Many environments draw at once, in one process and in several: every one as if it were alone."""
+"""Rendering by many environments at once, in one process and in several: frames equal those of a single one."""
 
 import functools
 
@@ -23,7 +23,7 @@ def actions(copy, space):
 
 @functools.cache
 def alone(name, copy):
-    """Frames (STEPS + 1, 32, 32, 3) of an environment that nobody disturbs."""
+    """Return the frames (STEPS + 1, 32, 32, 3) of an environment without others beside it."""
     with make(name) as env:
         frames = [env.reset(seed=copy)[0]]
         frames += [env.step(action)[0] for action in actions(copy, env.action_space)]
@@ -53,7 +53,7 @@ def test_gymnasium_in_several_processes(name):
 
 
 def test_interleaved_in_one_process():
-    """Other simulators, and environments that go away in between."""
+    """Mix simulators, and close an environment in between."""
     names = ["walker-walk", "reach-v3", "walker-walk"]
     envs = [make(name) for name in names]
     for copy, (name, env) in enumerate(zip(names, envs, strict=True)):

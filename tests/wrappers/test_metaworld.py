@@ -11,7 +11,7 @@ def make(name):
 
 
 def rollout(env, seed, steps=5):
-    """The observations of an episode of fixed actions."""
+    """Return the observations of an episode of fixed actions."""
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, 4)).astype(np.float32)
     return np.stack([env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)])
 
@@ -33,7 +33,7 @@ def check_seeding(name):
 
 
 def check_first_frame(name):
-    """Observations lie in the space, the goal is the simulator's, and the first frame shows what the next one does."""
+    """Check that observations lie in the space, with the simulator's goal, and that the first two frames agree."""
     env = make(name)
     for seed in range(3):
         first, _ = env.reset(seed=seed)
@@ -78,7 +78,7 @@ def test_positions_do_not_show_the_previous_frame():
 
 
 def test_papers_camera():
-    """corner4 is corner2 moved."""
+    """Check that corner4 is the moved corner2."""
     model = make("reach-v3").unwrapped.model
     moved, ours = model.camera("corner2"), model.camera("corner4")
     np.testing.assert_allclose(ours.pos, [0.75, 0.075, 0.7])

@@ -5,7 +5,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import RepeatAction
 from wrapper_fakes import Counter
 
-from aime_gym.wrappers.modality import see_pixels, see_vector
+from aime_gym.wrappers.modality import observe_pixels, observe_vector
 from aime_gym.wrappers.tables import DM_CONTROL_POSITIONS, DM_CONTROL_TASKS, METAWORLD_TASKS, MUJOCO_POSITIONS
 
 ACTION = np.zeros(1, dtype=np.float32)
@@ -19,7 +19,7 @@ def test_repeat_sums_the_rewards_and_stops_at_the_end():
 
 
 def test_frames_are_rendered_once_per_decision():
-    env = see_pixels(RepeatAction(Counter(), 3), 8)
+    env = observe_pixels(RepeatAction(Counter(), 3), 8)
     env.reset()
     env.unwrapped.frames = 0
     frame = env.step(ACTION)[0]
@@ -28,7 +28,7 @@ def test_frames_are_rendered_once_per_decision():
 
 
 def test_entries_of_a_vector():
-    env = see_vector(Counter(), [1])
+    env = observe_vector(Counter(), [1])
     observation, _ = env.reset()
     assert observation.shape == (1,)
     assert observation.dtype == env.observation_space.dtype == np.float32
@@ -37,11 +37,11 @@ def test_entries_of_a_vector():
 @pytest.mark.parametrize("indices", [[2], [-1], [], [[0]], [0.5]])
 def test_wrong_entries(indices):
     with pytest.raises(ValueError, match=r"position_indices: expected entries of 0\.\.1"):
-        see_vector(Counter(), indices)
+        observe_vector(Counter(), indices)
 
 
 def test_discrete_observations_become_a_vector():
-    env = see_vector(gym.make("FrozenLake-v1"))
+    env = observe_vector(gym.make("FrozenLake-v1"))
     observation, _ = env.reset(seed=0)
     assert observation.dtype == np.float32
     np.testing.assert_array_equal(observation, np.eye(16)[0])
@@ -50,7 +50,7 @@ def test_discrete_observations_become_a_vector():
 def test_images_stay_images():
     image = spaces.Box(0, 255, (8, 8, 3), dtype=np.uint8)
     env = gym.wrappers.TransformObservation(Counter(), lambda _: np.zeros((8, 8, 3), np.uint8), image)
-    assert see_vector(env) is env
+    assert observe_vector(env) is env
 
 
 def test_task_tables_are_those_of_the_simulators():

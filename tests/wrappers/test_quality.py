@@ -44,7 +44,7 @@ def test_fast_leaves_the_simulation_alone(name):
 
 
 def test_the_same_as_switched_off_in_the_scene():
-    """What the model says draws what MuJoCo's own flags of a scene draw."""
+    """Compare the settings of the model with MuJoCo's own flags of a scene."""
     import mujoco
 
     flags = mujoco.mjtRndFlag

@@ -8,7 +8,7 @@ from aime_gym.wrappers import rendering
 
 @pytest.fixture
 def bare_linux(monkeypatch):
-    """A Linux machine without a screen and without a word on what to render with."""
+    """Linux machine without a screen and without `MUJOCO_GL`."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     # First set, so that the variable is as it was after the test, whatever the test sets.
@@ -62,13 +62,13 @@ def test_rendering_switched_off(bare_linux):
 
 
 def test_no_library_at_all(bare_linux):
-    bare_linux.setattr(rendering, "load", lambda *names: None)
+    bare_linux.setattr(rendering, "load_library", lambda *names: None)
     with pytest.raises(RuntimeError, match="neither was found"):
         rendering.require_gl()
 
 
 class FakeEGL:
-    """A library whose only device starts or does not, and has or lacks configurations that draw."""
+    """EGL with at most one device, which starts or does not, with or without configurations."""
 
     def __init__(self, devices=1, starts=True, configurations=1):
         self._starts, self._configurations = starts, configurations
@@ -109,7 +109,7 @@ class FakeEGL:
 )
 def test_a_library_that_cannot_draw_is_passed_over(bare_linux, egl, chosen):
     fake = FakeEGL(**egl)
-    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    bare_linux.setattr(rendering, "load_library", lambda *names: fake if "libEGL.so.1" in names else ctypes)
     rendering.choose_gl()
     assert os.environ.get("MUJOCO_GL") == chosen
 
@@ -117,7 +117,7 @@ def test_a_library_that_cannot_draw_is_passed_over(bare_linux, egl, chosen):
 def test_an_old_egl_without_devices(bare_linux):
     fake = FakeEGL()
     fake._functions.clear()
-    bare_linux.setattr(rendering, "load", lambda *names: fake if "libEGL.so.1" in names else ctypes)
+    bare_linux.setattr(rendering, "load_library", lambda *names: fake if "libEGL.so.1" in names else ctypes)
     rendering.choose_gl()
     assert os.environ.get("MUJOCO_GL") == "osmesa"
 
@@ -130,11 +130,11 @@ def test_the_error_names_what_works(bare_linux):
 
 
 def test_a_fork_of_a_process_that_has_drawn(monkeypatch):
-    """It would wait for its first frame forever."""
+    """Check for the error, without which the fork would wait for its first frame forever."""
     have(monkeypatch, "egl", "osmesa")
-    monkeypatch.setattr(rendering, "_drawn_in", None)
-    rendering.begin_drawing()
-    rendering.begin_drawing()
+    monkeypatch.setattr(rendering, "_rendering_pid", None)
+    rendering.claim_rendering()
+    rendering.claim_rendering()
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="forked .* context='forkserver'"):
-        rendering.begin_drawing()
+        rendering.claim_rendering()

@@ -1,4 +1,4 @@
-"""A simulator small enough to know everything about."""
+"""Fake simulators whose every output is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 
 class Counter(gym.Env[Any, Any]):
-    """Counts its steps: observation, reward and frame are the count; success flashes at one step only."""
+    """Environment whose observation, reward and frame count its steps; success is reported at one step only."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
@@ -36,7 +36,7 @@ class Counter(gym.Env[Any, Any]):
 
 
 class Robot(gym.Env[Any, Any]):
-    """Sensors of every shape: a scalar, a matrix, an empty one, and a view of memory that changes."""
+    """Environment with sensors of all shapes: a scalar, a matrix, an empty one, and a view of memory that changes."""
 
     def __init__(self) -> None:
         self.memory = np.arange(6, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""``save``, ``load``, ``get_parameters``, ``set_parameters``; and files that nobody should have opened."""
+"""Contract of ``save``, ``load``, ``get_parameters`` and ``set_parameters``, malicious files included."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import get_agent_class, load_agent
 from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
-from aime_gym.testing.subject import Subject, assert_identical, parameters
+from aime_gym.testing.base import ContractBase, assert_identical, parameters
 from aime_gym.types import Array
 
 _LOAD_AND_ACT = """
 import sys, numpy as np
 from aime_gym.agents.registry import load_agent
 {prepare}
-from aime_gym.testing.files import rollout
+from aime_gym.testing.save_load import rollout
 for path in sys.argv[2:]:
     agent = load_agent(path)
     assert agent.seed == 0
@@ -39,8 +39,9 @@ for path in sys.argv[2:]:
 
 
 def rollout(agent: ImitationAgent, batches: Array) -> Array:
-    """Most likely and sampled actions, in turns."""
-    state, actions = None, []
+    """Return actions for batches (T, B, ...), deterministic and sampled ones in turns."""
+    state = None
+    actions = []
     for batch in batches:
         for deterministic in (True, False):
             action, state = agent.predict(batch, state, deterministic=deterministic)
@@ -48,16 +49,16 @@ def rollout(agent: ImitationAgent, batches: Array) -> Array:
     return np.stack(actions)
 
 
-def of_another_format(source: Path, target: Path) -> None:
-    """The same file as a later version may write it."""
+def write_other_format(source: Path, target: Path) -> None:
+    """Copy a file, marked with the format of a later version."""
     with zipfile.ZipFile(source) as whole, zipfile.ZipFile(target, "w") as archive:
         for name in whole.namelist():
             document = json.loads(whole.read(name)) | {"format": 99} if name.endswith(".json") else None
             archive.writestr(name, json.dumps(document) if document else whole.read(name))
 
 
-def payload(witness: Path) -> bytes:
-    """A pickle that makes a file when it is loaded; written by hand, since nothing here may read or write pickles."""
+def pickle_payload(witness: Path) -> bytes:
+    """Return a pickle that creates ``witness`` when it is loaded, by hand, since the package must not use pickle."""
     return f"cbuiltins\nopen\n(V{witness}\nVw\ntR.".encode()
 
 
@@ -96,8 +97,8 @@ def _planted_alone(agent: Path, pickle: bytes, target: Path) -> None:
     target.write_bytes(pickle)
 
 
-#: Ways to smuggle a pickle in, and whether the rest is an agent's file, which may be read around it.
-PLANTS: dict[str, tuple[Callable[[Path, bytes, Path], None], bool]] = {
+#: Ways to plant a pickle in a file, and whether the file without it is an agent's, which may be loaded.
+PLANTED_PICKLES: dict[str, tuple[Callable[[Path, bytes, Path], None], bool]] = {
     "beside an agent": (_planted_beside, True),
     "as the document": (_planted_as("document.json"), False),
     "as the tensors": (_planted_as("tensors.safetensors"), False),
@@ -106,8 +107,8 @@ PLANTS: dict[str, tuple[Callable[[Path, bytes, Path], None], bool]] = {
 }
 
 
-class FileContract(Subject):
-    """What was saved is what is loaded, and nothing else is."""
+class SaveLoadContract(ContractBase):
+    """Files of agents: equal after loading; anything else is refused."""
 
     def test_a_new_process_acts_the_same(self, tmp_path: Path) -> None:
         agent = self.make(self.task().env)
@@ -137,7 +138,7 @@ class FileContract(Subject):
             np.testing.assert_array_equal(np.load(tmp_path / f"{phase}.zip.npy"), actions, err_msg=phase)
 
     def _prepare(self) -> str:
-        """Import whatever defines the agent: that registers it, or is registered here."""
+        """Return code that imports and registers the agent's class."""
         agent_class = self.agent_class
         return (
             f"from {agent_class.__module__} import {agent_class.__name__}\n"
@@ -146,7 +147,7 @@ class FileContract(Subject):
         )
 
     @pytest.mark.filterwarnings("error")
-    def test_targets_of_save(self, learnt: ImitationAgent, tmp_path: Path) -> None:
+    def test_targets_of_save(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
         made: dict[str | Path, Path] = {
             str(tmp_path / "text"): tmp_path / "text.zip",
             tmp_path / "path": tmp_path / "path.zip",
@@ -155,18 +156,18 @@ class FileContract(Subject):
             tmp_path / "run.0": tmp_path / "run.0",
         }
         for target, path in made.items():
-            learnt.save(target)
+            trained_agent.save(target)
             assert path.is_file()
-            assert_identical(parameters(self.agent_class.load(target)), parameters(learnt))
+            assert_identical(parameters(self.agent_class.load(target)), parameters(trained_agent))
         assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(made.values())
         buffer = io.BytesIO()
-        learnt.save(buffer)
+        trained_agent.save(buffer)
         for _ in range(2):
-            assert_identical(parameters(self.agent_class.load(buffer)), parameters(learnt))
+            assert_identical(parameters(self.agent_class.load(buffer)), parameters(trained_agent))
         with tempfile.TemporaryFile() as file:
-            learnt.save(file)
+            trained_agent.save(file)
             file.seek(0)
-            assert_identical(parameters(load_agent(file)), parameters(learnt))
+            assert_identical(parameters(load_agent(file)), parameters(trained_agent))
 
     def test_a_loaded_agent_goes_on_as_the_saved_one(self, tmp_path: Path) -> None:
         env, _, demos = self.task()
@@ -181,9 +182,9 @@ class FileContract(Subject):
             one.imitate(demos, progress_bar=False)
         assert_identical(parameters(loaded), parameters(agent))
 
-    def test_load_takes_an_environment_and_a_seed(self, learnt: ImitationAgent, tmp_path: Path) -> None:
-        learnt.save(tmp_path / "agent")
-        first, second = (self.agent_class.load(tmp_path / "agent", env=self.point_mass(), seed=3) for _ in range(2))
+    def test_load_takes_an_environment_and_a_seed(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        trained_agent.save(tmp_path / "agent")
+        first, second = (self.agent_class.load(tmp_path / "agent", env=self.toy_class(), seed=3) for _ in range(2))
         np.testing.assert_array_equal(first.get_env().reset(), second.get_env().reset())  # type: ignore[union-attr]
         assert first.seed == 3
         np.testing.assert_array_equal(rollout(first, self.observations()), rollout(second, self.observations()))
@@ -196,17 +197,19 @@ class FileContract(Subject):
 
     # get_parameters, set_parameters
 
-    def test_parameters_are_all_that_acts(self, learnt: ImitationAgent, tmp_path: Path) -> None:
-        learnt.save(tmp_path / "agent")
-        for given in (learnt.get_parameters(), tmp_path / "agent", str(tmp_path / "agent.zip")):
+    def test_parameters_are_all_that_acts(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        trained_agent.save(tmp_path / "agent")
+        for given in (trained_agent.get_parameters(), tmp_path / "agent", str(tmp_path / "agent.zip")):
             other = self.make(seed=9)
             other.set_parameters(given)
-            assert_identical(parameters(other), parameters(learnt))
-            other.acting_generator.set_state(learnt.acting_generator.get_state())
-            np.testing.assert_array_equal(rollout(other, self.observations()), rollout(learnt, self.observations()))
+            assert_identical(parameters(other), parameters(trained_agent))
+            other.acting_generator.set_state(trained_agent.acting_generator.get_state())
+            np.testing.assert_array_equal(
+                rollout(other, self.observations()), rollout(trained_agent, self.observations())
+            )
 
-    def test_wrong_parameters_are_named(self, learnt: ImitationAgent) -> None:
-        whole = learnt.get_parameters()
+    def test_wrong_parameters_are_named(self, trained_agent: ImitationAgent) -> None:
+        whole = trained_agent.get_parameters()
         with pytest.raises(ValueError, match=r"module_of_others"):
             self.make().set_parameters(whole | {"module_of_others": {}})
         with pytest.raises(ValueError, match=r"module_of_others"):
@@ -228,8 +231,8 @@ class FileContract(Subject):
 
     # Files of others
 
-    def test_files_of_others_are_refused(self, learnt: ImitationAgent, tmp_path: Path) -> None:
-        learnt.save(tmp_path / "agent")
+    def test_files_of_others_are_refused(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        trained_agent.save(tmp_path / "agent")
         other = get_agent_class("bc" if self.agent != "bc" else "bco")
         for refuse in (other.load, other("MlpPolicy", toy.PointMass()).set_parameters):
             with pytest.raises(ValueError, match=rf"expected a file of {other.__name__}"):
@@ -242,8 +245,8 @@ class FileContract(Subject):
             with pytest.raises(FileNotFoundError, match=r"nothing"):
                 load(tmp_path / "nothing")
 
-    def test_damaged_files_are_refused(self, learnt: ImitationAgent, tmp_path: Path) -> None:
-        learnt.save(tmp_path / "agent")
+    def test_damaged_files_are_refused(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        trained_agent.save(tmp_path / "agent")
         content = (tmp_path / "agent.zip").read_bytes()
         damages = {
             "torn": content[: len(content) // 2],
@@ -266,17 +269,17 @@ class FileContract(Subject):
             with pytest.raises(ValueError, match=r"^path: expected"):
                 self.agent_class.load(tmp_path / name)
 
-    def test_another_format_is_named(self, learnt: ImitationAgent, tmp_path: Path) -> None:
-        learnt.save(tmp_path / "agent")
-        of_another_format(tmp_path / "agent.zip", tmp_path / "new.zip")
+    def test_another_format_is_named(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        trained_agent.save(tmp_path / "agent")
+        write_other_format(tmp_path / "agent.zip", tmp_path / "new.zip")
         with pytest.raises(ValueError, match=r"path: expected an agent's file of format .*, got format 99"):
             self.agent_class.load(tmp_path / "new")
 
-    @pytest.mark.parametrize("place", PLANTS)
-    def test_a_planted_pickle_never_runs(self, place: str, learnt: ImitationAgent, tmp_path: Path) -> None:
-        plant, readable = PLANTS[place]
-        learnt.save(tmp_path / "agent")
-        plant(tmp_path / "agent.zip", payload(tmp_path / "witness"), tmp_path / "planted.zip")
+    @pytest.mark.parametrize("place", PLANTED_PICKLES)
+    def test_a_planted_pickle_never_runs(self, place: str, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+        plant, readable = PLANTED_PICKLES[place]
+        trained_agent.save(tmp_path / "agent")
+        plant(tmp_path / "agent.zip", pickle_payload(tmp_path / "witness"), tmp_path / "planted.zip")
         loads: tuple[Callable[[Path], Any], ...] = (self.agent_class.load, load_agent, self.make().set_parameters)
         for load in loads:
             if readable:
