@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Hashable, Iterator, Mapping
@@ -46,8 +47,44 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Write a folder in one piece or not at all: yields a folder beside it, which takes its name once it is complete.
+
+    :raises FileExistsError: there is something of that name, now or at the end.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already: choose another name, or remove it first")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for entry in (*temporary.rglob("*"), temporary):
+            flush_to_disk(entry)
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if not os.path.lexists(path):
+                raise
+            raise FileExistsError(f"{path} exists already: another process made it in the meantime") from error
+        flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(file: IO[bytes], document: Mapping[str, Any]) -> None:

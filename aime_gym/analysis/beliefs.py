@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
-from aime_gym.data.captions import captioned, check_video_path, write_video
+from aime_gym.data.captions import captioned
+from aime_gym.data.video_writing import check_video_path, write_video
 from aime_gym.model_based.filtering import RowSource, by_pieces, filtered_batches
 from aime_gym.models.rssm import RSSM, Latents, State
 from aime_gym.models.world_model import WorldModel

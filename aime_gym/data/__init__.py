@@ -6,9 +6,11 @@ from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
 from aime_gym.data.recording import EpisodeRecorder
+from aime_gym.data.resampling import frame_rate, frame_rate_of
 from aime_gym.data.spaces import ActionEncoding, ObservationEncoding
 from aime_gym.data.validation import check_trajectories
-from aime_gym.data.video import described_quality, frame_rate, frame_rate_of, frame_shape
+from aime_gym.data.video_demonstrations import frame_shape
+from aime_gym.data.video_description import described_quality
 from aime_gym.data.video_writing import save_video, save_videos
 
 __all__ = [

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from aime_gym.data.aime_folder import SUFFIXES, aime_files, read_aime_file
-from aime_gym.data.decoding import VIDEO_SUFFIXES
 from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
 from aime_gym.data.shipped import list_shipped, load_shipped
-from aime_gym.data.video import find_videos, matching_paths, read_videos
+from aime_gym.data.video_decoding import VIDEO_SUFFIXES
+from aime_gym.data.video_demonstrations import find_videos, matching_paths, read_videos
 from aime_gym.types import Array, Observation, Trajectory
 
 _STACKED_KEYS = ("observations", "actions", "rewards", "terminated", "truncated")
@@ -30,6 +30,7 @@ def load_trajectories(
     actions: bool = True,
     frame_rate: float | None = None,
     frame_shape: tuple[int, ...] | None = None,
+    check_digests: bool = True,
     progress: bool = False,
     argument: str = "source",
 ) -> list[Trajectory]:
@@ -67,6 +68,8 @@ def load_trajectories(
         ``None`` takes videos as they are.
     :param frame_shape: ``(H, W, C)`` of the environment's images; a video of another shape is refused before it is
         decoded.
+    :param check_digests: compare each video with the digest that :func:`~aime_gym.data.save_videos` wrote beside it;
+        ``False`` saves one pass over large files.
     :param progress: show a progress bar while videos are read.
     :param argument: what the user calls this data; errors start with it.
     :raises FileNotFoundError: nothing is stored there. The message names the path, or the pattern.
@@ -82,7 +85,12 @@ def load_trajectories(
         source = [source]
     if isinstance(source, Sequence) and source and all(isinstance(entry, str | os.PathLike) for entry in source):
         read = partial(
-            read_videos, frame_rate=frame_rate, frame_shape=frame_shape, progress=progress, argument=argument
+            read_videos,
+            frame_rate=frame_rate,
+            frame_shape=frame_shape,
+            check_digests=check_digests,
+            progress=progress,
+            argument=argument,
         )
         trajectories = _from_paths(source, read, wanted, actions, argument)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 from aime_gym.agents.registry import load_agent
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import frame_shape, load_trajectories
-from aime_gym.data.captions import check_video_path
+from aime_gym.data.video_writing import check_video_path
 from aime_gym.types import Trajectory
 
 

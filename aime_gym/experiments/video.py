@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from aime_gym.data.captions import BLOCK, captioned, write_video
+from aime_gym.data.captions import BLOCK, captioned
+from aime_gym.data.video_writing import write_video
 from aime_gym.experiments.evaluation import Policy, as_predictor
 from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array

@@ -5,9 +5,9 @@ import json
 import re
 
 import gymnasium as gym
-import imageio_ffmpeg
 import numpy as np
 import pytest
+from encoding import encode
 from gymnasium import spaces
 from PIL import Image
 
@@ -27,16 +27,18 @@ from aime_gym.wrappers.rendering import require_gl
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-#: Suffix, codec and options of what users bring. The index of an mp4 stands at the end, or at the front.
+#: The index of an mp4 stands at the end, or at the front.
+FRONT = {"container_options": {"movflags": "faststart"}}
+#: Codec, pixels, and options of codec and container of what users bring.
 CODECS = {
-    "end.mp4": ("libx264", "yuv420p", []),
-    "front.mp4": ("libx264", "yuv420p", ["-movflags", "+faststart"]),
-    "end.mov": ("libx264", "yuv420p", []),
-    "front.mov": ("mpeg4", "yuv420p", ["-movflags", "+faststart"]),
-    "h264.mkv": ("libx264", "yuv420p", []),
-    "mpeg4.avi": ("mpeg4", "yuv420p", []),
-    "vp8.webm": ("libvpx", "yuv420p", ["-auto-alt-ref", "1", "-lag-in-frames", "16"]),
-    "vp9.webm": ("libvpx-vp9", "yuv420p", ["-deadline", "realtime", "-cpu-used", "8"]),
+    "end.mp4": ("libx264", "yuv420p", {}, {}),
+    "front.mp4": ("libx264", "yuv420p", {}, FRONT),
+    "end.mov": ("libx264", "yuv420p", {}, {}),
+    "front.mov": ("mpeg4", "yuv420p", {}, FRONT),
+    "h264.mkv": ("libx264", "yuv420p", {}, {}),
+    "mpeg4.avi": ("mpeg4", "yuv420p", {}, {}),
+    "vp8.webm": ("libvpx", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16"}, {}),
+    "vp9.webm": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}, {}),
 }
 KINDS = [".mp4", ".gif", ""]
 
@@ -54,26 +56,6 @@ def frames(count=12, height=16, width=16, colours=200, seed=0):
 def counting(count, size=8):
     """Frame ``k`` is of the grey ``k``, so that one sees which frames were taken."""
     return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3)).copy()
-
-
-def encode(path, shown, rate, codec, pixels, options=(), pixels_in="rgb24"):
-    height, width = shown.shape[1:3]
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        pix_fmt_in=pixels_in,
-        pix_fmt_out=pixels,
-        fps=rate,
-        codec=codec,
-        macro_block_size=1,
-        ffmpeg_log_level="error",
-        output_params=list(options),
-    )
-    writer.send(None)
-    for frame in shown:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
-    return path
 
 
 def load_one(path, **options):
@@ -145,10 +127,10 @@ def test_folders_keep_other_channels(tmp_path, channels):
 
 @pytest.mark.parametrize("name", CODECS)
 def test_what_users_bring(tmp_path, name):
-    codec, pixels, options = CODECS[name]
+    codec, pixels, options, container = CODECS[name]
     shown = np.repeat(np.repeat(frames(25, 4, 4), 16, axis=1), 16, axis=2)
     shown[:, :, :32] //= 2
-    path = encode(tmp_path / name, shown, 30, codec, pixels, options)
+    path = encode(tmp_path / name, shown, 30, codec, pixels, options, **container)
     read = load_one(path, frame_rate=30, frame_shape=(64, 64, 3))
     assert read.shape == shown.shape
     assert load_one(path, frame_rate=29.97).shape == shown.shape
@@ -208,6 +190,7 @@ def test_videos_and_what_is_known_of_them(tmp_path):
     episodes = [Trajectory(frames(count=count, height=8, width=8)) for count in range(2, 14)]
     folder = save_videos(tmp_path / "videos", episodes, Camera(), policy="expert")
     described = json.loads((folder / "videos.json").read_text())
+    digests = described.pop("sha256")
     names = [f"{index:03d}.mp4" for index in range(12)]
     assert described == {
         "env_id": "Camera-v0",
@@ -216,6 +199,7 @@ def test_videos_and_what_is_known_of_them(tmp_path):
         "policy": "expert",
         "videos": names,
     }
+    assert list(digests) == [*names, "videos.json"]
     assert described_quality(folder / names[0]) == "fast"
     loaded = load_trajectories(folder, frame_rate=28.9, frame_shape=(8, 8, 3))
     for episode, read in zip(episodes, loaded, strict=True):
@@ -235,7 +219,15 @@ def test_the_stated_rate_comes_first(tmp_path):
     description.write_text(json.dumps({"frame_rate": 80, "videos": ["b.gif"]}))
     assert taken(path, 40) == list(range(8))
     assert described_quality(path) is None
-    for damage in ("{", "[]", '{"frame_rate": "fast"}', '{"frame_rate": 0, "videos": []}'):
+    for damage in (
+        "{",
+        "[]",
+        '{"frame_rate": "fast"}',
+        '{"frame_rate": 0, "videos": []}',
+        '{"frame_rate": 1e400, "videos": []}',
+        '{"frame_rate": 80, "videos": ["a.gif"], "env_arguments": 1}',
+        '{"frame_rate": 80, "videos": ["a.gif"], "sha256": ["a.gif"]}',
+    ):
         description.write_text(damage)
         with pytest.raises(ValueError, match=r"videos\.json: expected a description as save_videos writes it"):
             load_trajectories(path)
@@ -306,8 +298,8 @@ def test_a_gif_without_delays(tmp_path):
 
 
 def test_frames_that_come_unsteadily(tmp_path):
-    late = ["-vf", "setpts=PTS+5*gte(N\\,4)/TB/20", "-fps_mode", "vfr"]  # the fifth of them stays away for 5 frames
-    path = encode(tmp_path / "a.mkv", counting(8), 20, "ffv1", "gbrp", late)
+    late = [0, 1, 2, 3, 9, 10, 11, 12]  # the fifth of them stays away for 5 frames
+    path = encode(tmp_path / "a.mkv", counting(8), 20, "ffv1", "bgr0", times=late)
     assert taken(path, None) == list(range(8))
     with pytest.warns(UserWarning, match="unsteady"):
         assert taken(path, 20) == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 6, 7]
@@ -413,7 +405,10 @@ def test_a_pattern_skips_the_description(tmp_path):
 
 def test_a_name_that_sounds_like_an_error(tmp_path):
     name = "corrupt partial file, not found.mp4"
-    assert lengths(encode(tmp_path / name, frames(), 20, "libx264", "yuv420p", ["-metadata", f"title={name}"])) == [11]
+    path = encode(
+        tmp_path / name, frames(), 20, "libx264", "yuv420p", extra=lambda file: file.metadata.update(title=name)
+    )
+    assert lengths(path) == [11]
 
 
 def test_capital_suffixes(tmp_path):
@@ -462,11 +457,11 @@ def test_another_shape(tmp_path, kind):
 
 
 def test_channels(tmp_path):
-    grey = encode(tmp_path / "grey.avi", frames()[..., :1], 20, "ffv1", "gray", pixels_in="gray")
+    grey = encode(tmp_path / "grey.avi", frames()[..., :1], 20, "ffv1", "gray")
     np.testing.assert_array_equal(load_one(grey, frame_shape=(16, 16, 1)), frames()[..., :1])
     refuse(grey, r"got \(16, 16, 1\) in .*grey\.avi; the video has 1 channels, the env", frame_shape=(16, 16, 3))
     shown = np.concatenate([frames(), frames(seed=1)[..., :1]], axis=3)
-    clear = encode(tmp_path / "clear.mkv", shown, 20, "ffv1", "bgra", pixels_in="rgba")
+    clear = encode(tmp_path / "clear.mkv", shown, 20, "ffv1", "bgra")
     np.testing.assert_array_equal(load_one(clear, frame_shape=(16, 16, 4)), shown)
     refuse(clear, r"clear\.mkv; the video has 4 channels", frame_shape=(16, 16, 3))
 
@@ -476,8 +471,8 @@ def test_channels(tmp_path):
 def test_cut_short(tmp_path, name, part):
     shown = frames(40, 32, 32)
     if name in CODECS:
-        codec, pixels, options = CODECS[name]
-        path = encode(tmp_path / name, shown, 20, codec, pixels, options)
+        codec, pixels, options, container = CODECS[name]
+        path = encode(tmp_path / name, shown, 20, codec, pixels, options, **container)
     else:
         path = save_video(tmp_path / name, shown, 20)
     whole, data = load_one(path), path.read_bytes()
