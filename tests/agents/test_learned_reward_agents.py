@@ -73,7 +73,7 @@ LEARNING = {
     "device": "cpu",
 }
 #: The same of a fitted reward.
-FITTED_LEARNING = {name: LEARNING[name] for name in ("algorithm_kwargs", "averaging", "policy_kwargs", "device")}
+FITTED_LEARNING = {name: LEARNING[name] for name in ("algorithm_kwargs", "policy_ema_decay", "policy_kwargs", "device")}
 FITTED_LEARNING |= {"hidden": 32, "updates": 1000, "batch_size": 128}
 
 
@@ -110,7 +110,7 @@ def test_the_reward_leads_to_the_expert(kind, reward, direction):
 @pytest.mark.parametrize("kind", AGENTS)
 @pytest.mark.parametrize("options", [{"algorithm": "trpo"}, {"regularizer": "spectral_norm"}], ids=["trpo", "spectral"])
 def test_other_generators_and_regularizers(kind, options):
-    changes = {"algorithm_kwargs": {"n_steps": 32, "batch_size": 128}} if "generator" in options else {}
+    changes = {"algorithm_kwargs": {"n_steps": 32, "batch_size": 128}} if "algorithm" in options else {}
     agent = kind(DummyVecEnv([Line] * 16), seed=0, **(LEARNING | changes | options))
     agent.imitate(walk(Line(), 2), 8000, progress_bar=False)
     assert mean_action(Line(), agent) > 0.7
@@ -152,7 +152,7 @@ def test_an_end_is_worth_what_the_expert_makes_of_it(kind, reward):
         own = rewards(agent, given)
         assert own.mean() == pytest.approx(0, abs=1e-3)
         values.append((float(agent.reward_model.absorbing_reward), own.max()))
-        assert agent.reward_model.terminal_value() == pytest.approx(agent.trainer.horizon * values[-1][0])
+        assert agent.reward_model.terminal_value() == pytest.approx(agent.trainer.effective_horizon * values[-1][0])
     assert values[0][0] == pytest.approx(values[0][1], abs=1e-4)
     assert values[1][0] < values[1][1]
     assert values[2][0] <= 1e-4
@@ -258,7 +258,7 @@ def test_the_log_has_both_sides(tmp_path):
         ({"regularizer": "none"}, "regularizer: expected gradient_penalty or spectral_norm, got 'none'"),
         ({"absorbing": 1}, "absorbing: expected True or False, got 1"),
         ({"timesteps": 0}, "timesteps: expected at least 1, got 0"),
-        ({"policy_ema_decay": 1.5}, "averaging: expected 0 to 1, got 1.5"),
+        ({"policy_ema_decay": 1.5}, "policy_ema_decay: expected 0 to 1, got 1.5"),
         ({"penalty": -1}, "penalty: expected at least 0, got -1"),
         ({"algorithm_kwargs": 3}, "algorithm_kwargs: expected a dict, got 3"),
         ({"algorithm_kwargs": {"n_step": 3}}, "algorithm_kwargs: expected some of .*n_steps.*, got 'n_step'"),

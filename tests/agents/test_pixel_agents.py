@@ -10,9 +10,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents import GAIfOAgent, GAILAgent, ILPOAgent, IMRLAgent, PatchAILAgent, PMIILAgent, make_agent
 from aime_gym.data import ObservationEncoding
-from aime_gym.learned_reward.algorithms import FlatVecEnv
 from aime_gym.learned_reward.transitions import ExpertTransitions
-from aime_gym.learned_reward.vec_envs import LearnedRewardVecEnv
+from aime_gym.learned_reward.vec_envs import FlatVecEnv, LearnedRewardVecEnv
 from aime_gym.models.flat_layout import FrameStacker
 from aime_gym.testing import toy
 from aime_gym.testing.subject import assert_identical, parameters
@@ -47,13 +46,13 @@ def some(observations, rows):
 def test_all_verbs_with_images(name, task, options, tmp_path):
     _, _, demos = toy.task(task, play=1, demos=2)
     agent = make(name, task, **options)
-    agent.imitate(demos, 64 if "generator" not in options else 640, progress_bar=False)
+    agent.imitate(demos, 64 if "algorithm" not in options else 640, progress_bar=False)
     agent.save(tmp_path / "agent")
     loaded = type(agent).load(tmp_path / "agent", env=DummyVecEnv([task] * 2), demonstrations=demos, device="cpu")
     before = parameters(agent)
     assert_identical(before, parameters(loaded))
     for one in (agent, loaded):
-        one.learn(576 if "generator" in options else 64, reset_num_timesteps=False)
+        one.learn(576 if "algorithm" in options else 64, reset_num_timesteps=False)
     assert_identical(parameters(agent), parameters(loaded))
     assert any(not torch.equal(tensor, before[name]) for name, tensor in parameters(agent).items())
     observations, actions = demos[0].observations, demos[0].actions

@@ -5,7 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
-from test_adversarial_agents import Line
+from test_learned_reward_agents import Line
 
 from aime_gym.agents import GAIfOAgent, GAILAgent, IMRLAgent, PMIILAgent
 from aime_gym.data import collect
