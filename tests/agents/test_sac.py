@@ -1,4 +1,4 @@
-"""SAC as what earns a learned reward: continuous actions, rewards of the moment, files."""
+"""SAC on a learned reward: continuous actions, rewards of the moment, files."""
 
 import numpy as np
 import pytest
