@@ -1,6 +1,6 @@
 """GAIfO: Generative Adversarial Imitation from Observation (Torabi, Warnell and Stone 2018, arXiv 1807.06158).
 
-    repeat   collect transitions with pi, paid g(f(s, s'))
+    repeat   collect transitions with pi, rewarded by g(f(s, s'))
              f   by logistic regression: the demonstrations' (s, s') against those of pi
              pi  by reinforcement learning on the reward
 
@@ -12,43 +12,29 @@ of s', one behind the other along the channels, both shifted at random (``augmen
 Deviations: PPO by default, where the paper has TRPO (``algorithm="trpo"``); the reward is the logit; terminal states
 have a value, by way of an absorbing state (``absorbing=False`` leaves it out); the discriminator is regularised and its
 inputs, (s, s' - s), are standardised, as are the policy's; the reward comes in units of the running spread of its
-discounted sums. A round is paid by the discriminator as it was when the round began.
+discounted sums. All steps of a rollout are rewarded by the discriminator as it was when the rollout began.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from gymnasium import spaces
+
 from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
 from aime_gym.learned_reward.discriminator_reward import AdversarialConfig, DiscriminatorInputs, DiscriminatorReward
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.models.flat_layout import FlatLayout
-from aime_gym.types import Array, Observation
 
 
 class GAIfOAgent(LearnedRewardAgent):
     """Learns in its environment to make transitions that look like the demonstrations', without their actions.
 
-    ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
-    and ``learn(total_timesteps)`` goes on. Needs no play. Hyper-parameters:
-    :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
+    Hyper-parameters: :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
     """
 
     config: AdversarialConfig
     discriminator: Discriminator
     presets: ClassVar = {"default": AdversarialConfig()}
 
-    def _make_reward(self, layout: FlatLayout) -> DiscriminatorReward:
-        return DiscriminatorReward(self.config, DiscriminatorInputs(layout), self.device)
-
-    def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
-        """The learned reward g(f(s, s')) of transitions, (n,).
-
-        See :class:`~aime_gym.models.discriminator.Discriminator`. Images are taken for the first two of an episode,
-        the frames before s for copies of s.
-
-        :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
-        :raises ValueError: other sensors or shapes.
-        """
-        self._require_setup()
-        return self.trainer.rewards(obs, next_obs=next_obs)
+    def _make_reward(self, space: spaces.Dict) -> DiscriminatorReward:
+        return DiscriminatorReward(self.config, DiscriminatorInputs(space), self.device)

@@ -1,4 +1,4 @@
-"""What an agent is that learns a reward and lets an algorithm of SB3 earn it.
+"""The base of agents that learn a reward, on which one of SB3's algorithms trains their policy.
 
 The one level between :class:`~aime_gym.agents.base.ImitationAgent` and some of the agents. All that it does is done by
 a part, :class:`~aime_gym.learned_reward.trainer.LearnedRewardTrainer`; but the phases of an agent are methods that it
@@ -12,21 +12,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import TrajectoryDataset
 from aime_gym.learned_reward.trainer import LearnedReward, LearnedRewardConfig, LearnedRewardTrainer
-from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Array, Observation, Trajectories
 
-#: How many stacks of frames the policy is shown at once.
-_ROWS = 512
+#: Stacks of frames that the policy sees at once.
+_BATCH_SIZE = 512
 
 
 class LearnedRewardAgent(ImitationAgent):
-    """An agent with a :class:`~aime_gym.learned_reward.trainer.LearnedReward`, which it earns in its environment."""
+    """An agent whose policy is trained in its environment, on a reward that it learns from demonstrations.
+
+    ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
+    and ``learn(total_timesteps)`` goes on. Needs no play.
+    """
 
     config: LearnedRewardConfig
     needs_play = False
@@ -34,17 +38,30 @@ class LearnedRewardAgent(ImitationAgent):
     default_n_envs = 8  # one pass through the networks then acts in all of them
 
     @abstractmethod
-    def _make_reward(self, layout: FlatLayout) -> LearnedReward:
-        """A reward of flat observations, that has learnt nothing yet.
+    def _make_reward(self, space: spaces.Dict) -> LearnedReward:
+        """Make a reward that has learnt nothing yet.
 
+        :param space: space of a stacked observation: vectors (D,) and images (C, H, W).
         :raises NotImplementedError: observations that it cannot see.
         """
 
-    def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
-        """The reward that the agent is paid, (n,): ``reward_fn``, and what a termination is worth.
+    def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
+        """Return the learned reward of transitions, (n,), without the value of a termination.
 
-        For :class:`~aime_gym.learned_reward.vec_envs.LearnedRewardVecEnv`. Two images are taken for the first ones of
-        an episode, as ``reward_fn`` takes them.
+        Images are taken for the first two of an episode, the frames before s for copies of s.
+
+        :param obs: s, (n, ...).
+        :param next_obs: s', (n, ...); at an episode's end the last observation, not the next start.
+        :raises ValueError: other sensors or shapes.
+        """
+        self._require_setup()
+        return self.trainer.rewards(obs, next_obs=next_obs)
+
+    def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
+        """Return the learned reward of transitions, (n,), with the value of a termination.
+
+        For :class:`~aime_gym.learned_reward.vec_envs.LearnedRewardVecEnv`. Images are taken as ``reward_fn`` takes
+        them.
         """
         self._require_setup()
         return self.trainer.transition_reward(obs, actions, next_obs, terminated)
@@ -75,27 +92,28 @@ class LearnedRewardAgent(ImitationAgent):
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         with self._initial_weights():
             self._setup_networks()
-        if self.trainer.start(demos, loop):
-            self.trainer.run(self, demos, loop.total_timesteps or self.config.timesteps, loop, "imitate")
+        if self.trainer.fit_demonstrations(demos, loop):
+            self.trainer.train(self, demos, loop.total_timesteps or self.config.timesteps, loop, "imitate")
 
     def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
         assert loop.total_timesteps is not None
-        self.trainer.run(self, demos, loop.total_timesteps, loop, "learn")
+        self.trainer.train(self, demos, loop.total_timesteps, loop, "learn")
 
     @torch.no_grad()
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """What the policy would have done."""
+        """Return the actions that the policy would have taken."""
+        frame_stack = self.trainer.frame_stack
         rows = (torch.arange(len(demos), device=self.device) - 1).clamp_min(0)
-        parts = rows.split(_ROWS) if self.trainer.stacked.images else [rows]
-        return torch.cat([self.trainer.act(self.trainer.stacked.recorded(demos, part), None) for part in parts])
+        batches = rows.split(_BATCH_SIZE) if frame_stack.images else [rows]
+        return torch.cat([self.trainer.act(frame_stack.of_records(demos, batch), None) for batch in batches])
 
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        stacked = self.trainer.stacked
-        return (stacked.start(observation),) if stacked.images else ()
+        stacked = self.trainer.frame_stack.reset(observation)
+        return tuple(stacked[name] for name in self.trainer.frame_stack.images)
 
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        stacked = self.trainer.stacked
-        rows = stacked.push(state[0], observation) if stacked.images else stacked.start(observation)
-        return self.trainer.act(rows, generator), (rows,) if stacked.images else ()
+        frame_stack = self.trainer.frame_stack
+        stacked = frame_stack.append(dict(zip(frame_stack.images, state, strict=True)), observation)
+        return self.trainer.act(stacked, generator), tuple(stacked[name] for name in frame_stack.images)

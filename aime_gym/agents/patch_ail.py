@@ -1,6 +1,6 @@
 """PatchAIL: visual imitation learning with patch rewards (Liu et al. 2023, arXiv 2302.00840). It sees images alone.
 
-    repeat   collect transitions with pi, paid w(o, o') mean_p f_p(o, o')
+    repeat   collect transitions with pi, rewarded by w(o, o') mean_p f_p(o, o')
              f_p by logistic regression, on average over the patches p: the demonstrations' (o, o') against those of pi
              pi  by reinforcement learning on the reward
 
@@ -12,12 +12,13 @@ agent looks like the expert is lost in one logit for the whole, and the mean of 
 :class:`~aime_gym.models.patch_discriminator.PatchSimilarity`.
 
 Deviations: PPO, or SAC (``algorithm="sac"``) whose actor sees through the critic's encoder, where the authors have
-DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what SAC's replay buffer hands out is paid
-anew by the discriminator of the moment, where theirs is paid once, at an episode's end; no pair (o_0, o_0) in front of
-an episode; the discriminator learns from the last round alone, not from the replay buffer; q_E is of a batch, at the
-end of a round; the gradient penalty is one-sided, for slopes above one; both stacks of a pair are shifted alike;
-terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out), which w leaves alone;
-the reward comes in units of the running spread of its discounted sums; what acts is the average of past policies.
+DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what SAC's replay buffer hands out is
+rewarded anew by the discriminator of the moment, where theirs is rewarded once, at an episode's end; no pair (o_0, o_0)
+in front of an episode; the discriminator learns from the latest transitions alone, not from the replay buffer; q_E is
+that of a batch, after each series of updates; the gradient penalty is one-sided, for slopes above one; both stacks of a
+pair are shifted alike; terminal states have a value, by way of an absorbing state (``absorbing=False`` leaves it out),
+which w leaves alone; the reward comes in units of the running spread of its discounted sums; what acts is the average
+of past policies.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gymnasium import spaces
+
 from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
-from aime_gym.config import check_choices
 from aime_gym.learned_reward.discriminator_reward import AdversarialConfig, DiscriminatorInputs, DiscriminatorReward
 from aime_gym.models.discriminator import Discriminator
-from aime_gym.models.flat_layout import FlatLayout
-from aime_gym.models.patch_discriminator import SIMILARITIES, PatchLogits, PatchSimilarity
-from aime_gym.types import Array, Observation, is_image
+from aime_gym.models.patch_discriminator import PatchLogits, PatchSimilarity
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,19 @@ class PatchAILConfig(AdversarialConfig):
 
     :param discriminator_hidden: channels of the first convolution; each further one has twice as many.
     :param discriminator_layers: convolutions before the one that makes the logits.
-    :param similarity: how the similarity of patches enters the reward, ``weight`` (the paper's W), ``bonus`` (B) or
-        ``none``; see :class:`~aime_gym.models.patch_discriminator.PatchSimilarity`.
     """
 
     discriminator_hidden: int = 32
     discriminator_layers: int = 3
     batch_size: int = 128
     learning_rate: float = 1e-4
-    similarity: str = "weight"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choices(self, similarity=tuple(SIMILARITIES))
 
 
 class PatchAILAgent(LearnedRewardAgent):
     """Learns in its environment to look like the demonstrations, patch by patch, without their actions.
 
-    ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)`` as many as it is told,
-    and ``learn(total_timesteps)`` goes on. Needs no play. The policy sees vectors too, if there are any, the
-    discriminator does not. Hyper-parameters: :class:`PatchAILConfig`.
+    The policy sees vectors too, if there are any, the discriminator does not. Hyper-parameters:
+    :class:`PatchAILConfig`.
 
     :raises NotImplementedError: observations without an image.
     """
@@ -70,27 +62,13 @@ class PatchAILAgent(LearnedRewardAgent):
     discriminator: Discriminator
     presets: ClassVar = {"default": PatchAILConfig()}
 
-    def _setup_networks(self) -> None:
-        if not any(map(is_image, self.observation_encoding.shapes.values())):
+    def _make_reward(self, space: spaces.Dict) -> DiscriminatorReward:
+        config = self.config
+        inputs = DiscriminatorInputs(space, images_only=True)
+        if not inputs.image_shapes:
             raise NotImplementedError(
                 f"observation_space: PatchAILAgent learns from images, got {self.observation_space} without one; make "
                 f"the environment with modality='pixels', or take GAIfOAgent"
             )
-        super()._setup_networks()
-
-    def _make_reward(self, layout: FlatLayout) -> DiscriminatorReward:
-        config, seen = self.config, DiscriminatorInputs(layout, images_alone=True)
-        net = PatchLogits(seen.layout, config.discriminator_hidden, config.discriminator_layers)
-        similarity = None if config.similarity == "none" else PatchSimilarity(net.patches, config.similarity)
-        return DiscriminatorReward(config, seen, self.device, net=net, similarity=similarity)
-
-    def reward_fn(self, obs: Observation, next_obs: Observation) -> Array:
-        """The learned reward of transitions, (n,).
-
-        Images are taken for the first two of an episode, the frames before o for copies of o.
-
-        :param obs: (n, ...), and ``next_obs`` likewise: at an episode's end the last observation, not the next start.
-        :raises ValueError: other sensors or shapes.
-        """
-        self._require_setup()
-        return self.trainer.rewards(obs, next_obs=next_obs)
+        net = PatchLogits(inputs.image_shapes, config.discriminator_hidden, config.discriminator_layers)
+        return DiscriminatorReward(config, inputs, self.device, net=net, similarity=PatchSimilarity(net.patches))

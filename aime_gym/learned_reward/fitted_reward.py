@@ -1,4 +1,4 @@
-"""A reward that is fitted to the demonstrations before the first step, and stays. What IMRL and PMI-IL share."""
+"""A reward that is fitted to the demonstrations before the first step, and stays: what IMRL and PMI-IL share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aime_gym.config import check_bounds
 from aime_gym.learned_reward.trainer import LearnedRewardConfig
 from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
+from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
@@ -23,9 +24,9 @@ class FittedConfig(LearnedRewardConfig):
 
     :param hidden: width of the model's layers.
     :param layers: number of them.
-    :param updates: of the model.
+    :param updates: number of updates of the model.
     :param batch_size: transitions per update.
-    :param learning_rate: of the model's Adam; falls to zero.
+    :param learning_rate: step size of the model's Adam; falls to zero.
     """
 
     hidden: int = 128
@@ -47,40 +48,40 @@ class FittedConfig(LearnedRewardConfig):
 
 
 class TransitionModel(Protocol):
-    """A module that knows what the expert's transitions look like."""
+    """A module that models the expert's transitions."""
 
     def fit_standardizer(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> None:
         """Take units from the demonstrations' transitions (N, D)."""
         ...
 
     def loss(self, obs: Tensor, next_obs: Tensor, generator: torch.Generator) -> Tensor:
-        """Of the expert's transitions (N, D), scalar."""
+        """Return the loss of the expert's transitions (N, D), scalar."""
         ...
 
     def reward(self, obs: Tensor, next_obs: Tensor) -> Tensor:
-        """Rewards (N,) of transitions (N, D)."""
+        """Return rewards (N,) of transitions (N, D)."""
         ...
 
 
 class FittedRewardNetwork(nn.Module):
-    """The reward of a model of the expert's transitions, and what a termination is worth.
+    """The reward of a model of the expert's transitions, and the value of a termination.
 
     A fixed reward is known up to a constant per step, which decides whether to live or to end: as long as a terminal
-    state is worth zero, a reward below zero (tanh, softmax) pays for dropping CartPole's pole, and one above zero (exp)
-    for never reaching MountainCar's goal. So an episode that terminates goes on in an absorbing state, for the
+    state is worth zero, a reward below zero favours dropping CartPole's pole, and one above zero never reaching
+    MountainCar's goal. So an episode that terminates goes on in an absorbing state, for the
     1 / (1 - gamma) steps that the discount looks ahead (Kostrikov et al. 2019, arXiv 1809.02925). All episodes are then
     equally long, and the constant is the same for every policy: the mean of the demonstrations is taken off, so that a
     critic, which starts at zero, takes what it has not seen for as good as the expert. With a share w of the
-    demonstrations that end in a terminal state, each step there earns
+    demonstrations that end in a terminal state, each step there is rewarded by
 
         r_absorbing = r_worst + w (r_best - r_worst)
 
-    r_best is the most that any of the demonstrations' transitions earns: to end as the expert does (w = 1) is worth no
-    less than to go on. r_worst is the mean of what (s, s + c) earn, with changes c of other times: where the expert
-    never ends (w = 0), to end is worth no more than to do anything. What a terminal state looks like does not matter:
-    where an expert ends in success and a beginner in failure, both are paid the same.
+    r_best is the greatest reward of the demonstrations' transitions: to end as the expert does (w = 1) is worth no less
+    than to go on. r_worst is the mean reward of (s, s + c), with changes c of other times: where the expert never ends
+    (w = 0), to end is worth no more than to do anything. What a terminal state looks like does not matter: where an
+    expert ends in success and a beginner in failure, both get the same reward.
 
-    :param model: a ``TransitionModel``.
+    :param model: :class:`TransitionModel` with its weights.
     """
 
     absorbing_reward: Tensor
@@ -94,8 +95,8 @@ class FittedRewardNetwork(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     @property
-    def transitions(self) -> TransitionModel:
-        """The model as what it knows of."""
+    def transition_model(self) -> TransitionModel:
+        """The model, typed."""
         model: Any = self.model
         return model
 
@@ -104,44 +105,50 @@ class FittedRewardNetwork(nn.Module):
         self, expert: ExpertTransitions, effective_horizon: float, generator: torch.Generator
     ) -> None:
         """Let episodes that terminate go on in an absorbing state."""
-        obs, next_obs = expert.transitions.obs, expert.transitions.next_obs
+        obs = concatenate_sensors(expert.vectors.obs)
+        next_obs = concatenate_sensors(expert.vectors.next_obs)
         changes = (next_obs - obs)[torch.randperm(len(obs), generator=generator).to(obs.device)]
-        own = self.transitions.reward(obs, next_obs)
+        own = self.transition_model.reward(obs, next_obs)
         self.constant.copy_(own.mean())
-        best, worst = own.max() - self.constant, self.rewards(obs, obs + changes).mean()
-        self.absorbing_reward.copy_(worst + expert.ends / expert.episodes * (best - worst))
+        best = own.max() - self.constant
+        worst = self.reward(obs, obs + changes).mean()
+        self.absorbing_reward.copy_(worst + expert.num_terminations / expert.num_episodes * (best - worst))
         self.effective_horizon.fill_(effective_horizon)
 
     @torch.no_grad()
-    def rewards(self, obs: Tensor, next_obs: Tensor) -> Tensor:
-        """Rewards (N,) of transitions (N, D)."""
-        return self.transitions.reward(obs, next_obs) - self.constant
+    def reward(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """Return rewards (N,) of transitions (N, D)."""
+        return self.transition_model.reward(obs, next_obs) - self.constant
 
     def terminal_value(self) -> float:
-        """What follows a termination."""
+        """Return the value of a terminal state."""
         return float(self.effective_horizon * self.absorbing_reward)
 
 
 class FittedReward:
-    """A ``LearnedReward`` that has learnt all that it will before the first step."""
+    """A :class:`~aime_gym.learned_reward.trainer.LearnedReward` that learns nothing after the first environment step.
+
+    :param model: :class:`TransitionModel` with its weights.
+    """
 
     name = "reward_model"
-    sees_actions = False
+    uses_actions = False
 
     def __init__(self, config: FittedConfig, model: nn.Module, device: torch.device) -> None:
         self.config = config
         self.network = FittedRewardNetwork(model).to(device)
 
-    def rewards(self, transitions: Transitions) -> Tensor:
-        return self.network.rewards(transitions.obs, transitions.next_obs)
+    def reward(self, transitions: Transitions) -> Tensor:
+        return self.network.reward(concatenate_sensors(transitions.obs), concatenate_sensors(transitions.next_obs))
 
     def terminal_value(self) -> float:
         return self.network.terminal_value()
 
-    def start(self, expert: ExpertTransitions, effective_horizon: float, loop: TrainingLoop) -> bool:
+    def fit_demonstrations(self, expert: ExpertTransitions, effective_horizon: float, loop: TrainingLoop) -> bool:
         """Fit the model, in updates of ``loop``."""
-        config, model = self.config, self.network.transitions
-        obs, next_obs = expert.transitions.obs, expert.transitions.next_obs
+        config, model = self.config, self.network.transition_model
+        obs = concatenate_sensors(expert.vectors.obs)
+        next_obs = concatenate_sensors(expert.vectors.next_obs)
         model.fit_standardizer(obs, next_obs, loop.generator)
         optimizer = Optimizer([self.network], config.learning_rate, decay_updates=config.updates)
 
@@ -155,11 +162,11 @@ class FittedReward:
             self.network.calibrate_absorbing_reward(expert, effective_horizon, loop.generator)
         return completed
 
-    def round(self, taken: Transitions, expert: ExpertTransitions, loop: TrainingLoop) -> None:
-        """Nothing is learnt from what was done."""
+    def update(self, transitions: Transitions, expert: ExpertTransitions, loop: TrainingLoop) -> None:
+        """Learn nothing: the reward stays."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to go on with."""
+        """Load nothing: there is no state beside the network."""

@@ -1,14 +1,16 @@
-"""Transitions, as a learned reward sees them: those of the demonstrations, and those of who imitates them."""
+"""Transitions as a learned reward sees them: the demonstrations', and the agent's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from stable_baselines3.common.type_aliases import TensorDict
 from torch import Tensor
 
 from aime_gym.data import ActionEncoding, TrajectoryDataset
-from aime_gym.models.flat_layout import FrameStacker
+from aime_gym.learned_reward.frame_stack import FrameStack
 from aime_gym.types import Trajectories
 
 
@@ -16,90 +18,94 @@ from aime_gym.types import Trajectories
 class Transitions:
     """N steps, from s to s'.
 
-    :param obs: s (N, D), flat.
-    :param actions: encoded actions (N, A); ``None`` where nobody may see them.
-    :param next_obs: s' (N, D); at an episode's end the last observation, not the next start.
+    :param obs: s, (N, ...) of each sensor: vectors (N, D), stacks of frames (N, C, H, W).
+    :param actions: encoded actions (N, A); ``None`` for a reward that does not use them.
+    :param next_obs: s' likewise; at an episode's end the last observation, not the next start.
     :param terminated: (N,) bool; whether s' is a terminal state.
     """
 
-    obs: Tensor
+    obs: TensorDict
     actions: Tensor | None
-    next_obs: Tensor
+    next_obs: TensorDict
     terminated: Tensor
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return len(self.terminated)
 
-    def at(self, rows: Tensor) -> Transitions:
-        """Some of them."""
-        actions = None if self.actions is None else self.actions[rows]
-        return Transitions(self.obs[rows], actions, self.next_obs[rows], self.terminated[rows])
+    def __getitem__(self, rows: Tensor) -> Transitions:
+        """Return the transitions at rows (M,)."""
+        return Transitions(
+            {name: values[rows] for name, values in self.obs.items()},
+            None if self.actions is None else self.actions[rows],
+            {name: values[rows] for name, values in self.next_obs.items()},
+            self.terminated[rows],
+        )
 
     def sample(self, count: int, generator: torch.Generator) -> Transitions:
-        """Some of them, with replacement."""
-        return self.at(_sampled(len(self), count, generator).to(self.obs.device))
+        """Draw transitions, with replacement."""
+        return self[_draw_rows(len(self), count, generator).to(self.terminated.device)]
 
     @classmethod
-    def joined(cls, parts: list[Transitions]) -> Transitions:
-        """One after the other."""
-        first_actions = parts[0].actions
+    def concatenate(cls, parts: Sequence[Transitions]) -> Transitions:
+        """Join transitions, one part after the other; all parts have actions, or none has."""
+        actions = [part.actions for part in parts if part.actions is not None]
         return cls(
-            torch.cat([part.obs for part in parts]),
-            None if first_actions is None else torch.cat([part.actions for part in parts if part.actions is not None]),
-            torch.cat([part.next_obs for part in parts]),
+            {name: torch.cat([part.obs[name] for part in parts]) for name in parts[0].obs},
+            torch.cat(actions) if actions else None,
+            {name: torch.cat([part.next_obs[name] for part in parts]) for name in parts[0].next_obs},
             torch.cat([part.terminated for part in parts]),
         )
 
 
 class ExpertTransitions:
-    """What the demonstrations show.
+    """The transitions of the demonstrations.
 
     Images are looked up when they are asked for, so that no stack of frames lies in memory beside the frames.
 
-    :param demos: all of them.
-    :param encoding: of the actions, for oracles; ``None`` drops them.
-    :param stacked: how observations are flat.
+    :param demos: all demonstrations.
+    :param encoding: encoding of the actions, for oracles; ``None`` drops them.
+    :param frame_stack: what stacks the frames of images.
     """
 
     def __init__(
-        self, demos: Trajectories, encoding: ActionEncoding | None, stacked: FrameStacker, device: torch.device
+        self, demos: Trajectories, encoding: ActionEncoding | None, frame_stack: FrameStack, device: torch.device
     ) -> None:
-        self._dataset, self._stacked = TrajectoryDataset(demos, encoding, device), stacked
-        dataset = self._dataset
-        self._reached = (~dataset.first_rows()).nonzero().squeeze(-1)
-        terminated = torch.cat([torch.arange(len(demo), 0, -1) == 1 for demo in demos])
-        terminated &= torch.tensor([demo.terminated for demo in demos]).repeat_interleave(
-            torch.tensor([len(demo) for demo in demos])
+        self._frame_stack = frame_stack
+        self._dataset = dataset = TrajectoryDataset(demos, encoding, device)
+        self._next_rows = (~dataset.first_rows()).nonzero().squeeze(-1)
+        is_last = torch.cat([torch.arange(len(demo), 0, -1) == 1 for demo in demos])
+        lengths = torch.tensor([len(demo) for demo in demos])
+        terminates = torch.tensor([demo.terminated for demo in demos]).repeat_interleave(lengths)
+        #: All transitions, without their images.
+        self.vectors = Transitions(
+            frame_stack.vectors_of_records(dataset, self._next_rows - 1),
+            None if dataset.prev_actions is None else dataset.prev_actions[self._next_rows],
+            frame_stack.vectors_of_records(dataset, self._next_rows),
+            (is_last & terminates).to(device),
         )
-        #: All steps, as far as vectors show them: (N, V) in place of (N, D).
-        self.transitions = Transitions(
-            stacked.recorded_vectors(dataset, self._reached - 1),
-            None if dataset.prev_actions is None else dataset.prev_actions[self._reached],
-            stacked.recorded_vectors(dataset, self._reached),
-            terminated.to(device),
-        )
-        #: How many demonstrations there are, and whether all of them say how they end, in a terminal state or cut.
-        self.episodes = len(demos)
+        self.num_episodes = len(demos)
+        #: Number of demonstrations that end in a terminal state.
+        self.num_terminations = int(self.vectors.terminated.sum())
+        #: Whether all demonstrations say how they end, in a terminal state or cut.
         self.endings_known = all(demo.terminated or demo.truncated for demo in demos)
 
     def __len__(self) -> int:
-        return len(self.transitions)
-
-    @property
-    def ends(self) -> int:
-        """How many demonstrations end in a terminal state."""
-        return int(self.transitions.terminated.sum())
+        return len(self.vectors)
 
     def sample(self, count: int, generator: torch.Generator) -> Transitions:
-        """Some of their steps, with replacement."""
-        rows = _sampled(len(self), count, generator).to(self._reached.device)
-        known = self.transitions.at(rows)
-        if not self._stacked.images:
-            return known
-        reached = self._reached[rows]
-        obs, next_obs = (self._stacked.recorded(self._dataset, at) for at in (reached - 1, reached))
-        return Transitions(obs, known.actions, next_obs, known.terminated)
+        """Draw transitions with their images, with replacement."""
+        rows = _draw_rows(len(self), count, generator).to(self._next_rows.device)
+        sampled = self.vectors[rows]
+        if not self._frame_stack.images:
+            return sampled
+        next_rows = self._next_rows[rows]
+        return Transitions(
+            self._frame_stack.of_records(self._dataset, next_rows - 1),
+            sampled.actions,
+            self._frame_stack.of_records(self._dataset, next_rows),
+            sampled.terminated,
+        )
 
 
-def _sampled(of: int, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(of, (count,), generator=generator)
+def _draw_rows(high: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(high, (count,), generator=generator)

@@ -1,19 +1,20 @@
-"""Environments as SB3's algorithm sees them: flat, standardised observations and learned rewards."""
+"""Vectorised environments that reward an agent by a function, and that show SB3's algorithms what networks see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
 from aime_gym.data import ActionEncoding, ObservationEncoding
-from aime_gym.models.flat_layout import FlatLayout, FrameStacker
+from aime_gym.learned_reward.frame_stack import FrameStack
 from aime_gym.training.rollouts import copy_observation, next_observations
 from aime_gym.types import Array, Observation
 
@@ -22,21 +23,21 @@ class TransitionRewardFunction(Protocol):
     """A reward of transitions: ``agent.transition_reward`` of GAIfO and GAIL, or a function of one's own."""
 
     def __call__(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array, /) -> Array:
-        """Rewards (n,) of n transitions, where ``terminated`` (n,) says which of them ended in a terminal state."""
+        """Return rewards (n,) of n transitions; ``terminated`` (n,) says which of them led to a terminal state."""
         ...
 
 
 class LearnedRewardVecEnv(VecEnvWrapper):
-    """Pays a learned reward for each step.
+    """Replaces the environment's reward by that of a function of transitions.
 
     >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
     >>> SAC("MlpPolicy", env).learn(100_000)
 
-    The reward sees the observation that ended an episode, not the one that the next episode starts with. Where a time
+    The function sees the observation that ended an episode, not the one that the next episode starts with. Where a time
     limit cut the episode, ``terminated`` is false. ``Monitor`` inside reports the environment's own return.
 
-    :param venv: whose observations and actions the reward knows.
-    :param reward: of transitions.
+    :param venv: environment with the observations and actions that the function knows.
+    :param reward: reward of transitions.
     """
 
     def __init__(self, venv: VecEnv, reward: TransitionRewardFunction) -> None:
@@ -53,96 +54,77 @@ class LearnedRewardVecEnv(VecEnvWrapper):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, _, dones, infos = self.venv.step_wait()
-        reached, terminated = next_observations(observations, dones, infos), np.array(dones, bool)
+        next_obs = next_observations(observations, dones, infos)
+        terminated = np.array(dones, bool)
         for index in np.flatnonzero(dones):
             terminated[index] = not infos[index].get("TimeLimit.truncated", False)
-        rewards = self.reward(self._observations, self._actions, reached, terminated)  # type: ignore[arg-type]
+        rewards = self.reward(self._observations, self._actions, next_obs, terminated)  # type: ignore[arg-type]
         self._observations = copy_observation(observations)
         return observations, np.asarray(rewards, np.float32), dones, infos
 
 
-class FlatVecEnv(VecEnvWrapper):
-    """An environment whose observations are flat, with the last frames of its images.
+class EncodedVecEnv(VecEnvWrapper):
+    """Shows an environment as networks see it: a ``Dict`` of sensors with stacked images, and encoded actions.
 
-    An episode starts with its first frame over and over. ``terminal_observation`` is the true last observation, with
-    the frames before it.
+    ``terminal_observation`` is the true last observation, with the frames before it. Actions are in [-1, 1], or
+    0 ... n - 1.
 
     :param observations: encoding of the sensors.
-    :param stacked: how they are flat.
-    """
-
-    def __init__(self, venv: VecEnv, observations: ObservationEncoding, stacked: FrameStacker) -> None:
-        super().__init__(venv, flat_space(stacked.layout))
-        self.observations, self.stacked = observations, stacked
-
-    def reset(self) -> VecEnvObs:
-        self._rows = self.stacked.start(self._encoded(self.venv.reset()))  # type: ignore[arg-type]
-        return self._rows.numpy()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, dones, infos = self.venv.step_wait()
-        reached = next_observations(observations, dones, infos)
-        rows = self.stacked.push(self._rows, self._encoded(reached))
-        if np.any(dones):
-            infos = [
-                info | {"terminal_observation": row.numpy()} if done else info
-                for info, done, row in zip(infos, dones, rows, strict=True)
-            ]
-            started = self.stacked.start(self._encoded(observations))  # type: ignore[arg-type]
-            rows = torch.where(torch.tensor(dones, dtype=torch.bool)[:, None], started, rows)
-        self._rows = rows
-        return rows.numpy(), rewards, dones, infos
-
-    def _encoded(self, observation: Observation) -> dict[str, Tensor]:
-        return self.observations.encode(observation, torch.device("cpu"))[0]
-
-
-class EncodedVecEnv(VecEnvWrapper):
-    """An environment as the generator sees it: standardised, with actions in [-1, 1] or 0 ... n - 1.
-
-    :param encode: flat observations (n, D) -> those that the generator sees.
-    :param encoding: of its actions.
+    :param frame_stack: what stacks the frames of images.
+    :param actions: encoding of the actions.
     """
 
     def __init__(
-        self, venv: VecEnv, encode: Callable[[Array], Array], layout: FlatLayout, encoding: ActionEncoding
+        self, venv: VecEnv, observations: ObservationEncoding, frame_stack: FrameStack, actions: ActionEncoding
     ) -> None:
-        super().__init__(venv, *encoded_spaces(layout, encoding))
-        self.encode, self.encoding = encode, encoding
+        super().__init__(venv, frame_stack.space, encoded_action_space(actions))
+        self.observations, self.frame_stack, self.actions = observations, frame_stack, actions
 
     def reset(self) -> VecEnvObs:
-        return self.encode(self.venv.reset())  # type: ignore[arg-type]
+        self._stacked = self.frame_stack.reset(self._encode(self.venv.reset()))
+        return as_arrays(self._stacked)
 
     def step_async(self, actions: Array) -> None:
-        if isinstance(self.encoding.space, spaces.Discrete):
-            decoded = (actions + self.encoding.space.start).astype(self.encoding.space.dtype)
-        else:
-            decoded = self.encoding.decode(actions)
-        self.venv.step_async(decoded)
+        self.venv.step_async(decode_actions(actions, self.actions))
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        infos = [
-            info | {"terminal_observation": self._encode_one(info["terminal_observation"])} if done else info
-            for info, done in zip(infos, dones, strict=True)
-        ]
-        return self.encode(observations), rewards, dones, infos  # type: ignore[arg-type]
+        stacked = self.frame_stack.append(self._stacked, self._encode(next_observations(observations, dones, infos)))
+        if np.any(dones):
+            infos = [
+                info | {"terminal_observation": {name: values[index].numpy() for name, values in stacked.items()}}
+                if dones[index]
+                else info
+                for index, info in enumerate(infos)
+            ]
+            ended = torch.from_numpy(np.array(dones, bool))
+            started = self.frame_stack.reset(self._encode(observations))
+            stacked = {
+                name: torch.where(ended.view(-1, *[1] * (values.ndim - 1)), started[name], values)
+                for name, values in stacked.items()
+            }
+        self._stacked = stacked
+        return as_arrays(stacked), rewards, dones, infos
 
-    def _encode_one(self, observation: Array) -> Array:
-        row: Array = self.encode(observation[None])[0]
-        return row
+    def _encode(self, observation: VecEnvObs) -> TensorDict:
+        return self.observations.encode(observation, torch.device("cpu"))[0]  # type: ignore[arg-type]
 
 
-def flat_space(layout: FlatLayout) -> spaces.Box:
-    """Of flat observations."""
-    if layout.dtype == np.uint8:
-        return spaces.Box(0, 255, (layout.size,), np.uint8)
-    return spaces.Box(-np.inf, np.inf, (layout.size,), np.float32)
+def as_arrays(observation: Mapping[str, Tensor]) -> dict[str, Array]:
+    """View tensors of the CPU as arrays."""
+    return {name: values.numpy() for name, values in observation.items()}
 
 
-def encoded_spaces(layout: FlatLayout, encoding: ActionEncoding) -> tuple[spaces.Box, spaces.Space]:
-    """What the generator sees and does."""
-    seen = flat_space(layout)
+def encoded_action_space(encoding: ActionEncoding) -> spaces.Space:
+    """Return the space of the actions that an RL algorithm chooses from."""
+    if encoding.discrete:
+        return spaces.Discrete(encoding.size)
+    return spaces.Box(-1.0, 1.0, (encoding.size,), np.float32)
+
+
+def decode_actions(actions: Array, encoding: ActionEncoding) -> Array:
+    """Return actions of the environment for those of an RL algorithm."""
     if isinstance(encoding.space, spaces.Discrete):
-        return seen, spaces.Discrete(encoding.size)
-    return seen, spaces.Box(-1.0, 1.0, (encoding.size,), np.float32)
+        decoded: Array = (actions + encoding.space.start).astype(encoding.space.dtype)
+        return decoded
+    return encoding.decode(actions)

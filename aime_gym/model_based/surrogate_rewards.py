@@ -200,7 +200,7 @@ class LatentDiscriminatorReward:
     """
 
     def __init__(self, embedding: int, learning_rate: float, device: torch.device) -> None:
-        self.discriminator = Discriminator(2 * embedding, reward="logit", spectral=False).to(device)
+        self.discriminator = Discriminator(2 * embedding, reward="logit").to(device)
         self.optimizer = Optimizer([self.discriminator], learning_rate)
 
     def labels(self, trajectory: Trajectory) -> None:
@@ -219,7 +219,7 @@ class LatentDiscriminatorReward:
         logit = self.discriminator.from_standardized
         expert_logit, agent_logit = logit(torch.cat([theirs, own])).chunk(2)
         weight = torch.rand(count, 1, generator=generator).to(own.device)
-        penalty = gradient_penalty(logit, theirs, own, weight)
+        penalty = gradient_penalty(logit, [theirs], [own], weight)
         loss = discrimination_loss(expert_logit, agent_logit)
         self.optimizer.step(loss + _PENALTY * penalty)
         return {

@@ -1,11 +1,11 @@
-"""SAC as what earns a learned reward: continuous actions, rewards of the moment, files."""
+"""SAC on a learned reward: continuous actions, rewards of the moment, files."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
-from test_adversarial_agents import Line
+from test_learned_reward_agents import Line
 
 from aime_gym.agents import GAIfOAgent, GAILAgent, IMRLAgent, PMIILAgent
 from aime_gym.data import collect

@@ -1,56 +1,56 @@
-"""What an off-policy algorithm learns from: true transitions, at the rewards of the moment."""
+"""What an off-policy algorithm learns from: true transitions, with the rewards of the moment."""
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
 from aime_gym.learned_reward.relabelling_buffer import RelabellingReplayBuffer
-from aime_gym.learned_reward.transitions import Transitions
 
 
-def buffer(pay, standardize=lambda rows: rows, size=64):
-    box = spaces.Box(-np.inf, np.inf, (1,), np.float32)
-    latest = []
+def zeros(transitions):
+    return np.zeros(len(transitions), np.float32)
+
+
+def make_buffer(relabel, augment=lambda observation: observation, size=64):
+    space = spaces.Dict({"count": spaces.Box(-np.inf, np.inf, (1,), np.float32)})
     made = RelabellingReplayBuffer(
-        size, box, spaces.Box(-1, 1, (1,), np.float32), "cpu", 2,
-        latest=lambda: latest[-1], standardize=standardize, pay=pay,
+        size, space, spaces.Box(-1, 1, (1,), np.float32), "cpu", 2, relabel=relabel, augment=augment
     )  # fmt: skip
     for step in range(size // 4):
-        obs = torch.tensor([[float(step)], [100.0 + step]])
-        latest.append(Transitions(obs, None, obs + 1, torch.tensor([step % 3 == 0, False])))
-        wrong = np.full((2, 1), -9.0, np.float32)  # what the algorithm saw, and what it was paid: both of another time
+        obs = np.array([[step], [100 + step]], np.float32)
+        stale = np.full(2, -9.0, np.float32)  # the reward of another time
         infos = [{}, {"TimeLimit.truncated": True}]
-        made.add(wrong, wrong, np.zeros((2, 1), np.float32), wrong[:, 0], np.array([step % 3 == 0, True]), infos)
+        dones = np.array([step % 3 == 0, True])
+        made.add({"count": obs}, {"count": obs + 1}, np.zeros((2, 1), np.float32), stale, dones, infos)
     return made
 
 
 def test_rewards_are_those_of_the_moment():
     scale = [1.0]
-    replay = buffer(lambda transitions: (scale[0] * transitions.next_obs[:, 0]).numpy())
+    replay = make_buffer(lambda transitions: (scale[0] * transitions.next_obs["count"][:, 0]).numpy())
     for scale[0] in (1.0, -3.0):
         sample = replay.sample(50)
-        torch.testing.assert_close(sample.rewards, scale[0] * sample.next_observations)
-        torch.testing.assert_close(sample.next_observations, sample.observations + 1)
+        torch.testing.assert_close(sample.rewards, scale[0] * sample.next_observations["count"])
+        torch.testing.assert_close(sample.next_observations["count"], sample.observations["count"] + 1)
 
 
-def test_observations_are_standardised_as_of_now():
-    shift, seen = [0.0], []
+def test_the_reward_sees_observations_as_they_were():
+    rewarded = []
 
-    def pay(transitions):
-        seen.append(transitions)
-        return np.zeros(len(transitions), np.float32)
+    def relabel(transitions):
+        rewarded.append(transitions)
+        return zeros(transitions)
 
-    replay = buffer(pay, lambda rows: rows - shift[0])
-    shift[0] = 1000.0
+    replay = make_buffer(relabel, lambda observation: {name: values - 1000 for name, values in observation.items()})
     sample = replay.sample(50)
-    torch.testing.assert_close(sample.observations + 1000, seen[0].obs)  # the reward sees them as they were
-    torch.testing.assert_close(sample.next_observations + 1000, seen[0].next_obs)
+    torch.testing.assert_close(sample.observations["count"] + 1000, rewarded[0].obs["count"])
+    torch.testing.assert_close(sample.next_observations["count"] + 1000, rewarded[0].next_obs["count"])
 
 
 def test_a_time_limit_is_no_termination():
-    seen = []
-    replay = buffer(lambda transitions: seen.append(transitions) or np.zeros(len(transitions), np.float32))
+    rewarded = []
+    replay = make_buffer(lambda transitions: rewarded.append(transitions) or zeros(transitions))
     sample = replay.sample(200)
-    of_first = sample.observations[:, 0] < 100
-    assert torch.equal(seen[0].terminated, of_first & (sample.observations[:, 0] % 3 == 0))
-    assert torch.equal(sample.dones[:, 0] > 0, seen[0].terminated)
+    counts = sample.observations["count"][:, 0]
+    assert torch.equal(rewarded[0].terminated, (counts < 100) & (counts % 3 == 0))
+    assert torch.equal(sample.dones[:, 0] > 0, rewarded[0].terminated)

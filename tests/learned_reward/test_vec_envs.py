@@ -1,4 +1,4 @@
-"""What the learned reward is asked about, and what SB3 is paid."""
+"""What a reward function is asked about, and which rewards SB3 gets."""
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,7 @@ START = -7.0
 
 
 class Counter(gym.Env):
-    """Shows how many steps were taken, and START at the start; terminates after ``length``."""
+    """Shows the number of steps so far, and START at the start; terminates after ``length``."""
 
     action_space = spaces.Discrete(2)
 
@@ -48,18 +48,18 @@ def transitions(env, steps=7):
 
     wrapped = LearnedRewardVecEnv(env, reward)
     wrapped.reset()
-    paid, shown = [], []
+    given, shown = [], []
     for step in range(steps):
         observations, rewards, _, _ = wrapped.step(np.full(env.num_envs, step % 2))
-        paid.append(rewards)
+        given.append(rewards)
         shown.append((observations["count"] if isinstance(observations, dict) else observations)[:, 0].copy())
-    return asked, np.stack(paid), np.stack(shown)
+    return asked, np.stack(given), np.stack(shown)
 
 
 @pytest.mark.parametrize("sensors", [False, True])
 def test_the_last_observation_of_an_episode_is_the_true_one(sensors):
     env = DummyVecEnv([lambda: Counter(3, sensors), lambda: Counter(4, sensors)])
-    asked, paid, shown = transitions(env)
+    asked, rewards, shown = transitions(env)
     assert [first.tolist() for first, *_ in asked] == [
         [START, START], [1, 1], [2, 2], [START, 3], [1, START], [2, 1], [START, 2]
     ]  # fmt: skip
@@ -68,15 +68,15 @@ def test_the_last_observation_of_an_episode_is_the_true_one(sensors):
         [True, False], [False, True], [False, False], [True, False]
     ]  # fmt: skip
     assert [actions.tolist() for _, actions, _, _ in asked][:2] == [[0, 0], [1, 1]]
-    assert paid[2].tolist() == [30, 30]
+    assert rewards[2].tolist() == [30, 30]
     assert shown[2].tolist() == [START, 3]  # the algorithm sees the new episode
 
 
 def test_a_time_limit_is_no_termination():
-    asked, paid, _ = transitions(DummyVecEnv([lambda: TimeLimit(Counter(100), 2)]))
+    asked, rewards, _ = transitions(DummyVecEnv([lambda: TimeLimit(Counter(100), 2)]))
     assert [second[0] for _, _, second, _ in asked] == [1, 2, 1, 2, 1, 2, 1]
     assert not any(terminated.any() for *_, terminated in asked)
-    assert paid[1].tolist() == [20]
+    assert rewards[1].tolist() == [20]
 
 
 def test_sb3_learns_from_it():

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from aime_gym.models.discriminator import Discriminator, ImageLogit, gradient_penalty
-from aime_gym.models.flat_layout import FlatLayout
 from aime_gym.models.patch_discriminator import PatchLogits, PatchSimilarity
 
-PAIRS = FlatLayout(0, [(16, 16, 6)])
-MIXED = FlatLayout(3, [(16, 16, 6)])
+#: Two stacks of frames.
+PAIR = (6, 16, 16)
+#: Size of the vectors beside them.
+VECTORS = 3
 
 
 @pytest.fixture
@@ -20,34 +21,40 @@ def _in_double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-def rows(layout, count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (count, layout.size - layout.vectors), generator=generator).double()
-    return torch.cat([torch.randn(count, layout.vectors, generator=generator).double(), pixels], dim=-1)
+def pairs(count, seed=0):
+    return torch.randint(256, (count, *PAIR), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def vectors(count, seed=0):
+    return torch.randn(count, VECTORS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.usefixtures("_in_double_precision")
 @pytest.mark.parametrize("net", ["image", "patch"])
 def test_the_penalty_is_that_of_plain_differences(net):
     torch.manual_seed(0)
-    layout = MIXED if net == "image" else PAIRS
-    network = ImageLogit(layout, "patch", 8, 1) if net == "image" else PatchLogits(layout, 4, 2)
+    network = ImageLogit(VECTORS, [PAIR], "patch", 8, 1) if net == "image" else PatchLogits([PAIR], 4, 2)
     for parameter in network.parameters():  # steep enough to be penalised
         parameter.data.mul_(4)
-    discriminator = Discriminator(layout, network, reward="logit")
-    expert, agent = (discriminator.standardize(rows(layout, 2, seed)) for seed in (1, 2))
+    discriminator = Discriminator(VECTORS if net == "image" else 0, network, reward="logit")
+    inputs = ([vectors(2, seed), pairs(2, seed)][net == "patch" :] for seed in (1, 2))
+    expert, agent = (discriminator.standardize(*side) for side in inputs)
     weight = torch.tensor([[0.3], [0.8]])
-    between = weight * expert + (1 - weight) * agent
+    shapes = [part.shape for part in expert]
+    sizes = [part[0].numel() for part in expert]
+    flat_expert, flat_agent = (torch.cat([part.flatten(1) for part in side], dim=-1) for side in (expert, agent))
+    between = weight * flat_expert + (1 - weight) * flat_agent
 
     def total(points):
-        logits = discriminator.from_standardized(points)
+        parts = [part.view(shape) for part, shape in zip(points.split(sizes, dim=-1), shapes, strict=True)]
+        logits = discriminator.from_standardized(*parts)
         return logits if logits.ndim == 1 else logits.sum(-1)
 
     slopes = torch.zeros_like(between)
     step = 1e-6
     with torch.no_grad():
-        for number in range(layout.size):
-            move = torch.zeros(layout.size)
+        for number in range(between.shape[-1]):
+            move = torch.zeros(between.shape[-1])
             move[number] = step
             slopes[:, number] = (total(between + move) - total(between - move)) / (2 * step)
     expected = (slopes.norm(dim=-1) - 1).clamp_min(0).square().mean()
@@ -57,30 +64,30 @@ def test_the_penalty_is_that_of_plain_differences(net):
 
 
 def test_pixels_are_numbers_up_to_one_and_vectors_in_units_of_their_spread():
-    discriminator = Discriminator(MIXED, nn.Identity(), reward="logit")
-    given = rows(MIXED, 500).float() + torch.tensor([5.0] * 3 + [0.0] * (MIXED.size - 3))
-    discriminator.standardizer.update(given[:, :3])
-    seen = discriminator.standardize(given)
-    torch.testing.assert_close(seen[:, :3].mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(seen[:, 3:] * 255, given[:, 3:])
-    as_bytes = given[:, 3:].byte()
-    torch.testing.assert_close(Discriminator(PAIRS, nn.Identity(), reward="logit").standardize(as_bytes), seen[:, 3:])
+    discriminator = Discriminator(VECTORS, nn.Identity(), reward="logit")
+    numbers, images = vectors(500).float() + 5, pairs(500)
+    discriminator.standardizer.update(numbers)
+    standardized, pixels = discriminator.standardize(numbers, images)
+    torch.testing.assert_close(standardized.mean(0), torch.zeros(VECTORS), atol=1e-4, rtol=0)
+    torch.testing.assert_close(pixels * 255, images.float())
+    (alone,) = Discriminator(0, nn.Identity(), reward="logit").standardize(images)
+    assert torch.equal(alone, pixels)
 
 
 @pytest.mark.parametrize(("side", "patches"), [(84, 39 * 39), (64, 29 * 29), (16, 25)])
 def test_the_paper_s_patches(side, patches):
-    net = PatchLogits(FlatLayout(0, [(side, side, 6)]), 4, 3)
+    net = PatchLogits([(6, side, side)], 4, 3)
     assert net.patches == patches
-    assert net(torch.rand(2, side * side * 6)).shape == (2, patches)
-    assert not net(torch.rand(2, side * side * 6)).isnan().any()
+    assert net(torch.rand(2, 6, side, side)).shape == (2, patches)
+    assert not net(torch.rand(2, 6, side, side)).isnan().any()
 
 
 def test_a_logit_is_of_its_patch_alone():
     torch.manual_seed(0)
-    net, image = PatchLogits(FlatLayout(0, [(64, 64, 2)]), 4, 3), torch.rand(1, 64, 64, 2)
+    net, image = PatchLogits([(2, 64, 64)], 4, 3), torch.rand(1, 2, 64, 64)
     other = image.clone()
-    other[:, :10, :10] = 0  # the upper left corner
-    changed = (net(image.flatten(1)) != net(other.flatten(1))).view(29, 29)
+    other[..., :10, :10] = 0  # the upper left corner
+    changed = (net(image) != net(other)).view(29, 29)
     assert changed[0, 0]
     assert not changed[:, 12:].any()
     assert not changed[12:].any()
@@ -88,12 +95,12 @@ def test_a_logit_is_of_its_patch_alone():
 
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match=r"^discriminator_layers: expected images of at least 16 x 16 for 7 layers"):
-        PatchLogits(FlatLayout(0, [(15, 15, 6)]), 4, 7)
+        PatchLogits([(6, 15, 15)], 4, 7)
 
 
 def test_the_reward_of_patches_is_their_mean():
-    net = PatchLogits(PAIRS, 4, 2)
-    discriminator, given = Discriminator(PAIRS, net, reward="logit"), rows(PAIRS, 5).byte()
+    net = PatchLogits([PAIR], 4, 2)
+    discriminator, given = Discriminator(0, net, reward="logit"), pairs(5)
     logits = net(given.float() / 255)
     assert logits.shape == (5, net.patches)
     torch.testing.assert_close(discriminator.reward(given), logits.mean(-1).detach())
@@ -112,29 +119,27 @@ def plain_similarity(agent, expert):
 
 
 @pytest.mark.usefixtures("_in_double_precision")
-@pytest.mark.parametrize("kind", ["weight", "bonus"])
-def test_the_similarity_is_the_paper_s(kind):
+def test_the_similarity_is_the_paper_s():
     generator = np.random.default_rng(0)
     expert, first, later = (
         generator.normal(size=(30, 25)),
         generator.normal(size=(20, 25)),
         generator.normal(size=(9, 25)),
     )
-    rewards, module = torch.from_numpy(generator.normal(size=9)), PatchSimilarity(25, kind)
+    rewards, module = torch.from_numpy(generator.normal(size=9)), PatchSimilarity(25)
     given = torch.from_numpy(later)
     assert torch.equal(module(rewards, given), rewards)  # nothing is known yet
-    module.fit_standardizer(torch.from_numpy(expert), torch.from_numpy(first))
-    scale = {"weight": 1.3, "bonus": 0.5}[kind] / plain_similarity(first, expert).mean()
+    module.update(torch.from_numpy(expert), torch.from_numpy(first))
+    scale = 1.3 / plain_similarity(first, expert).mean()
     for _ in range(2):
-        term = torch.from_numpy(scale * plain_similarity(later, expert))
-        expected = rewards * term if kind == "weight" else 0.5 * rewards + term
+        expected = rewards * torch.from_numpy(scale * plain_similarity(later, expert))
         torch.testing.assert_close(module(rewards, given), expected)
         expert = generator.normal(size=(30, 25)) + 1  # another expert's distribution, the same lambda
-        module.fit_standardizer(torch.from_numpy(expert), torch.from_numpy(expert))
+        module.update(torch.from_numpy(expert), torch.from_numpy(expert))
 
 
 def test_a_sure_discriminator_makes_finite_rewards():
-    module = PatchSimilarity(4, "weight")
-    module.fit_standardizer(torch.full((3, 4), 500.0), torch.full((3, 4), -500.0))
+    module = PatchSimilarity(4)
+    module.update(torch.full((3, 4), 500.0), torch.full((3, 4), -500.0))
     logits = torch.tensor([[-900.0, 0.0, 900.0, -900.0]])
     assert module(torch.ones(1), logits).isfinite().all()
