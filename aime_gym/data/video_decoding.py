@@ -43,7 +43,7 @@ _PILLOW_ERRORS = (OSError, EOFError, SyntaxError, LookupError, struct.error, Ima
 
 
 class Video(NamedTuple):
-    """LazyImages, and when each of them is shown."""
+    """Frames, and when each of them is shown."""
 
     #: (N, H, W, C), ``uint8``.
     frames: Array
@@ -123,9 +123,7 @@ class _Frames:
             raise ValueError(f"{path}: expected a picture of {expected} as the first one, got {frame.shape}")
         self._bytes += frame.nbytes
         if self._bytes > _MOST_BYTES:
-            raise ValueError(
-                f"{path}: expected at most {_MOST_BYTES} bytes of decoded frames, got more; cut it, or scale it"
-            )
+            raise ValueError(f"{path}: expected at most {_MOST_BYTES} bytes of decoded frames, got more")
         self._frames.append(frame)
 
     def stacked(self, path: Path) -> Array:
@@ -156,7 +154,7 @@ def _read_container(path: Path, frames: _Frames) -> Video:
                 seconds.append(None if frame.pts is None or stream.time_base is None else frame.pts * stream.time_base)
             rate = stream.guessed_rate
     except (av.FFmpegError, OSError) as error:
-        raise damaged_video(path, error.strerror) from error
+        raise damaged_video(path, error.strerror or error) from error
     return Video(frames.stacked(path), _times(seconds, rate), rounding=1e-3)  # of Matroska and WebM
 
 
@@ -197,7 +195,7 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
 
 
 def _pixels(path: Path, frame: av.VideoFrame, reformatter: VideoReformatter) -> Array:
-    """(H, W, C) of 8 bits: grey, RGB or RGBA, turned as the container says."""
+    """Convert a frame to (H, W, C) of 8 bits, grey, RGB or RGBA, turned as the container says."""
     stored = frame.format
     if stored.name.startswith("gray"):
         target = "gray"
@@ -224,7 +222,7 @@ def _turned(path: Path, pixels: Array, frame: av.VideoFrame) -> Array:
 
 
 def _times(seconds: Sequence[Fraction | None], rate: Fraction | None) -> Array | None:
-    """(N + 1,) from 0 on; the last frame is shown for as long as most of the others."""
+    """Return the times (N + 1,) from 0 on; the last frame is shown for as long as most of the others."""
     times = np.array([float(second) for second in seconds if second is not None])
     if len(times) == len(seconds) > 1 and (np.diff(times) > 0).all():
         return np.append(times, times[-1] + np.median(np.diff(times))) - times[0]
@@ -325,7 +323,7 @@ def _numbered(folder: Path, paths: Sequence[Path]) -> list[Path]:
 
 
 def _read_picture(path: Path) -> Array:
-    """(H, W, C), turned as the camera says."""
+    """Read a picture (H, W, C), turned as its EXIF orientation says."""
     with _pillow(path, _IMAGE_FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode == "P":  # colours by number

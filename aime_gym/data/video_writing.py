@@ -187,7 +187,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _frames(video: Array | Trajectory, sensor: str | None) -> Array:
-    """(T + 1, H, W, C) of one sensor."""
+    """Return the images (T + 1, H, W, C) of one sensor."""
     if isinstance(video, Trajectory):
         shown = sensors(video.observations)
         images = [name for name, values in shown.items() if values.dtype == np.uint8 and values.ndim == 4]
