@@ -15,7 +15,7 @@ from aime_gym.wrappers.quality import as_quality
 DESCRIPTION = "videos.json"
 #: Key of the digests: of each video by its name, and of the description's other keys by the description's.
 _DIGESTS = "sha256"
-#: LazyImages per second beyond which a description is taken for damaged.
+#: Frames per second beyond which a description is taken for damaged.
 _HIGHEST_RATE = 1e6
 
 

@@ -26,7 +26,7 @@ from aime_gym.data.video_description import write_description
 from aime_gym.serialization import atomically, new_folder
 from aime_gym.types import Array, Trajectory, sensors
 
-#: LazyImages per second at most: a gif counts in centiseconds.
+#: Frames per second at most: a gif counts in centiseconds.
 _GIF_RATE = 100
 _GIF_COLOURS = 256
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def steps(count=6, height=16, width=32, channels=3):
-    """LazyImages of one grey each, with a dark corner at the upper left."""
+    """Frames of one grey each, with a dark corner at the upper left."""
     shown = np.empty((count, height, width, channels), np.uint8)
     shown[:] = np.linspace(100, 250, count).astype(np.uint8)[:, None, None, None]
     shown[:, : height // 2, : width // 2] //= 4
