@@ -371,7 +371,7 @@ def test_configurations_that_make_no_sense_are_named():
         ({"imagination_starts": 2.5}, "^imagination_starts: expected a whole number"),
         ({"reward": "task"}, "^reward: expected one of viper, ail, none, or a function, got 'task'"),
         ({"round_steps": 0}, "^round_steps: expected at least 1"),
-        ({"gamma": 1.1}, "^discount: expected 0 to 1"),
+        ({"gamma": 1.1}, "^gamma: expected 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             OnlineConfig(**changes)
