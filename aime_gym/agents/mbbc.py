@@ -27,9 +27,9 @@ from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions
 from aime_gym.model_based.predict import act_in_latents, initial_memory
 from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectories

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import FilteredLatents, RowSource, input_changes
-from aime_gym.models.action_sources import InverseActions, PolicyActions
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
-from aime_gym.models.rssm import State
+from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.types import SequenceBatch
 

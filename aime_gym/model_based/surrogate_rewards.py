@@ -22,8 +22,8 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import by_pieces, filtered_batches, standardized
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.discriminator import Discriminator, discrimination_loss, gradient_penalty
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel, over_sensors
 from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.training.optimizer import Optimizer

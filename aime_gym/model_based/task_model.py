@@ -11,9 +11,8 @@ from torch import Tensor
 from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import Noise
 from aime_gym.model_based.pretraining import WorldModelTrainingConfig
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.heads import ScalarHead
-from aime_gym.models.rssm import State
+from aime_gym.models.rssm import RecordedActions, State
 from aime_gym.models.world_model import WorldModel, per_sequence
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch

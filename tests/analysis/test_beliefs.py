@@ -189,7 +189,7 @@ def test_the_actions_are_the_policys_after_imitation(demos, tmp_path, monkeypatc
     sources = []
     monkeypatch.setattr("aime_gym.agents.aime.write_beliefs", lambda *args, **_: sources.append(args[3]))
     dataset = TrajectoryDataset(demos, None)
-    before = agent._inferring(dataset)
+    before = agent._action_source(dataset)
     agent.imitate(demos, progress_bar=False)
     agent.render_beliefs(demos, tmp_path / "x.mp4")
     after = sources[0](dataset)
