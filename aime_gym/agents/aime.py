@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -35,14 +35,14 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.analysis.beliefs import write_beliefs
 from aime_gym.analysis.diagnosis import diagnose
 from aime_gym.analysis.diagnosis_report import Diagnosis
-from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, inverse_source, policy_source, require_fitted
+from aime_gym.model_based.config import AIME_PRESETS, AIMEConfig
 from aime_gym.model_based.filtering import RowSource, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
-from aime_gym.model_based.online import OnlineConfig, OnlineImitation
+from aime_gym.model_based.online import OnlineImitation
 from aime_gym.model_based.predict import act_in_latents, initial_memory
-from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
+from aime_gym.model_based.pretraining import fit_world_model
 from aime_gym.model_based.surrogate_rewards import (
     USER_REWARD,
     EpisodeReward,
@@ -60,79 +60,12 @@ from aime_gym.training.rollouts import Rollouts
 from aime_gym.types import Metrics, SequenceBatch, Trajectories
 
 
-@dataclass(frozen=True)
-class AIMEConfig(OnlineConfig, PretrainingConfig):
-    """Hyper-parameters of :class:`AIMEAgent`.
-
-    Those of phase 1 are :class:`~aime_gym.model_based.pretraining.PretrainingConfig`'s (the agent's constructor takes
-    the file of a pretrained ``world_model`` too), those of ``learn`` are those of
-    :class:`~aime_gym.model_based.online.OnlineConfig`.
-
-    :param policy_updates: number of updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
-    :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.
-    :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
-    :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
-    :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
-    :param clone_updates: number of updates of the cloned policy.
-    :param action_prior: whether the ELBO scores the policy's actions under the inverse model's belief too; needs
-        ``warm_start``.
-    :param continue_latents: whether sequences of demonstrations start from the filtered latent state; needs
-        ``warm_start``.
-    """
-
-    policy_updates: int = 1000
-    policy_learning_rate: float = 3e-4
-    demo_start_fraction: float = 0.25
-    warm_start: bool = True
-    inverse_updates: int = 3000
-    clone_updates: int = 3000
-    action_prior: bool = True
-    continue_latents: bool = True
-
-    def __post_init__(self) -> None:
-        PretrainingConfig.__post_init__(self)
-        OnlineConfig.__post_init__(self)
-        for name in ("continue_latents", "action_prior"):
-            if getattr(self, name) and not self.warm_start:
-                raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
-        check_bounds(
-            self,
-            demo_start_fraction=(0, 1),
-            policy_learning_rate=(0, None),
-            **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
-        )
-
-
-def _paper(world_model: str, model_updates: int) -> AIMEConfig:
-    return AIMEConfig(
-        world_model=world_model,
-        batch_size=50,
-        sequence_length=50,
-        model_updates=model_updates,
-        policy_updates=50_000,
-        model_learning_rate=3e-4,
-        decay_learning_rate=False,
-        play_start_fraction=0.0,
-        demo_start_fraction=0.0,
-        warm_start=False,
-        action_prior=False,
-        continue_latents=False,
-        imagination_starts=None,
-        reward="viper",
-        value_weight=0.1,
-        value_warmup=0,
-        normalize_gradients=False,
-        online_model_learning_rate=3e-4,
-        value_learning_rate=8e-5,
-        discriminator_learning_rate=1e-4,
-    )
-
-
 class AIMEAgent(ImitationAgent):
     """Imitates demonstrations without actions, through a world model learnt from play.
 
     Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
-    model of AIME-v2. Hyper-parameters: :class:`AIMEConfig`.
+    model of AIME-v2; ``"aime-v2"`` and ``"aime-nob"``, those papers' choices for ``learn``. Hyper-parameters:
+    :class:`~aime_gym.model_based.config.AIMEConfig`.
 
     A world model knows a body, not a task. Pretrained once and written by :meth:`save_world_model`, it serves all tasks
     of that body: ``AIMEAgent(env, world_model="walker.safetensors")`` needs no play and goes straight to ``imitate``.
@@ -142,19 +75,14 @@ class AIMEAgent(ImitationAgent):
     weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the new play
     holds it too.
 
-    :param world_model: name or configuration as in :class:`AIMEConfig`, or the path of such a file, whose configuration
-        replaces that of the preset. Its sensors and actions have to be those of the environment.
+    :param world_model: name or configuration as in :class:`~aime_gym.model_based.config.AIMEConfig`, or the path of such
+        a file, whose configuration replaces that of the preset. Its sensors and actions have to be those of the
+        environment.
     """
 
     config: AIMEConfig
     policy: LatentPolicy
-    presets: ClassVar = {
-        "default": AIMEConfig(),
-        "aime": _paper("aime", 100_000),
-        "dreamer": _paper("dreamer", 200_000),
-        "aime-v2": replace(_paper("dreamer", 200_000), policy_updates=2000),
-        "aime-nob": replace(_paper("dreamer", 200_000), policy_updates=2000, reward="ail", value_weight=1.0),
-    }
+    presets: ClassVar = AIME_PRESETS
     needs_play = True
     improves_online = True
 

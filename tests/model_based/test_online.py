@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aime_gym.agents.aime import AIMEConfig
 from aime_gym.data import ActionEncoding, TrajectoryDataset
-from aime_gym.model_based.online import JointSampler, OnlineConfig, OnlineImitation
+from aime_gym.model_based.config import AIMEConfig, OnlineConfig
+from aime_gym.model_based.online import JointSampler, OnlineImitation
 from aime_gym.model_based.surrogate_rewards import EpisodeReward, LatentDiscriminatorReward
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
