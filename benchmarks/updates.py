@@ -33,8 +33,8 @@ import torch
 
 from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.experiments.provenance import describe_machine, package_versions
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import PRESETS
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Trajectory

@@ -157,14 +157,14 @@ class Agent(BaseAlgorithm):
         super().set_random_seed(seed)
         self.seed = seed
         training, acting = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-        #: The sources of all randomness, on the CPU whatever the device. Acting has its own, so that an evaluation in
-        #: the middle of training changes nothing.
+        #: Sources of all randomness, on the CPU whatever the device. Acting has its own, so that an evaluation in the
+        #: middle of training changes nothing.
         self.generator = torch.Generator().manual_seed(training)
         self.acting_generator = torch.Generator().manual_seed(acting)
 
     @contextmanager
     def _initial_weights(self) -> Iterator[None]:
-        """Make networks here: their weights follow the agent's generator, and the CPU's global one is left alone."""
+        """Draw initial weights by the agent's generator in a ``with`` block, and leave the CPU's global one alone."""
         seed = torch.randint(2**31, (), generator=self.generator)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seed))
@@ -214,11 +214,12 @@ class Agent(BaseAlgorithm):
         episode_start: Array | bool | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
-        """The action for an observation, as SB3's recurrent policies give it.
+        """Choose the action for an observation, as SB3's recurrent policies do.
 
         :param observation: one observation, or a batch (n_envs, ...).
-        :param state: what the last call returned; ``None`` starts an episode in every environment.
-        :param episode_start: (n_envs,) bool; rows to start anew. One bool will do for one observation.
+        :param state: state that the last call returned; ``None`` starts an episode in every environment.
+        :param episode_start: mask (n_envs,) of rows that start an episode, or one bool for one observation.
+        :param deterministic: whether to choose the most likely action, rather than a sample.
         :return: action(s), and the state: arrays with leading dimension ``n_envs``.
         :raises ValueError: an observation, state or ``episode_start`` of another shape.
         """
@@ -232,7 +233,7 @@ class Agent(BaseAlgorithm):
     def _sample_actions(
         self, observation: Observation, state: Any, episode_start: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        """Sampled actions for all copies, as :meth:`predict` gives them, by the generator of training."""
+        """Sample actions for all copies as :meth:`predict` does, by the generator of training."""
         actions, after, _ = self._select_actions(observation, state, episode_start, self.generator)
         return actions, after
 
@@ -243,7 +244,7 @@ class Agent(BaseAlgorithm):
         episode_start: Array | bool | None,
         generator: torch.Generator | None,
     ) -> tuple[Array, tuple[Array, ...], bool]:
-        """Actions and states, and whether the observations came as a batch."""
+        """Choose actions, and return them with the states, and whether the observations came as a batch."""
         return predict_as_sb3(
             self.observation_encoding,
             self.action_encoding,
@@ -257,25 +258,35 @@ class Agent(BaseAlgorithm):
 
     @abstractmethod
     def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The state before the first observation of an episode, (n_envs, ...) each; ``observation`` may matter."""
+        """Return the state (n_envs, ...) before the first observation of an episode, which may depend on it."""
 
     @abstractmethod
     def _act(
         self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Encoded actions (n_envs, A) and the next state; sampled from the generator, or the most likely ones."""
+        """Return encoded actions (n_envs, A) and the next state.
+
+        :param observation: encoded observations (n_envs, ...) of each sensor.
+        :param state: state before this observation.
+        :param generator: source of samples; ``None`` chooses the most likely actions.
+        """
 
     # Environment and files
 
     def _attach_env(self, env: VecEnv) -> None:
-        self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
+        self.env = env
+        self.n_envs = env.num_envs
+        self._vec_normalize_env = unwrap_vec_normalize(env)
 
     def _require_setup(self) -> None:
         if not hasattr(self, "action_encoding"):
             raise ValueError(f"env: expected {type(self).__name__} to have one, got None; call set_env first")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Go on with another environment of the same spaces, with any number of copies.
+        """Replace the environment by one of the same spaces, with any number of copies.
+
+        :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+        :param force_reset: whether SB3 forgets its last observation.
 
         :raises ValueError: other spaces, or an environment that normalises observations.
         """
@@ -297,7 +308,7 @@ class Agent(BaseAlgorithm):
         self._attach_env(wrapped)
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
-        """Weights of each module by name."""
+        """Return the weights of each module by name."""
         self._require_setup()
         parameters: dict[str, dict[str, Any]] = super().get_parameters()
         return parameters
@@ -308,8 +319,9 @@ class Agent(BaseAlgorithm):
         exact_match: bool = True,
         device: torch.device | str = "auto",
     ) -> None:
-        """Take the weights of another agent of the same class: of its file, or of its ``get_parameters()``.
+        """Take over the weights of another agent of the same class, from its file or its ``get_parameters()``.
 
+        :param load_path_or_dict: path of the file, or weights of each module by name.
         :param exact_match: whether every module has to be there.
         :raises ValueError: other modules or tensors, or a file of another agent.
         """
@@ -321,15 +333,15 @@ class Agent(BaseAlgorithm):
         super().set_parameters(parameters, exact_match=exact_match, device=device)
 
     def dump_logs(self) -> None:
-        """Write the log entry so far, at what a callback's clock shows; for SB3's ``LogEveryNTimesteps``."""
+        """Write the log entry so far, at the step count that callbacks see; for SB3's ``LogEveryNTimesteps``."""
         self.logger.dump(step=self.num_timesteps if self.interacts else self.num_updates)
 
     def _training_state(self) -> dict[str, Any]:
-        """JSON values and tensors that ``learn`` goes on with, beside the parameters: moments of an optimizer."""
+        """Return what ``learn`` needs beside the parameters, such as moments: JSON values and tensors."""
         return {}
 
     def _load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Take over what :meth:`_training_state` returned."""
 
     def save(  # type: ignore[override]
         self,
@@ -359,10 +371,11 @@ class Agent(BaseAlgorithm):
     ) -> Self:
         """Make an agent from a file; no code of the file is run.
 
-        :param env: environment to go on with; acting needs none.
+        :param env: environment for further training; acting needs none.
         :param custom_objects: accepted for SB3's scripts, which replace pickled objects by it: here are none.
-        :param print_system_info: of this process, and of the one that wrote the file.
-        :param kwargs: of the constructor: ``verbose``, ``seed`` or hyper-parameters of the phases to come, for example.
+        :param print_system_info: whether to print the systems of this process and of the one that wrote the file.
+        :param kwargs: arguments of the constructor that differ from the file, such as ``verbose``, ``seed`` or
+            hyper-parameters of later phases.
         :raises FileNotFoundError: no such file.
         :raises ValueError: a damaged file, another agent's file, or an environment with other spaces.
         """

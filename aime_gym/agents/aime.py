@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -35,14 +35,14 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.analysis.beliefs import write_beliefs
 from aime_gym.analysis.diagnosis import diagnose
 from aime_gym.analysis.diagnosis_report import Diagnosis
-from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, inverse_source, policy_source, require_fitted
+from aime_gym.model_based.config import AIME_PRESETS, AIMEConfig
 from aime_gym.model_based.filtering import RowSource, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
-from aime_gym.model_based.online import OnlineConfig, OnlineImitation
+from aime_gym.model_based.online import OnlineImitation
 from aime_gym.model_based.predict import act_in_latents, initial_memory
-from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
+from aime_gym.model_based.pretraining import fit_world_model
 from aime_gym.model_based.surrogate_rewards import (
     USER_REWARD,
     EpisodeReward,
@@ -60,100 +60,29 @@ from aime_gym.training.rollouts import Rollouts
 from aime_gym.types import Metrics, SequenceBatch, Trajectories
 
 
-@dataclass(frozen=True)
-class AIMEConfig(OnlineConfig, PretrainingConfig):
-    """Hyper-parameters of :class:`AIMEAgent`.
-
-    Those of phase 1 are :class:`~aime_gym.model_based.pretraining.PretrainingConfig`'s (the agent's constructor takes
-    the
-    file of a pretrained ``world_model`` too), those of ``learn`` :class:`~aime_gym.model_based.online.OnlineConfig`'s.
-
-    :param policy_updates: updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
-    :param policy_learning_rate: of the policy under the ELBO.
-    :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
-    :param warm_start: clone the policy from inferred actions before maximising the ELBO.
-    :param inverse_updates: updates of the latent inverse model, at the end of ``pretrain``.
-    :param clone_updates: updates of the cloned policy.
-    :param action_prior: score the policy's actions under the inverse model's belief too, in maximising the ELBO; needs
-        ``warm_start``.
-    :param continue_latents: start sequences of demonstrations from the filtered latent state; needs ``warm_start``.
-    """
-
-    policy_updates: int = 1000
-    policy_learning_rate: float = 3e-4
-    demo_start_fraction: float = 0.25
-    warm_start: bool = True
-    inverse_updates: int = 3000
-    clone_updates: int = 3000
-    action_prior: bool = True
-    continue_latents: bool = True
-
-    def __post_init__(self) -> None:
-        PretrainingConfig.__post_init__(self)
-        OnlineConfig.__post_init__(self)
-        for name in ("continue_latents", "action_prior"):
-            if getattr(self, name) and not self.warm_start:
-                raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
-        check_bounds(
-            self,
-            demo_start_fraction=(0, 1),
-            policy_learning_rate=(0, None),
-            **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
-        )
-
-
-def _paper(world_model: str, model_updates: int) -> AIMEConfig:
-    return AIMEConfig(
-        world_model=world_model,
-        batch_size=50,
-        sequence_length=50,
-        model_updates=model_updates,
-        policy_updates=50_000,
-        model_learning_rate=3e-4,
-        decay_learning_rate=False,
-        play_start_fraction=0.0,
-        demo_start_fraction=0.0,
-        warm_start=False,
-        action_prior=False,
-        continue_latents=False,
-        imagination_starts=None,
-        reward="viper",
-        value_weight=0.1,
-        value_warmup=0,
-        normalize_gradients=False,
-        online_model_learning_rate=3e-4,
-        value_learning_rate=8e-5,
-        discriminator_learning_rate=1e-4,
-    )
-
-
 class AIMEAgent(ImitationAgent):
     """Imitates demonstrations without actions, through a world model learnt from play.
 
     Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
-    model of AIME-v2. Hyper-parameters: :class:`AIMEConfig`.
+    model of AIME-v2; ``"aime-v2"`` and ``"aime-nob"``, those papers' choices for ``learn``. Hyper-parameters:
+    :class:`~aime_gym.model_based.config.AIMEConfig`.
 
     A world model knows a body, not a task. Pretrained once and written by :meth:`save_world_model`, it serves all tasks
     of that body: ``AIMEAgent(env, world_model="walker.safetensors")`` needs no play and goes straight to ``imitate``.
 
-    Another ``pretrain``, of such an agent or of any, goes on from the weights, but observes in units of the new play's
-    spread: what it reaches beyond the old play could hardly be learnt in the old units. The first hundreds of updates
-    adapt the weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the
-    new play holds it too.
+    Another ``pretrain``, of such an agent or of any, starts from the weights, but standardises observations by the new
+    play: what lies beyond the old play could hardly be learnt in the old units. The first hundreds of updates adapt the
+    weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the new play
+    holds it too.
 
-    :param world_model: as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of the
-        preset. Its sensors and actions have to be those of the environment.
+    :param world_model: name or configuration as in :class:`~aime_gym.model_based.config.AIMEConfig`, or the path of
+        such a file, whose configuration replaces that of the preset. Its sensors and actions have to be those of the
+        environment.
     """
 
     config: AIMEConfig
     policy: LatentPolicy
-    presets: ClassVar = {
-        "default": AIMEConfig(),
-        "aime": _paper("aime", 100_000),
-        "dreamer": _paper("dreamer", 200_000),
-        "aime-v2": replace(_paper("dreamer", 200_000), policy_updates=2000),
-        "aime-nob": replace(_paper("dreamer", 200_000), policy_updates=2000, reward="ail", value_weight=1.0),
-    }
+    presets: ClassVar = AIME_PRESETS
     needs_play = True
     improves_online = True
 
@@ -162,7 +91,7 @@ class AIMEAgent(ImitationAgent):
         self.imported = imported_world_model(options.get("world_model"))
         if self.imported is not None:
             options["world_model"] = self.imported.config
-        #: A reward of the user's.
+        #: Reward by a function of the user's.
         self.user_reward: UserReward | None = options["reward"] if callable(options.get("reward")) else None
         if self.user_reward is not None:
             options["reward"] = USER_REWARD
@@ -183,7 +112,7 @@ class AIMEAgent(ImitationAgent):
                 require_fitted(self.inverse_model)
             self.pretrained = True
             self.imitated = False
-            if self.seed is None:  # the file is all that two processes have in common, which a checkpoint asks for
+            if self.seed is None:  # two processes have the file in common alone, and a checkpoint compares them
                 self.starting_digest = self.imported.digest
 
     def _fresh_policy(self) -> LatentPolicy:
@@ -216,7 +145,8 @@ class AIMEAgent(ImitationAgent):
     # Phase 2
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
+        config = self.config
+        dataset = TrajectoryDataset(demos, None, self.device)
         self.online = None
         self.world_model.requires_grad_(False)
         with self._initial_weights():
@@ -236,7 +166,7 @@ class AIMEAgent(ImitationAgent):
             )
             if not completed:
                 return
-        inference = ActionInference.of(config, self.world_model, self.inverse_model)
+        inference = ActionInference.from_config(config, self.world_model, self.inverse_model)
 
         def loss(batch: SequenceBatch) -> tuple[Tensor, Metrics]:
             value, evidence = inference.loss(self.policy, batch, beliefs, self._noise)
@@ -258,7 +188,7 @@ class AIMEAgent(ImitationAgent):
         return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions
 
     def _action_source(self, demos: TrajectoryDataset) -> RowSource:
-        """The policy once it has imitated, the inverse model before."""
+        """Return the source of inferred actions: the policy once it has imitated, the inverse model before."""
         if self.imitated:
             return policy_source(self.policy, self.action_encoding.size)
         return inverse_source(self.inverse_model, self.world_model, demos)
@@ -273,18 +203,18 @@ class AIMEAgent(ImitationAgent):
         episodes: int = 3,
         fps: float = 10,
     ) -> Path:
-        """Write a video of what the agent believes that demonstrations show, if they have images.
+        """Write a video of the agent's beliefs about demonstrations with images.
 
         Side by side: the demonstration, the world model's reconstruction under the inferred actions, and its prediction
         from a few records and these actions. Before ``imitate`` the actions are those of the inverse model, afterwards
         those of the policy. Several images of an observation stand on top of each other; of stacked frames the last
         three channels are shown. Changes nothing in the agent.
 
-        :param demos: the constructor's unless given.
-        :param path: ends in ``.mp4`` or ``.gif``.
-        :param context: records of each demonstration after which the prediction sees no more of it.
-        :param length: records of each demonstration to show; ``None`` for all.
-        :param episodes: demonstrations to show, the first ones.
+        :param demos: demonstrations; the constructor's unless given.
+        :param path: name of a file that ends in ``.mp4`` or ``.gif``.
+        :param context: number of records of each demonstration after which the prediction sees no more of it.
+        :param length: number of records of each demonstration to show; ``None`` for all.
+        :param episodes: number of demonstrations to show, the first ones.
         :param fps: records a second.
         :return: the path.
         :raises ValueError: an agent without a world model, observations without an image, data that is missing or does
@@ -307,15 +237,15 @@ class AIMEAgent(ImitationAgent):
         return written
 
     def diagnose(self, demos: Any = None, play: Any = None) -> Diagnosis:
-        """What stands between the agent and the demonstrations: too little play, too few demonstrations, or nothing.
+        """Report what keeps the agent from the demonstrations: too little play, too few demonstrations, or nothing.
 
         Changes nothing in the agent. Before ``imitate`` the inferred actions are those of the inverse model, afterwards
         those of the policy.
 
-        :param demos: the constructor's unless given. If all of them have their true actions, which the agent does not
-            see, the report compares with these.
-        :param play: with actions, recorded anew in the way of what the agent was trained on, which it does not
-            remember. The constructor's unless given, which it was trained on; the report then says so.
+        :param demos: demonstrations; the constructor's unless given. If all of them have their true actions, which the
+            agent does not see, the report compares with these.
+        :param play: trajectories with actions, recorded anew in the way of those that the agent was trained on, which
+            it does not keep. The constructor's unless given, which it was trained on; the report then says so.
         :raises ValueError: an agent without a world model, or data that is missing or does not fit the environment.
         :raises NotImplementedError: discrete actions, or images.
         """
@@ -326,9 +256,9 @@ class AIMEAgent(ImitationAgent):
         if self.action_encoding.discrete:
             raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
         source = self.demonstrations if demos is None else demos
-        shown = source if source is None else self._load(source, "demos", actions=True)
-        recorded = shown is not None and all(demo.actions is not None for demo in shown)
-        checked = self._trajectories(shown, None, "demos", need_actions=recorded)
+        loaded = source if source is None else self._load(source, "demos", actions=True)
+        recorded = loaded is not None and all(demo.actions is not None for demo in loaded)
+        checked = self._trajectories(loaded, None, "demos", need_actions=recorded)
         known = self._trajectories(play, self.play, "play", need_actions=True)
         dataset = TrajectoryDataset(checked, self.action_encoding if recorded else None, self.device)
         with torch.no_grad():
@@ -346,12 +276,15 @@ class AIMEAgent(ImitationAgent):
     # Phase 3
 
     def _check_learn(self, demos: Trajectories) -> None:
-        """:raises ValueError: a reward by a function that no file holds, or that is none of a demonstration."""
+        """Check a user's reward on a demonstration.
+
+        :raises ValueError: a function that no file holds, or that returns no rewards.
+        """
         if self.config.reward == USER_REWARD:
             EpisodeReward(self.user_reward).labels(demos[0])
 
     def _learn(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        """Algorithm 1 of AIME-v2, a round at a time."""
+        """Run Algorithm 1 of AIME-v2, a round at a time."""
         dataset = TrajectoryDataset(demos, None, self.device)
         play = None
         if self.pretrained_play is not None:
@@ -366,7 +299,7 @@ class AIMEAgent(ImitationAgent):
             with self._initial_weights():
                 online = self._make_online()
             if isinstance(online.surrogate, ViperReward) and not online.surrogate.fit(dataset, loop, self.config):
-                return  # half a reward is none: the next learn fits it anew
+                return  # half a reward counts as none: the next learn fits another
             self.online = online
         online = self.online
         assert loop.total_timesteps is not None
@@ -414,9 +347,9 @@ class AIMEAgent(ImitationAgent):
 
     @classmethod
     def load(cls, *args: Any, **kwargs: Any) -> Self:
-        """As every agent's.
+        """Make an agent from a file, as :meth:`Agent.load` does.
 
-        :param world_model: the file of a world model, to start from it in place of the agent's own, with the agent's
+        :param world_model: path of a world model to start from in place of the agent's own, with the agent's
             hyper-parameters and seed. The policy, which does not fit it, is left behind.
         """
         imported = imported_world_model(kwargs.get("world_model"))
@@ -424,6 +357,7 @@ class AIMEAgent(ImitationAgent):
             del kwargs["world_model"]
         agent = super().load(*args, **kwargs)
         if imported is not None:
-            agent.imported, agent.config = imported, replace(agent.config, world_model=imported.config)
+            agent.imported = imported
+            agent.config = replace(agent.config, world_model=imported.config)
             agent._setup_model()
         return agent

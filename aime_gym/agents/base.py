@@ -70,7 +70,7 @@ class ImitationAgent(Agent):
         self.demonstrations, self.play, self.play_timesteps = demonstrations, play, play_timesteps
         self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self.checkpoint_interval = checkpoint_interval
-        #: Which of the offline phases have run.
+        #: Flags of the offline phases that have run.
         self.pretrained = self.imitated = False
         #: Data that ``learn`` continues with, for an agent with an online phase; no file holds it.
         self.imitated_demonstrations: list[Trajectory] | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
@@ -34,9 +33,12 @@ class BCAgent(ImitationAgent):
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
-        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observation_encoding.shapes
         self.policy = StackedNetwork(
-            shapes, self.config.stack, self.action_encoding.size, discrete=discrete, **self.policy_kwargs
+            self.observation_encoding.shapes,
+            self.config.stack,
+            self.action_encoding.size,
+            discrete=self.action_encoding.discrete,
+            **self.policy_kwargs,
         ).to(self.device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -64,7 +66,7 @@ class BCAgent(ImitationAgent):
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """What the policy would have done."""
+        """Return the actions that the policy would have taken."""
         rows = torch.arange(len(demos), device=self.device)
         return act_on_windows(self.policy, demos, (rows - 1).clamp_min(0))
 

@@ -3,7 +3,7 @@
     inverse dynamics model   a_{t-1} = g(o_{t-k} ... o_t)      from play
     policy                   a_t = pi(o_{t-k+1} ... o_t)       cloned from demonstrations that g has labelled
 
-That is BCO(0), ``pretrain`` and ``imitate``. BCO(alpha), ``learn``, goes on from it, with |I_pre| steps of play:
+That is BCO(0), ``pretrain`` and ``imitate``. BCO(alpha), ``learn``, continues from it, with |I_pre| steps of play:
 
     repeat   collect alpha |I_pre| steps with pi
              g   on play and all that was collected
@@ -18,7 +18,7 @@ BCO(alpha) is the paper's, which stops when pi no longer improves; a number of s
 authors' comparison has 50 rounds of 20 episodes with the most likely actions, and its own networks.) Rounds are of
 whole first episodes in all copies of the environment. Pi explores as ``predict`` samples: discrete actions from their
 logits, others not at all. What was held out stays so, and each round holds out its share of what it collects. A round
-ends with the best weights that it came by, those of before not among them, and has its own moments of Adam.
+ends with its best weights, those that it started from not among them, and has its own moments of Adam.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
@@ -47,7 +46,8 @@ from aime_gym.types import Metrics, Trajectories
 class BCOConfig(StackedConfig):
     """Hyper-parameters of BCO; ``min_epochs`` and ``min_updates`` hold for what is learnt before ``learn``.
 
-    :param alpha: environment steps of a round of ``learn``, as a share of the steps of play; an episode at least.
+    :param alpha: number of environment steps of a round of ``learn``, as a share of the steps of play; an episode at
+        least.
     """
 
     alpha: float = 0.05
@@ -79,12 +79,17 @@ class BCOAgent(ImitationAgent):
     def _start_over(self) -> None:
         self.play_steps = 0
         self.collected = EpisodeReplayBuffer()
-        #: Which trajectories are learnt from; the others are held out.
+        #: Masks of the trajectories that are learnt from; the others are held out.
         self.train_mask: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
 
     def _network(self, frames: int) -> StackedNetwork:
-        discrete, shapes = isinstance(self.action_space, spaces.Discrete), self.observation_encoding.shapes
-        return StackedNetwork(shapes, frames, self.action_encoding.size, discrete=discrete, **self.policy_kwargs)
+        return StackedNetwork(
+            self.observation_encoding.shapes,
+            frames,
+            self.action_encoding.size,
+            discrete=self.action_encoding.discrete,
+            **self.policy_kwargs,
+        )
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
@@ -94,7 +99,7 @@ class BCOAgent(ImitationAgent):
 
     def _load_training_state(self, state: Mapping[str, Any]) -> None:
         self._start_over()
-        if state:  # files of before learn have none
+        if state:  # files from before there was an online phase have none
             self.play_steps = state["play_steps"]
             self.collected.load_state_dict(state["collected"])
             self.train_mask = {name: list(train_mask) for name, train_mask in state["train_mask"].items()}
@@ -162,7 +167,7 @@ class BCOAgent(ImitationAgent):
                 "what is collected alone, unless load is given play=",
                 stacklevel=2,
             )
-        # Where play or demonstrations have changed, there are more of them than the masks know.
+        # Other play or demonstrations than before may be more than the masks cover.
         for name, trajectories in (("play", play), ("demos", demos)):
             self.train_mask[name] = self._split(len(trajectories), self.train_mask[name])
         dataset = TrajectoryDataset(demos, None, self.device)
@@ -180,7 +185,7 @@ class BCOAgent(ImitationAgent):
         rollouts.repeat(collect_and_update)
 
     def _refit_inverse_model(self, play: Trajectories, runner: UpdateRunner) -> float:
-        """Fit it to play and all that was collected."""
+        """Fit the inverse model to play and all that was collected."""
         trajectories = [*play, *self.collected.trajectories]
         train_mask = self._split(len(trajectories), self.train_mask["play"] + self.train_mask["collected"])
         self.train_mask["collected"] = train_mask[len(play) :]
@@ -204,7 +209,7 @@ class BCOAgent(ImitationAgent):
 
 
 class _OnlineState:
-    """All that a round of ``learn`` changes. Optimizers are not part of it: each round has its own."""
+    """State of all that a round of ``learn`` changes. Optimizers are not part of it: each round has its own."""
 
     def __init__(self, agent: BCOAgent) -> None:
         self._agent = agent

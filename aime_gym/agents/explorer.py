@@ -274,7 +274,8 @@ class Explorer(Agent):
 
     def _improve(self, new: int, rollouts: Rollouts) -> None:
         """Make the updates that are due after the last ``new`` episodes."""
-        config, count = self.config, len(self.trajectories)
+        config = self.config
+        count = len(self.trajectories)
         if count < config.random_episodes:
             return
         first = count - new < config.random_episodes

@@ -103,7 +103,8 @@ class ILPOAgent(ImitationAgent):
                 f"action_space: ILPOAgent expects Discrete, got {self.action_space}: each latent action stands for one "
                 f"of finitely many; AIMEAgent, BCOAgent and GAIfOAgent take a Box"
             )
-        size, latents = sum(self.sensor_sizes.values()), self.config.latents or self.action_encoding.size
+        size = sum(self.sensor_sizes.values())
+        latents = self.config.latents or self.action_encoding.size
         self.policy = LatentActionPolicy(size, latents, **self.policy_kwargs).to(self.device)
         hidden = {name: value for name, value in self.policy_kwargs.items() if name == "hidden"}
         self.remap = ActionRemap(size, latents, self.action_encoding.size, **hidden).to(self.device)
@@ -141,7 +142,8 @@ class ILPOAgent(ImitationAgent):
     # Step 1
 
     def _learn_latent_policy(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        dataset, config = TrajectoryDataset(demos, None, self.device), self.config
+        config = self.config
+        dataset = TrajectoryDataset(demos, None, self.device)
         rows = (~dataset.first_rows()).nonzero().squeeze(-1)
         observations = concatenate_sensors(dataset.observations)
         observations, changes = observations[rows - 1], dataset.differences(observations)[rows]

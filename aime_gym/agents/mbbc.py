@@ -3,8 +3,8 @@
     phase 1   phi, theta = argmax E[ELBO(o | recorded actions)]        over play data
     phase 2   psi        = argmin E[|mode pi_psi(a | s) - a|^2]        over demonstrations, filtered with their actions
 
-AIME that is told what it would have to infer. What it falls short of the expert by is what the demonstrations do not
-cover; what AIME falls short of it by is what the world model does not know of the body.
+AIME with the actions that it would have to infer. Its distance to the expert is due to what the demonstrations do not
+cover; the distance of AIME to it, to what the world model does not know of the body.
 
 Deviations from the authors' code: those of AIME's default world model, and a fixed number of updates in place of early
 stopping on held-out sequences, which overlap those that are learnt from.
@@ -27,9 +27,9 @@ from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions
 from aime_gym.model_based.predict import act_in_latents, initial_memory
 from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectories
@@ -39,7 +39,7 @@ from aime_gym.types import Trajectories
 class MBBCConfig(PretrainingConfig):
     """Hyper-parameters of :class:`MBBCAgent`; those of phase 1 are ``PretrainingConfig``'s.
 
-    :param clone_updates: updates of the policy.
+    :param clone_updates: number of updates of the policy.
     :param demo_start_fraction: share of each minibatch that comes from the starts of demonstrations.
     """
 
@@ -81,7 +81,8 @@ class MBBCAgent(ImitationAgent):
         fit_world_model(self.world_model, TrajectoryDataset(play, self.action_encoding, self.device), loop, self.config)
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        dataset, config = TrajectoryDataset(demos, self.action_encoding, self.device), self.config
+        config = self.config
+        dataset = TrajectoryDataset(demos, self.action_encoding, self.device)
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
@@ -102,7 +103,7 @@ class MBBCAgent(ImitationAgent):
         return filter_trajectories(self.world_model, demos, lambda rows: RecordedActions(prev_actions[rows]))
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        """What the policy would have done."""
+        """Return the actions that the policy would have taken."""
         return filter_trajectories(
             self.world_model, demos, policy_source(self.policy, self.action_encoding.size)
         ).prev_actions

@@ -21,9 +21,8 @@ from aime_gym.analysis.diagnosis_report import ActionKnowledge, Coverage, Diagno
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import FilteredLatents, RowSource, filtered_batches, standardized
 from aime_gym.model_based.latent_regression import clone_actions
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.policies import LatentPolicy
-from aime_gym.models.rssm import Latents, State
+from aime_gym.models.rssm import Latents, RecordedActions, State
 from aime_gym.models.world_model import WorldModel, sum_over_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Array

@@ -10,19 +10,18 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import FilteredLatents, RowSource, input_changes
-from aime_gym.models.action_sources import InverseActions, PolicyActions
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
-from aime_gym.models.rssm import State
+from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.types import SequenceBatch
 
-#: Standard normal noise of a shape.
+#: Source of standard normal noise of a shape.
 Noise = Callable[..., Tensor]
 
 
 class InferenceConfig(Protocol):
-    """What a configuration says of phase 2."""
+    """Options of a configuration that phase 2 follows."""
 
     @property
     def action_prior(self) -> bool:
@@ -34,10 +33,10 @@ class InferenceConfig(Protocol):
 
 
 class ActionInference(NamedTuple):
-    """Which actions of a policy explain demonstrations, through a world model that stays as it is (Eq. 8).
+    """Loss of a policy by how well its actions explain demonstrations, through a frozen world model (Eq. 8).
 
-    :param inverse_model: scores the policy's actions under its belief as well; ``None`` leaves that out.
-    :param continue_latents: whether sequences continue from the latent state that a filter reaches there.
+    :param inverse_model: model whose belief scores the policy's actions as well; ``None`` leaves that out.
+    :param continue_latents: whether sequences start from the filtered latent state of the record before them.
     """
 
     world_model: WorldModel
@@ -45,17 +44,23 @@ class ActionInference(NamedTuple):
     continue_latents: bool
 
     @classmethod
-    def of(cls, config: InferenceConfig, world_model: WorldModel, inverse_model: LatentInverseModel) -> ActionInference:
-        """As a configuration says."""
+    def from_config(
+        cls, config: InferenceConfig, world_model: WorldModel, inverse_model: LatentInverseModel
+    ) -> ActionInference:
+        """Make the loss that a configuration asks for."""
         return cls(world_model, inverse_model if config.action_prior else None, config.continue_latents)
 
     def loss(
         self, policy: LatentPolicy, batch: SequenceBatch, beliefs: FilteredLatents | None, noise: Noise
     ) -> tuple[Tensor, Evidence]:
-        """Scalar to minimise: the negative ELBO of a sequence of demonstrations under the policy's actions.
+        """Compute the scalar to minimise: the negative ELBO of demonstrations under the policy's actions.
 
-        :param beliefs: latent features and inferred actions of every record of the demonstrations: where sequences
-            continue from, and the prior of their actions.
+        :param policy: policy whose samples are the actions.
+        :param batch: sequences of demonstrations, without actions.
+        :param beliefs: latent features and inferred actions of every record of the demonstrations, which give the
+            states to start from and the prior of the actions.
+        :param noise: source of standard normal noise.
+        :return: the loss, and the evidence behind it.
         """
         model, initial, first = self.world_model, None, None
         if beliefs is not None:
@@ -82,7 +87,7 @@ class ActionInference(NamedTuple):
 
 
 def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset) -> RowSource:
-    """The actions that an inverse model believes in, for :func:`~aime_gym.model_based.filtering.filter_trajectories`.
+    """Make a source of an inverse model's mean actions, to filter trajectories with.
 
     :raises ValueError: an inverse model that has learnt nothing.
     """
@@ -92,9 +97,9 @@ def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, d
 
 
 def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
-    """What a policy would do by its mode, for :func:`~aime_gym.model_based.filtering.filter_trajectories`.
+    """Make a source of a policy's most likely actions, to filter trajectories with.
 
-    :param actions: size of an action.
+    :param actions: size A of an action.
     """
 
     def source(rows: Tensor) -> PolicyActions:
@@ -105,7 +110,10 @@ def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
 
 
 def require_fitted(inverse_model: LatentInverseModel) -> None:
-    """:raises ValueError: an inverse model that has learnt nothing."""
+    """Make sure that an inverse model has been fitted.
+
+    :raises ValueError: one that has learnt nothing.
+    """
     if not inverse_model.fitted:
         raise ValueError(
             "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "

@@ -5,7 +5,7 @@
     policy   maximise mean_k w_k R_k, through the dynamics,      w_k = d_1 ... d_k
     value    minimise 1/2 mean_k w_k (V(s_k) - R_k)^2
 
-with ``r_{k+1}`` the reward on arriving at ``s_{k+1}``, ``d = gamma (1 - p_terminal)`` and V' a slow copy of V.
+with ``r_{k+1}`` the reward on arriving at ``s_{k+1}``, ``d = gamma (1 - p_terminal)`` and V' the target network of V.
 
 Where AIME-v2 and its code differ: the value of a state excludes the reward of that state, as in Eq. 6 (the code adds
 it: another name for the same returns); the squared error is halved and weighted by w, as in the code, since what
@@ -30,15 +30,15 @@ from aime_gym.types import Metrics
 
 
 class ImaginedRollout(NamedTuple):
-    """A rollout of the prior under a policy, H steps from N states."""
+    """Rollout of the prior under a policy, H steps from N states."""
 
-    states: State  # (H + 1, N, ...), the states that it started from first
+    states: State  # (H + 1, N, ...), with the first states in front
     actions: Tensor  # (H, N, A)
     policy_prior_kl: Tensor  # (H, N), how far the policy is from a broad one
 
     @property
     def features(self) -> Tensor:
-        """[h, s], (H + 1, N, F)."""
+        """Latent features [h, s], (H + 1, N, F)."""
         return self.states.feature
 
 
@@ -47,7 +47,7 @@ RewardFunction = Callable[[ImaginedRollout], Tensor]
 
 
 class ActionNoise(Protocol):
-    """Standard normal noise of a shape."""
+    """Source of standard normal noise of a shape."""
 
     def __call__(self, *shape: int) -> Tensor: ...
 
@@ -58,9 +58,12 @@ def imagine(rssm: RSSM, policy: LatentPolicy, start: State, horizon: int, noise:
     The policy sees its input without a gradient, as in the authors' code: what an action does to the return flows
     through the dynamics alone.
 
-    :param start: (N, ...).
+    :param start: latent states (N, ...) to start from.
+    :param horizon: number H of steps.
+    :param noise: source of standard normal noise.
     """
-    state, count = start, len(start.deter)
+    state = start
+    count = len(start.deter)
     deters, stochs, actions, kls = [state.deter], [state.stoch], [], []
     for _ in range(horizon):
         choice = policy(state.feature.detach())
@@ -75,11 +78,11 @@ def imagine(rssm: RSSM, policy: LatentPolicy, start: State, horizon: int, noise:
 
 
 def draw_starts(states: State, valid: Tensor, count: int | None, generator: torch.Generator) -> State:
-    """States (N, ...) that rollouts start from.
+    """Draw the states (N, ...) that rollouts start from.
 
-    :param states: (T, B, ...).
-    :param valid: (T, B), which of them may be drawn.
-    :param count: the greatest N; ``None`` takes all.
+    :param states: filtered states (T, B, ...).
+    :param valid: mask (T, B) of those that may be drawn.
+    :param count: greatest N; ``None`` takes all.
     """
     deter, stoch = states.deter[valid], states.stoch[valid]
     if count is not None and len(deter) > count:
@@ -89,11 +92,11 @@ def draw_starts(states: State, valid: Tensor, count: int | None, generator: torc
 
 
 def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, td_lambda: float) -> Tensor:
-    """TD(lambda) returns R_0 ... R_{H-1}, (H, ...).
+    """Compute the TD(lambda) returns R_0 ... R_{H-1}, (H, ...).
 
-    :param rewards: (H, ...), on arriving at the states 1 ... H.
-    :param discounts: (H, ...), of those states.
-    :param values: (H, ...), of those states.
+    :param rewards: rewards (H, ...) on arriving at the states 1 ... H.
+    :param discounts: discounts (H, ...) of those states.
+    :param values: values (H, ...) of those states.
     :param td_lambda: lambda of TD(lambda); 0 looks one step ahead, 1 to the end.
     """
     returns, following = [], values[-1]
@@ -109,13 +112,15 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, td_lambda
 class ImaginationConfig:
     """Hyper-parameters of actor and critic.
 
-    :param imagination_horizon: steps H.
-    :param imagination_starts: states that a rollout starts from, drawn from those of the data; ``None`` takes all.
+    :param imagination_horizon: number H of steps of a rollout.
+    :param imagination_starts: number of states that rollouts start from, drawn from the data; ``None`` takes all.
     :param gamma: discount per step of the agent.
     :param td_lambda: lambda of TD(lambda).
-    :param entropy_weight: of the policy's distance from a broad one, subtracted from its return.
-    :param target_decay: of the slow copy; the paper's 0.95 (its code 0.99).
-    :param value_learning_rate: of the value network; the papers' 8e-5 is for hundreds of thousands of updates.
+    :param entropy_weight: weight of the policy's distance from a broad one, subtracted from its return.
+    :param target_decay: share of itself that the target network keeps at each update; 0.95 in the paper, 0.99 in its
+        code.
+    :param value_learning_rate: Adam's learning rate for the value network; the papers' 8e-5 is for hundreds of
+        thousands of updates.
     """
 
     imagination_horizon: int = 15
@@ -141,20 +146,20 @@ class ImaginationConfig:
 
 
 class EvaluatedRollout(NamedTuple):
-    """A rollout and what it is worth."""
+    """Rollout with its rewards and returns."""
 
     imagined: ImaginedRollout
     rewards: Tensor  # (H, N)
     returns: Tensor  # (H, N), differentiable through the dynamics
-    weights: Tensor  # (H, N), the chance that the task is still going on, discounted
+    weights: Tensor  # (H, N), the probability that the task has not ended, discounted
 
     def policy_loss(self, entropy_weight: float) -> Tensor:
-        """Scalar: minus the return, and the policy's distance from a broad one."""
+        """Return the loss of the policy: minus the return, plus its distance from a broad policy. A scalar."""
         return -(self.weights * self.returns).mean() + entropy_weight * self.imagined.policy_prior_kl.mean()
 
 
 class Critic:
-    """Judges rollouts, and learns to.
+    """Value network and its target network, which evaluate rollouts.
 
     :param features: size of a latent feature.
     """
@@ -166,10 +171,10 @@ class Critic:
         self.optimizer = Optimizer([self.value], config.value_learning_rate)
 
     def evaluate(self, imagined: ImaginedRollout, rewards: Tensor, alive: Tensor) -> EvaluatedRollout:
-        """The returns of a rollout.
+        """Compute the returns of a rollout.
 
-        :param rewards: (H, N), on arriving at its states 1 ... H.
-        :param alive: (H, N), the probability that the task goes on from there.
+        :param rewards: rewards (H, N) on arriving at its states 1 ... H.
+        :param alive: probability (H, N) that the task continues from those states.
         """
         discounts = self.config.gamma * alive
         returns = lambda_returns(rewards, discounts, self.target(imagined.features[1:]), self.config.td_lambda)
@@ -177,7 +182,7 @@ class Critic:
         return EvaluatedRollout(imagined, rewards, returns, before.cumprod(0))
 
     def update(self, rollout: EvaluatedRollout) -> Metrics:
-        """One step of the value network, and of its slow copy after it."""
+        """Take one step of the value network, and of its target network after it."""
         returns = rollout.returns.detach()
         error = self.value(rollout.imagined.features[:-1].detach()) - returns
         loss = 0.5 * (rollout.weights * error.square()).mean()
@@ -186,10 +191,10 @@ class Critic:
         return {"value_loss": loss.detach(), "return": returns.mean()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and moments."""
+        """Return weights and moments."""
         return {"value": self.optimizer.state_dict(), "target": self.target.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Take over weights and moments."""
         self.optimizer.load_state_dict(state["value"])
         self.target.load_state_dict(state["target"])

@@ -1,4 +1,4 @@
-"""Passes of a world model over whole trajectories: what it believes at every record."""
+"""Passes of a world model over whole trajectories: its latent states at every record."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aime_gym.models.world_model import WorldModel
 #: Trajectories that are filtered side by side, and frames that are embedded at once.
 _EPISODES_AT_ONCE, _FRAMES_AT_ONCE = 128, 2048
 
-#: Makes the source of actions for some rows (T, B) of a dataset.
+#: Function that makes the source of actions for some rows (T, B) of a dataset.
 RowSource: TypeAlias = Callable[[Tensor], ActionSource]
 
 
 class FilteredLatents(NamedTuple):
-    """One row for each record of a dataset."""
+    """Latent features and actions, one row for each record of a dataset."""
 
     features: Tensor  # (N, H + S), the latent state at the record
-    prev_actions: Tensor  # (N, A), what led there according to the source
+    prev_actions: Tensor  # (N, A), the action that led there, according to the source
 
 
 @torch.no_grad()
 def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> FilteredLatents:
     """Filter all trajectories of a dataset from their first record on, with the posterior's mean.
 
-    :param source: where the actions come from.
+    :param source: function that makes the source of the actions.
     """
     features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     prev_actions = features.new_zeros(len(dataset), model.action_size)
@@ -43,9 +43,9 @@ def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: R
 def filtered_batches(
     model: WorldModel, dataset: TrajectoryDataset, source: RowSource
 ) -> Iterator[tuple[Tensor, Tensor, Latents]]:
-    """The same pass, batch by batch, with all that it leaves behind.
+    """Filter batch by batch, as :func:`filter_trajectories` does.
 
-    :return: rows (T, B), their validity (T, B), and the latents.
+    :return: rows (T, B), their validity (T, B), and the latents of the pass.
     """
     for rows, valid in dataset.episodes(_EPISODES_AT_ONCE):
         embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
@@ -54,13 +54,13 @@ def filtered_batches(
 
 
 def standardized(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor) -> dict[str, Tensor]:
-    """Observations (..., *shape) at rows (...), in the units that the model sees."""
+    """Return the standardised observations (..., *shape) at rows (...)."""
     return model.standardize(dataset.observed(rows))
 
 
 @torch.no_grad()
 def input_changes(model: WorldModel, dataset: TrajectoryDataset) -> Tensor:
-    """How what is shown at each record differs from the record before, (N, D); zeros for first records."""
+    """Compute the change of the inverse model's inputs since the record before, (N, D); zeros for first records."""
     rows = torch.arange(len(dataset), device=dataset.device)
     return dataset.differences(
         by_pieces(model, lambda piece: model.inverse_model_inputs(dataset.observed(piece)), rows)
@@ -68,7 +68,7 @@ def input_changes(model: WorldModel, dataset: TrajectoryDataset) -> Tensor:
 
 
 def by_pieces(model: WorldModel, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """A function of each row (...) -> (..., D), of so many rows at once as there is room for when they hold images."""
+    """Apply a function of each row (...) -> (..., D), to a limited number of rows at once when they hold images."""
     if not model.frame_size:
         return function(rows)
     pieces = [function(piece) for piece in rows.flatten().split(_FRAMES_AT_ONCE)]

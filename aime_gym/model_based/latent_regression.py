@@ -7,9 +7,9 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories, input_changes
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
@@ -25,7 +25,7 @@ _ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
 def fit_inverse_model(
     model: LatentInverseModel, world_model: WorldModel, play: TrajectoryDataset, loop: TrainingLoop, *, updates: int
 ) -> None:
-    """Regress a_{t-1} on [h, s]_{t-1} and what changed since, and measure the error that is left.
+    """Regress a_{t-1} on [h, s]_{t-1} and the change since then, and measure the error that is left.
 
     The latent states are those of the play data, filtered with its recorded actions. Without a single update the model
     counts as not fitted.

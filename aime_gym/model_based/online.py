@@ -1,4 +1,4 @@
-"""AIME-v2: what an agent learns from its own experience, without a reward (Zhang et al. 2024, arXiv 2404.18896).
+"""AIME-v2: learning from one's own experience, without a reward (Zhang et al. 2024, arXiv 2404.18896).
 
 Each update draws sequences of play, of the agent's experience and of the demonstrations, and moves
 
@@ -12,18 +12,18 @@ Each update draws sequences of play, of the agent's experience and of the demons
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from aime_gym.config import check_bounds
 from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source
-from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, ImaginationConfig, draw_starts, imagine
+from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, draw_starts, imagine
+from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
-from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD, EmbeddedSequences, Surrogate
+from aime_gym.model_based.surrogate_rewards import EmbeddedSequences, Surrogate
 from aime_gym.model_based.task_model import JointSampler, TaskModel, TransitionLabels
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
@@ -34,78 +34,19 @@ from aime_gym.training.replay import EpisodeReplayBuffer
 from aime_gym.types import Metrics, SequenceBatch, Trajectory
 
 
-@dataclass(frozen=True)
-class OnlineConfig(ImaginationConfig):
-    """Hyper-parameters of ``learn``.
-
-    :param reward: the surrogate, ``viper``, ``ail`` or ``none``; see :mod:`aime_gym.model_based.surrogate_rewards`.
-    :param play_ratio: alpha, the share of play in a batch of the model's. Where no play is at hand it is 0.
-    :param value_weight: beta, of the imagined return.
-    :param value_warmup: updates over which beta rises to its value: at first neither the reward nor the value network
-        knows anything, and the policy that imitated would be torn down for nothing.
-    :param clone_weight: of the error to the actions that the inverse model infers, where ``warm_start`` has one: the
-        latent states move with the model, and the policy that was cloned in them has to move along.
-    :param normalize_gradients: take the evidence and the return by the directions of their gradients alone, so that
-        beta is the
-        ratio of the two. A step that the model cannot explain at all costs thousands of nats, and would drown any
-        return; the papers' form, their plain sum, is for models that see everything in play.
-    :param updates_per_step: updates for each environment step; 0.2 is the authors' 100 for an episode of 500.
-    :param round_steps: least number of environment steps of a round, in whole episodes.
-    :param online_model_learning_rate: of the world model in ``learn``: small, since the latent states that the policy
-        acts in move with it, and twenty updates at 1e-3 undo what it has learnt.
-    :param online_policy_learning_rate: of the policy in ``learn``.
-    :param discriminator_learning_rate: of the reward ``ail``; AIME-NoB has 1e-4, for many more updates.
-    :param reward_updates: updates of the model behind ``viper``; longer ones overfit.
-    :param imagine_from_play: start rollouts from states of play too, as the authors' code does; the paper (Eq. 8) has
-        those of experience alone.
-    """
-
-    reward: str = "ail"
-    play_ratio: float = 0.5
-    value_weight: float = 0.3
-    value_warmup: int = 100
-    clone_weight: float = 3.0
-    normalize_gradients: bool = True
-    updates_per_step: float = 0.2
-    round_steps: int = 1
-    online_model_learning_rate: float = 5e-5
-    online_policy_learning_rate: float = 3e-4
-    discriminator_learning_rate: float = 1e-3
-    reward_updates: int = 500
-    imagine_from_play: bool = False
-
-    def __post_init__(self) -> None:
-        ImaginationConfig.__post_init__(self)  # not super(): a subclass has other parents too
-        if self.reward not in (*SURROGATES, USER_REWARD):
-            raise ValueError(f"reward: expected one of {', '.join(SURROGATES)}, or a function, got {self.reward!r}")
-        check_bounds(
-            self,
-            play_ratio=(0, 1),
-            value_weight=(0, None),
-            value_warmup=(0, None),
-            clone_weight=(0, None),
-            updates_per_step=(0, None),
-            round_steps=(1, None),
-            online_model_learning_rate=(0, None),
-            online_policy_learning_rate=(0, None),
-            discriminator_learning_rate=(0, None),
-            reward_updates=(0, None),
-        )
-        if self.play_ratio == 1:
-            raise ValueError("play_ratio: expected less than 1, which would leave no room for experience, got 1")
-
-
 class OnlineImitation:
-    """The networks that change in ``learn``, and their updates; with the experience, all that it goes on with.
+    """Networks that change in ``learn``, their updates, and the experience.
 
-    :param policy: of the agent, as the demonstrations have left it; ``world_model`` and ``inverse_model`` likewise.
-    :param config: of AIME, in all its phases.
-    :param surrogate: ``None`` learns no reward, and imagines nothing.
+    :param config: configuration of AIME, in all its phases.
+    :param world_model: world model of the agent.
+    :param inverse_model: inverse model of the agent.
+    :param policy: policy of the agent.
+    :param surrogate: reward in place of the task's; ``None`` learns no reward, and imagines nothing.
     """
 
     def __init__(
         self,
-        config: Any,
+        config: AIMEConfig,
         world_model: WorldModel,
         inverse_model: LatentInverseModel,
         policy: LatentPolicy,
@@ -141,7 +82,7 @@ class OnlineImitation:
 
     @property
     def experienced_steps(self) -> int:
-        """Environment steps of all experience."""
+        """Number of environment steps of all experience."""
         return sum(map(len, self.replay.trajectories))
 
     def begin_updates(
@@ -152,7 +93,14 @@ class OnlineImitation:
         noise: Noise,
         generator: torch.Generator,
     ) -> None:
-        """Get ready for updates on the experience so far."""
+        """Prepare for updates on the experience so far.
+
+        :param play: play data, if there is any.
+        :param demos: demonstrations.
+        :param encoding: encoding of actions.
+        :param noise: source of standard normal noise.
+        :param generator: source of the sampled sequences.
+        """
         config = self.config
         self._noise, self._generator = noise, generator
         self._joint = JointSampler(
@@ -170,15 +118,16 @@ class OnlineImitation:
             generator=generator,
             start_fraction=config.demo_start_fraction,
         )
-        # The model has moved since the last time, and with it what it believes of the demonstrations.
+        # The model has moved since the last round, and with it the latent states of the demonstrations.
         self._beliefs: FilteredLatents | None = None
         if config.warm_start:
             source = inverse_source(self.inverse_model, self.world_model, demos)
             self._beliefs = filter_trajectories(self.world_model, demos, source)
 
     def update(self) -> Metrics:
-        """One update of everything."""
-        (batch, labels), demos = self._joint.sample(), self._demos.sample()
+        """Make one update of all networks."""
+        batch, labels = self._joint.sample()
+        demos = self._demos.sample()
         metrics: Metrics = {}
         if self.surrogate is not None:
             labels, metrics = self._update_surrogate(self.surrogate, batch, labels, demos)
@@ -191,18 +140,17 @@ class OnlineImitation:
         self.updates += 1
         return metrics | model_metrics | policy_metrics
 
-    # Its parts
+    # Parts of an update
 
     def _update_surrogate(
         self, surrogate: Surrogate, batch: SequenceBatch, labels: TransitionLabels, demos: SequenceBatch
     ) -> tuple[TransitionLabels, Metrics]:
-        """Let the reward learn, and ask it anew."""
-        own = self._joint.experienced
-        seen, expert = self._embedded(batch), self._embedded(demos)
-        metrics = surrogate.update(
-            expert, EmbeddedSequences(seen.embeddings[:, -own:], seen.valid[:, -own:]), self._generator
-        )
-        rewards = surrogate.relabel(seen.embeddings)
+        """Train the reward, and relabel the batch with it."""
+        count = self._joint.experienced
+        joint, expert = (self._embed(sequences) for sequences in (batch, demos))
+        experience = EmbeddedSequences(joint.embeddings[:, -count:], joint.valid[:, -count:])
+        metrics = surrogate.update(expert, experience, self._generator)
+        rewards = surrogate.relabel(joint.embeddings)
         if rewards is not None:
             known = torch.ones_like(labels.rewarded)
             known[0] = False  # what came before a sequence was not drawn
@@ -210,44 +158,44 @@ class OnlineImitation:
         return labels, metrics
 
     @torch.no_grad()
-    def _embedded(self, batch: SequenceBatch) -> EmbeddedSequences:
+    def _embed(self, batch: SequenceBatch) -> EmbeddedSequences:
         model = self.world_model
         return EmbeddedSequences(model.embed(model.standardize(batch.observations)), batch.valid)
 
     def _update_inverse_model(self, states: State, batch: SequenceBatch) -> None:
-        """It has to follow the latent states, and learns from what only experience holds."""
+        """Train the inverse model, which has to follow the latent states, on transitions of play and experience."""
         assert batch.prev_actions is not None
-        reached = batch.valid[1:]
+        valid = batch.valid[1:]
         with torch.no_grad():
-            shown = self.world_model.inverse_model_inputs(batch.observations)
-        features, changes = states.feature[:-1][reached], (shown[1:] - shown[:-1])[reached]
-        self.inverse_optimizer.step(self.inverse_model.loss(features, changes, batch.prev_actions[1:][reached]))
+            inputs = self.world_model.inverse_model_inputs(batch.observations)
+        features, changes = states.feature[:-1][valid], (inputs[1:] - inputs[:-1])[valid]
+        self.inverse_optimizer.step(self.inverse_model.loss(features, changes, batch.prev_actions[1:][valid]))
 
     def _starts(self, states: State, batch: SequenceBatch) -> State:
-        """States (N, ...) that rollouts start from."""
-        config, valid = self.config, batch.valid.clone()
-        if not config.imagine_from_play:
+        """Draw the states (N, ...) that rollouts start from."""
+        valid = batch.valid.clone()
+        if not self.config.imagine_from_play:
             valid[:, : -self._joint.experienced] = False
-        return draw_starts(states, valid, config.imagination_starts, self._generator)
+        return draw_starts(states, valid, self.config.imagination_starts, self._generator)
 
     def _update_policy(self, demos: SequenceBatch, starts: State) -> tuple[EvaluatedRollout | None, Metrics]:
-        """Eq. 8: the evidence of the demonstrations, and the return of rollouts from ``starts``."""
+        """Train the policy (Eq. 8) on the evidence of demonstrations, and the return of rollouts from ``starts``."""
         config = self.config
         self.task_model.set_trainable(False)
-        inference = ActionInference.of(config, self.world_model, self.inverse_model)
+        inference = ActionInference.from_config(config, self.world_model, self.inverse_model)
         loss, evidence = inference.loss(self.policy, demos, self._beliefs, self._noise)
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]
         if self._beliefs is not None:
-            reached = demos.valid[1:]
-            features = evidence.latents.states.feature[:-1].detach()[reached]
-            inferred = self._beliefs.prev_actions[demos.rows[1:]][reached]
+            valid = demos.valid[1:]
+            features = evidence.latents.states.feature[:-1].detach()[valid]
+            inferred = self._beliefs.prev_actions[demos.rows[1:]][valid]
             losses.append((config.clone_weight, self.policy(features).regression_loss(inferred)))
         rollout = None
         if self.surrogate is not None and config.value_weight:
             rollout = self._evaluate_rollout(starts)
-            warm = self.updates >= config.value_warmup
-            beta = config.value_weight * (1.0 if warm else self.updates / config.value_warmup)
+            warmed_up = self.updates >= config.value_warmup
+            beta = config.value_weight * (1.0 if warmed_up else self.updates / config.value_warmup)
             losses.append((beta, rollout.policy_loss(config.entropy_weight)))
             metrics["imagined_reward"] = rollout.rewards.detach().mean()
         if config.normalize_gradients:
@@ -257,25 +205,25 @@ class OnlineImitation:
         return rollout, metrics
 
     def _evaluate_rollout(self, starts: State) -> EvaluatedRollout:
-        """Rollouts of the policy, and their return under the surrogate reward."""
+        """Imagine rollouts of the policy, and evaluate them under the surrogate reward."""
         imagined = imagine(self.world_model.rssm, self.policy, starts, self.config.imagination_horizon, self._noise)
-        reached = imagined.features[1:]
-        return self.critic.evaluate(imagined, self.task_model.reward(reached), self.task_model.alive(reached))
+        following = imagined.features[1:]
+        return self.critic.evaluate(imagined, self.task_model.reward(following), self.task_model.alive(following))
 
-    # What learn goes on with
+    # State
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a round changes: nested JSON values and tensors."""
-        return {"agent": [module.state_dict() for module in self._of_agent()], **self.own_state()}
+        """Return all that a round changes as nested JSON values and tensors."""
+        return {"agent": [module.state_dict() for module in self._agent_modules()], **self.own_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        for module, weights in zip(self._of_agent(), state["agent"], strict=True):
+        """Take over a state."""
+        for module, weights in zip(self._agent_modules(), state["agent"], strict=True):
             module.load_state_dict(weights)
         self.load_own_state(state)
 
     def own_state(self) -> dict[str, Any]:
-        """The same without the weights of the agent's own networks."""
+        """Return the state without the weights of the agent's own networks."""
         return {
             "heads": [head.state_dict() for head in self.task_model.heads],
             "optimizers": [optimizer.progress() for optimizer in self._optimizers()],
@@ -286,7 +234,7 @@ class OnlineImitation:
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, with the agent's networks as they are."""
+        """Take over a state, with the agent's networks as they are."""
         for head, weights in zip(self.task_model.heads, state["heads"], strict=True):
             head.load_state_dict(weights)
         for optimizer, progress in zip(self._optimizers(), state["optimizers"], strict=True):
@@ -297,7 +245,7 @@ class OnlineImitation:
         self.replay.load_state_dict(state["replay"])
         self.updates = state["updates"]
 
-    def _of_agent(self) -> tuple[nn.Module, ...]:
+    def _agent_modules(self) -> tuple[nn.Module, ...]:
         return self.world_model, self.inverse_model, self.policy
 
     def _optimizers(self) -> tuple[Optimizer, ...]:

@@ -12,7 +12,7 @@ from aime_gym.models.world_model import WorldModel
 
 
 def initial_memory(model: WorldModel, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """What precedes an episode's first observation (B, ...): the zero state (B, H), (B, S) and no action (B, A)."""
+    """Return the memory before an episode's first observation (B, ...): zero state (B, H), (B, S), no action (B, A)."""
     h, s = model.rssm.initial_state(len(next(iter(observation.values()))))
     return h, s, h.new_zeros(len(h), model.action_size)
 
@@ -24,11 +24,12 @@ def act_in_latents(
     memory: tuple[Tensor, ...],
     noise: Callable[..., Tensor] | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An encoded action (B, A), and the memory of the next step.
+    """Choose an encoded action (B, A), and return it with the memory of the next step.
 
+    :param observation: encoded observations (B, ...) of each sensor.
     :param memory: latent state and the action that led to the observation.
-    :param noise: standard normal of a shape, for samples; ``None`` filters with the posterior's mean and acts with the
-        policy's mode.
+    :param noise: source of standard normal noise, for samples; ``None`` filters with the posterior's mean and acts with
+        the policy's mode.
     """
     deter, stoch, prev_action = memory
     latent = model.observe(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.pretrained import SUFFIX
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.types import Metrics, SequenceBatch

@@ -1,14 +1,14 @@
-"""Rewards in place of the task's, for an agent that improves online and is paid by nobody.
+"""Surrogate rewards, for an agent that improves online without the task's.
 
-``viper``  how likely an action-free world model of the demonstrations finds what happened (Escontrela et al. 2023, in
-           the form of AIME-v2): r_t = symlog(log p(o_t | s_t) - KL_t), once for each episode.
+``viper``  the likelihood of an episode under an action-free world model of the demonstrations (Escontrela et al. 2023,
+           in the form of AIME-v2): r_t = symlog(log p(o_t | s_t) - KL_t), computed once for each episode.
 ``ail``    the logit of a discriminator between the demonstrations and the agent's own experience, in the embeddings of
-           the world model (as in AIME-NoB), which moves with both and so is asked anew at each update.
+           the world model (as in AIME-NoB). Both of them change, so it relabels each batch.
 ``none``   no reward: experience corrects the world model, and nothing else.
 
-Or a function of one's own of transitions. None of them knows how the task ends. An episode that terminates ends a
-stream of rewards that are mostly negative (``viper``) or of either sign (``ail``), so where the task is to survive or
-to end early, they may pay for the opposite.
+A user's function of transitions is possible too. None of them knows how the task ends. An episode that terminates
+ends a sequence of rewards that are mostly negative (``viper``) or of either sign (``ail``), so where the task is to
+survive or to end early, they may reward the opposite.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.filtering import by_pieces, filtered_batches, standardized
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.discriminator import Discriminator, discrimination_loss, gradient_penalty
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel, sum_over_sensors
 from aime_gym.training.loop import TrainingLoop, train_on_sequences
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Array, Metrics, Observation, SequenceBatch, Trajectory, sensors
 
-#: By name.
+#: Names of the surrogates.
 SURROGATES = ("viper", "ail", "none")
 #: Name in a configuration of a reward that is a user's function, which no file can hold.
 USER_REWARD = "own"
 #: Weight of the discriminator's gradient penalty (AIME-NoB).
 _PENALTY = 10.0
 
-#: Rewards (n,) of transitions, on arriving at ``next_obs``.
+#: Function of observations and next observations (n, ...) that returns rewards (n,).
 UserReward = Callable[[Observation, Observation], Array]
 
 
 class EmbeddedSequences(NamedTuple):
-    """A sequence as a world model sees it."""
+    """Embeddings of sequences by a world model."""
 
     embeddings: Tensor  # (T, B, E)
     valid: Tensor  # (T, B) bool
 
     def pairs(self) -> Tensor:
-        """[e_{t-1}, e_t] of each transition, (N, 2 E)."""
+        """Return [e_{t-1}, e_t] of each transition, (N, 2 E)."""
         return _pairs(self.embeddings)[self.valid[1:]]
 
 
 class Surrogate(Protocol):
-    """A reward that is known when an episode is over, or anew whenever a sequence of it is drawn."""
+    """Reward that labels an episode once, or relabels each batch."""
 
     def labels(self, trajectory: Trajectory) -> Array | None:
-        """The reward of each transition (T,) of an episode; ``None`` if only :meth:`relabel` knows."""
+        """Compute the reward of each transition (T,) of an episode; ``None`` leaves it to :meth:`relabel`."""
 
     def relabel(self, embeddings: Tensor) -> Tensor | None:
-        """The reward on arriving at each record (T, B) of a sequence, by the embeddings (T, B, E) of the world model.
+        """Compute the reward on arriving at each record (T, B) from the world model's embeddings (T, B, E).
 
         ``None`` if the labels still hold.
         """
 
     def update(self, expert: EmbeddedSequences, agent: EmbeddedSequences, generator: torch.Generator) -> Metrics:
-        """Learn from sequences of demonstrations, and of the agent's own experience."""
+        """Train on sequences of demonstrations, and of the agent's own experience."""
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
@@ -72,16 +72,20 @@ class Surrogate(Protocol):
 
 
 class EpisodeReward:
-    """A reward by a function of transitions, once for each episode.
+    """Reward by a user's function, which labels an episode once.
 
-    :param reward: (T, ...) and (T, ...) observations -> (T,); ``None`` where a file has left it behind.
+    :param reward: function of observations and next observations (T, ...) that returns rewards (T,); ``None`` for an
+        agent from a file, which does not hold it.
     """
 
     def __init__(self, reward: UserReward | None) -> None:
         self.reward = reward
 
     def labels(self, trajectory: Trajectory) -> Array:
-        """:raises ValueError: no function; another shape, or numbers that are not finite."""
+        """Compute the reward of each transition (T,).
+
+        :raises ValueError: no function; another shape, or numbers that are not finite.
+        """
         if self.reward is None:
             raise ValueError(
                 "reward: expected the function that this agent learns from, which no file holds, got none; pass "
@@ -93,12 +97,14 @@ class EpisodeReward:
             for part in (slice(None, -1), slice(1, None))
         )
         is_dict = isinstance(trajectory.observations, dict)
-        came = self.reward(before, after) if is_dict else self.reward(*(one["observation"] for one in (before, after)))
+        returned = (
+            self.reward(before, after) if is_dict else self.reward(*(one["observation"] for one in (before, after)))
+        )
         try:
             with np.errstate(over="ignore"):  # what overflows becomes infinite
-                rewards = np.array(came, np.float32)
+                rewards = np.array(returned, np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"reward: expected numbers, got {type(came).__name__} ({error})") from error
+            raise ValueError(f"reward: expected numbers, got {type(returned).__name__} ({error})") from error
         if rewards.shape != (len(trajectory),):
             raise ValueError(f"reward: expected rewards of shape {(len(trajectory),)}, got {rewards.shape}")
         if not np.isfinite(rewards).all():
@@ -115,16 +121,16 @@ class EpisodeReward:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """It has no state."""
+        """Take over nothing: there is no state."""
 
 
 class ViperReward(EpisodeReward):
-    """How likely a world model without actions, fitted to demonstrations, finds what happened.
+    """Likelihood of an episode under a world model without actions that was fitted to demonstrations.
 
-    It sees observations in the units of the agent's own world model: in units of the demonstrations' spread, what the
-    agent does at first would lie out of all bounds.
+    It standardises observations as the agent's own world model does: in units of the demonstrations' spread, the
+    agent's first episodes would lie out of all bounds.
 
-    :param world_model: of the agent.
+    :param world_model: world model of the agent.
     """
 
     def __init__(self, world_model: WorldModel, device: torch.device) -> None:
@@ -134,7 +140,7 @@ class ViperReward(EpisodeReward):
     def fit(self, demos: TrajectoryDataset, loop: TrainingLoop, config: Any) -> bool:
         """Fit the model to demonstrations; too long, and nothing but the demonstrations themselves is likely.
 
-        :return: whether it came to its end.
+        :return: whether the run came to its end.
         """
 
         def loss(batch: SequenceBatch) -> tuple[Tensor, Metrics]:
@@ -158,11 +164,11 @@ class ViperReward(EpisodeReward):
 
     def labels(self, trajectory: Trajectory) -> Array:
         evidence = self.evidence(TrajectoryDataset([trajectory], None, next(self.model.parameters()).device))
-        return symlog(evidence[1:]).cpu().numpy()  # the reset is nobody's doing
+        return symlog(evidence[1:]).cpu().numpy()  # no action led to the first record
 
     @torch.no_grad()
     def evidence(self, dataset: TrajectoryDataset) -> Tensor:
-        """The score log p(o_t | s_t) - KL_t of every record (N,), filtered with the posterior's mean.
+        """Compute log p(o_t | s_t) - KL_t of every record (N,), filtered with the posterior's mean.
 
         Without the Gaussian's constants: with them, the log-likelihood of a wide observation is so far from zero that
         symlog would erase its changes.
@@ -192,11 +198,12 @@ class ViperReward(EpisodeReward):
 
 
 class LatentDiscriminatorReward:
-    """The logit of a discriminator on pairs of embeddings (e_{t-1}, e_t): the expert's, or the agent's own?
+    """Logit of a discriminator between the expert's and the agent's pairs of embeddings (e_{t-1}, e_t).
 
     Pairs, where AIME-NoB has single embeddings of images: one vector of positions does not show where it moves.
 
-    :param embedding: size E.
+    :param embedding: size E of an embedding.
+    :param learning_rate: Adam's learning rate for the discriminator.
     """
 
     def __init__(self, embedding: int, learning_rate: float, device: torch.device) -> None:
@@ -212,7 +219,7 @@ class LatentDiscriminatorReward:
         return torch.cat([torch.zeros_like(rewards[:1]), rewards])
 
     def update(self, expert: EmbeddedSequences, agent: EmbeddedSequences, generator: torch.Generator) -> Metrics:
-        """One step of logistic regression, with a penalty on its gradient between the two."""
+        """Take one step of logistic regression, with a gradient penalty between the two sides."""
         sides = expert.pairs(), agent.pairs()
         count = min(map(len, sides))
         theirs, own = (rows[torch.randperm(len(rows), generator=generator)[:count]] for rows in sides)
@@ -241,7 +248,7 @@ def make_surrogate(
     """Make a surrogate that has learnt nothing yet; ``None`` for no reward.
 
     :param name: name of a surrogate, or :data:`USER_REWARD`.
-    :param user_reward: function behind :data:`USER_REWARD`; ``None`` where a file has left it behind.
+    :param user_reward: function behind :data:`USER_REWARD`; ``None`` for an agent from a file.
     :param learning_rate: Adam's learning rate for the discriminator of ``ail``.
     """
     if name == USER_REWARD:
@@ -252,10 +259,10 @@ def make_surrogate(
 
 
 def _pairs(embeddings: Tensor) -> Tensor:
-    """(T, B, E) -> (T - 1, B, 2 E)."""
+    """Concatenate successive embeddings (T, B, E) to (T - 1, B, 2 E)."""
     return torch.cat([embeddings[:-1], embeddings[1:]], dim=-1)
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) ln(1 + |x|)."""
+    """Compute sign(x) ln(1 + |x|)."""
     return x.sign() * x.abs().log1p()

@@ -11,27 +11,29 @@ from torch import Tensor
 from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import Noise
 from aime_gym.model_based.pretraining import WorldModelTrainingConfig
-from aime_gym.models.action_sources import RecordedActions
 from aime_gym.models.heads import ScalarHead
-from aime_gym.models.rssm import State
+from aime_gym.models.rssm import RecordedActions, State
 from aime_gym.models.world_model import WorldModel, per_sequence
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch
 
 
 class TransitionLabels(NamedTuple):
-    """What is known of the records of a sequence beyond what was observed, each (T, B)."""
+    """Labels of the records of sequences, each (T, B)."""
 
     rewards: Tensor  # on arriving at the record
-    rewarded: Tensor  # bool, whether that is known
+    rewarded: Tensor  # bool, whether the reward is known
     terminal: Tensor  # bool, whether the task ends there
 
 
 class JointSampler:
-    """Sequences of play and of experience side by side.
+    """Sampler of sequences of play and of experience side by side.
 
-    :param play: none takes all sequences from experience.
-    :param play_ratio: alpha.
+    :param play: play data; ``None`` takes all sequences from experience.
+    :param experience: experience of the agent.
+    :param play_ratio: share alpha of play in a batch.
+    :param start_fraction: share of sequences that start where an episode starts.
+    :param generator: source of the sampled sequences.
     """
 
     def __init__(
@@ -60,11 +62,11 @@ class JointSampler:
             for dataset, count in parts
         ]
         self._labels = [_labels(dataset, rewarded=dataset is experience) for dataset, _ in parts]
-        #: How many sequences of a batch are experience: the last ones.
+        #: Number of sequences of a batch that are experience, the last ones.
         self.experienced = config.batch_size - from_play
 
     def sample(self) -> tuple[SequenceBatch, TransitionLabels]:
-        """A batch (T, B, ...), and what is known of its records."""
+        """Draw a batch (T, B, ...), and return it with its labels."""
         batches = [sampler.sample() for sampler in self._samplers]
         labels = [
             TransitionLabels(*(part[batch.rows] for part in own))
@@ -89,21 +91,22 @@ class JointSampler:
 
 
 def _labels(dataset: TrajectoryDataset, *, rewarded: bool) -> TransitionLabels:
-    """Each (N,)."""
+    """Return the labels of all records of a dataset, each (N,)."""
     rewards, known, terminal = (torch.zeros(len(dataset)) for _ in range(3))
     for start, trajectory in zip(dataset.starts.tolist(), dataset.trajectories, strict=True):
         end = start + len(trajectory)
         terminal[end] = trajectory.terminated
         if rewarded and trajectory.rewards is not None:
             rewards[start + 1 : end + 1] = torch.from_numpy(trajectory.rewards)
-            known[start : end + 1] = True  # the reset too, which nobody brought about: it is worth zero
+            known[start : end + 1] = True  # the reset too, whose reward is zero
     return TransitionLabels(*(part.to(dataset.device) for part in (rewards, known.bool(), terminal.bool())))
 
 
 class TaskModel:
-    """A world model that follows experience, and what its latent states say of a task: reward, and end.
+    """World model that is trained on experience, with heads that predict a task's reward and its end.
 
-    :param learning_rate: of the world model and the heads.
+    :param world_model: world model that the heads are added to.
+    :param learning_rate: Adam's learning rate for the world model and the heads.
     :param max_grad_norm: largest global norm of their gradient.
     """
 
@@ -121,16 +124,19 @@ class TaskModel:
 
     @property
     def heads(self) -> tuple[ScalarHead, ScalarHead]:
-        """Of reward and end."""
+        """Heads of reward and end."""
         return self.reward_head, self.terminal_head
 
     def set_trainable(self, trainable: bool) -> None:
-        """Whether gradients reach the model and its heads, or pass through them to a policy."""
+        """Set whether gradients reach the model and its heads, or pass through them to a policy."""
         for module in self.optimizer.modules:
             module.requires_grad_(trainable)
 
     def update(self, batch: SequenceBatch, labels: TransitionLabels, noise: Noise) -> tuple[State, Metrics]:
-        """Up the ELBO of a batch, and to its labels; returns the filtered states (T, B), detached."""
+        """Take one step up the ELBO of a batch and to its labels.
+
+        :return: the filtered states (T, B), detached, and metrics.
+        """
         model = self.world_model
         self.set_trainable(True)
         assert batch.prev_actions is not None
@@ -157,10 +163,10 @@ class TaskModel:
         return State(states.deter.detach(), states.stoch.detach()), metrics
 
     def reward(self, features: Tensor) -> Tensor:
-        """Of the task, on arriving at states (..., F): (...)."""
+        """Predict the task's reward (...) on arriving at states (..., F)."""
         reward: Tensor = self.reward_head(features)
         return reward
 
     def alive(self, features: Tensor) -> Tensor:
-        """The probability that the task goes on from states (..., F): (...)."""
+        """Predict the probability (...) that the task continues from states (..., F)."""
         return 1 - torch.sigmoid(self.terminal_head(features))

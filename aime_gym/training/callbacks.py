@@ -56,7 +56,8 @@ class UpdateCallbacks:
 
     def __init__(self, callback: MaybeCallback, agent: CallbackModel) -> None:
         self._callback = _as_callback(callback)
-        self._agent, self._view = agent, UpdateClockView(agent)
+        self._agent = agent
+        self._view = UpdateClockView(agent)
         self._stopped = self._running = False
         self._locals: dict[str, Any] = {}
         self._counters: list[tuple[BaseCallback, dict[str, int]]] = []

@@ -28,14 +28,14 @@ class Stateful(Protocol):
 
 @dataclass
 class RunState:
-    """How far one run of updates, or of environment steps, came.
+    """Progress of one run of updates, or of environment steps.
 
     :param name: name of the run in the log.
     :param updates: number of updates so far.
     :param steps: number of environment steps so far.
     :param episodes: number of episodes so far.
     :param ended: whether nothing is left to do.
-    :param completed: whether it ended by itself, rather than by a callback.
+    :param completed: whether the run ended by itself, rather than by a callback.
     :param window: metrics since the last log entry.
     :param state: state of all that the updates change; ``None`` before the first checkpoint.
     :param generator: state of the source of their randomness, taken with ``state``.
@@ -107,7 +107,9 @@ class PhaseCheckpoint:
 
     def finish(self, agent: Mapping[str, Any]) -> None:
         """Write the document of the agent that the finished phase has led to."""
-        self.agent, self.runs, self.finished = dict(agent), [], True
+        self.agent = dict(agent)
+        self.runs = []
+        self.finished = True
         self.write()
 
     def write(self) -> None:

@@ -52,7 +52,7 @@ class UpdateRunner(Protocol):
 
 @dataclass
 class TrainingLoop:
-    """How a phase proceeds.
+    """Driver of the updates of a phase, with all that the phase reports to and keeps.
 
     :param counter: the agent, whose updates and environment steps are counted.
     :param logger: SB3's logger.
@@ -86,8 +86,8 @@ class TrainingLoop:
 
         Metrics are averaged between log entries and appear in the logger as ``name/metric``.
 
-        :param update: makes one update; may raise :class:`RunComplete`.
-        :param state: all that ``update`` changes, the generator aside.
+        :param update: function that makes one update, and may raise :class:`RunComplete`.
+        :param state: object that holds all that ``update`` changes, the generator aside.
         :return: whether the run came to its end, rather than being stopped by Ctrl-C or by the callback. What was
             learnt until then is kept either way.
         :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept: it is written, and the rest is for another time.
@@ -116,7 +116,7 @@ class TrainingLoop:
     def minimize(self, name: str, total: int, loss: Callable[[], tuple[Tensor, Metrics]], optimizer: Optimizer) -> bool:
         """Run gradient steps on a loss.
 
-        :param loss: computes the scalar to minimise, on a new batch at each call, and its metrics.
+        :param loss: function that computes the scalar to minimise, on a new batch at each call, and its metrics.
         :return: as :meth:`run`.
         """
 
@@ -131,7 +131,7 @@ class TrainingLoop:
     def count_updates(self, window: list[Metrics], total: int, update: Callable[[], Metrics]) -> Iterator[None]:
         """Make up to ``total`` updates; yields after each.
 
-        :param window: takes the metrics of each.
+        :param window: list to which the metrics of each are appended.
         """
         for _ in range(total):
             try:
@@ -157,9 +157,11 @@ class TrainingLoop:
         :param name: title of the progress bar and of warnings.
         :param total: number of units that make the run complete.
         :param unit: counter of :class:`RunState` that shows how far the run came: ``updates``, ``steps``, ``episodes``.
-        :param state: all that ``body`` changes, the generator and the counters aside; ``None`` where nothing is kept.
-        :param body: does the work, keeps the counters of the :class:`RunState`, and returns whether it came to its end.
-        :param end: is called whenever ``body`` is over, however it ended.
+        :param state: object that holds all that ``body`` changes, the generator and the counters aside; ``None`` where
+            nothing is kept.
+        :param body: function that does the work, counts in the :class:`RunState`, and returns whether it came to its
+            end.
+        :param end: function to call whenever ``body`` is over, however it ended.
         :return: as :meth:`run`.
         """
         run = self.checkpoint.enter(name) if self.checkpoint is not None else RunState(name)

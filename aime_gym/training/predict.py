@@ -11,7 +11,7 @@ from torch import Tensor
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.types import Array, Observation
 
-#: From encoded observations (n_envs, ...) and a memory to encoded actions (n_envs, A) and the next memory.
+#: Function of encoded observations (n_envs, ...) and a memory: encoded actions (n_envs, A) and the next memory.
 Act = Callable[[dict[str, Tensor], tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -30,11 +30,11 @@ def predict_as_sb3(
 
     :param observations: encoding of observations.
     :param encoding: encoding of actions.
-    :param start: makes the memory before the first observation of an episode, from encoded observations (n_envs, ...).
-    :param act: chooses encoded actions.
+    :param start: function of encoded observations (n_envs, ...) that makes the memory before an episode's first one.
+    :param act: function that chooses encoded actions.
     :param observation: one observation, or a batch (n_envs, ...).
     :param state: memory that the last call returned; ``None`` starts an episode in every environment.
-    :param episode_start: (n_envs,) bool; rows whose memory starts anew.
+    :param episode_start: mask (n_envs,) of rows whose memory starts anew.
     :param device: device of the networks.
     :return: actions and memory, both (n_envs, ...), and whether the observations came as a batch.
     :raises ValueError: an observation, state or ``episode_start`` of another shape.

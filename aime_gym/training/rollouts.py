@@ -23,7 +23,7 @@ from aime_gym.types import Array, Metrics, Observation, Trajectory
 
 
 class Rollouts:
-    """How a phase takes its environment steps, and makes the updates that follow them.
+    """Driver of the environment steps of a phase, and of the updates that follow them.
 
     A round is a rollout and the updates after it. Where a checkpoint is kept, each round has to start with a reset of
     the environment by a seed from the phase's generator, as :meth:`collect` does, and to end before the next one. So no
@@ -37,7 +37,8 @@ class Rollouts:
     :param loop: loop of a phase with ``step_callbacks``.
     :param name: name of the phase, in the log and on the progress bar.
     :param total: number of units to take; the last round may take more.
-    :param state: all that a round changes, the generator and the counters aside; ``None`` where nothing is kept.
+    :param state: object that holds all that a round changes, the generator and the counters aside; ``None`` where
+        nothing is kept.
     :param unit: ``steps`` of the environment, all copies together, or ``episodes``.
     """
 
@@ -70,9 +71,9 @@ class Rollouts:
     # The driver
 
     def drive(self, body: Callable[[], None]) -> bool:
-        """Run what takes the steps, with a progress bar, up to its end or to Ctrl-C.
+        """Run a function that takes the steps, with a progress bar, up to its end or to Ctrl-C.
 
-        :param body: reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
+        :param body: function that takes the steps, and reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
         :return: whether it came to its end, rather than being stopped by Ctrl-C or by the callback.
         :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept.
         """
@@ -91,8 +92,9 @@ class Rollouts:
     def repeat(self, collect_and_update: Callable[[], Metrics]) -> bool:
         """Repeat a round until all steps are taken, or those that a checkpoint left.
 
-        :param collect_and_update: one round, which takes steps in :meth:`collect` or reports them to :meth:`step`, and
-            makes its updates in :meth:`run`; returns what else is to be logged, by whole names.
+        :param collect_and_update: function that takes the steps of one round in :meth:`collect`, or reports them to
+            :meth:`record_step`, makes its updates in :meth:`run`, and returns further values for the log, by their
+            whole names.
         :return: as :meth:`drive`.
         """
 
@@ -153,7 +155,7 @@ class Rollouts:
         return self.step(len(step.dones), step.local_values())
 
     def step(self, n_envs: int, local_values: dict[str, Any]) -> bool:
-        """Count a step of all copies, tell the callback of it, and return whether to go on.
+        """Count a step of all copies, tell the callback of it, and return whether to continue.
 
         :param n_envs: number of copies.
         :param local_values: ``locals`` that SB3's callbacks look for: ``infos``, ``dones``, ``rewards``, ``new_obs``.
@@ -163,7 +165,7 @@ class Rollouts:
         if self._unit == "steps":
             self._advance(n_envs, "")
         self._raise_pending_signal()
-        if self._callbacks.watches and not self._callbacks.step(local_values):
+        if not self._callbacks.step(local_values):
             self.stopped = True
         return not self.stopped
 
@@ -206,7 +208,7 @@ class Rollouts:
 
 
 def episode_metrics(agent: BaseAlgorithm) -> Metrics:
-    """Return what SB3 logs of the last episodes: ``Monitor``'s returns, which the agent does not learn from."""
+    """Return SB3's metrics of the last episodes: ``Monitor``'s returns, which the agent does not learn from."""
     metrics: Metrics = {}
     if agent.ep_info_buffer:
         metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in agent.ep_info_buffer])
@@ -220,8 +222,11 @@ def episode_metrics(agent: BaseAlgorithm) -> Metrics:
 
 
 def wrap_env(env: GymEnv | str, verbose: int) -> VecEnv:
-    """Wrap what a user gave as SB3 does, but for its ``VecTransposeImage``: demonstrations have their channels last.
+    """Wrap a user's environment as SB3 does, but for ``VecTransposeImage``: demonstrations have their channels last.
 
+    :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+    :param verbose: verbosity of SB3's wrapping.
+    :return: the environment as a ``VecEnv``.
     :raises ValueError: something else than an environment, or one that normalises observations.
     """
     if isinstance(env, str):
@@ -277,7 +282,8 @@ def env_steps(env: VecEnv, act: ActFunction, *, seed: int) -> Iterator[EnvStep]:
     """Reset the environment with a seed, and yield one step of all copies after the other, without end."""
     env.seed(seed)
     observations = copy_observation(env.reset())
-    state, episode_start = None, np.ones(env.num_envs, bool)
+    state = None
+    episode_start = np.ones(env.num_envs, bool)
     while True:
         actions, state = act(observations, state, episode_start)
         new_obs, rewards, dones, infos = env.step(actions)
@@ -296,7 +302,7 @@ def collect_episodes(
     it is experience like any other.
 
     :param steps: least number of environment steps, all copies together.
-    :param on_step: is told of each step of all copies, and says whether to go on.
+    :param on_step: function of each step of all copies, which returns whether to continue.
     :return: trajectories with actions, rewards and the true last observation of each episode.
     """
     recorders: list[EpisodeRecorder] = []

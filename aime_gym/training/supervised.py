@@ -88,10 +88,10 @@ def regress_actions(
     """Fit the action that led to each record, and leave the network with its best weights on held-out trajectories.
 
     :param actions: encoded previous actions (N, A) of all records.
-    :param train_mask: which trajectories to learn from; the others are held out.
+    :param train_mask: mask of the trajectories to learn from; the others are held out.
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
     :param name: name of the run in the log.
-    :param runner: runs the updates; what it raises ends training, with the best weights.
+    :param runner: loop, or round of rollouts, that runs the updates; an error there leaves the best weights too.
     :param generator: source of the order of the rows.
     :param refit: whether the network was fitted before, to other data or labels. It has weights to start from, so the
         least number of epochs and updates does not hold: training stops once the validation error has not improved for

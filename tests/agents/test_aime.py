@@ -7,9 +7,9 @@ import small
 import torch
 
 from aime_gym.agents import AIMEAgent, make_agent
-from aime_gym.agents.aime import AIMEConfig
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import policy_source
+from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import filter_trajectories
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy

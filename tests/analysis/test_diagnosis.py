@@ -11,7 +11,7 @@ from gymnasium import spaces
 from aime_gym.agents import AIMEAgent
 from aime_gym.analysis.diagnosis import _GRID_SIZE, _POSTERIOR_RECORDS, action_posterior, record_evidence
 from aime_gym.data import TrajectoryDataset, collect
-from aime_gym.models.action_sources import RecordedActions
+from aime_gym.models.rssm import RecordedActions
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
 

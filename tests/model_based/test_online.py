@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aime_gym.agents.aime import AIMEConfig
 from aime_gym.data import ActionEncoding, TrajectoryDataset
-from aime_gym.model_based.online import JointSampler, OnlineConfig, OnlineImitation
+from aime_gym.model_based.config import AIMEConfig, OnlineConfig
+from aime_gym.model_based.online import JointSampler, OnlineImitation
 from aime_gym.model_based.surrogate_rewards import EpisodeReward, LatentDiscriminatorReward
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
@@ -371,7 +371,7 @@ def test_configurations_that_make_no_sense_are_named():
         ({"imagination_starts": 2.5}, "^imagination_starts: expected a whole number"),
         ({"reward": "task"}, "^reward: expected one of viper, ail, none, or a function, got 'task'"),
         ({"round_steps": 0}, "^round_steps: expected at least 1"),
-        ({"gamma": 1.1}, "^discount: expected 0 to 1"),
+        ({"gamma": 1.1}, "^gamma: expected 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             OnlineConfig(**changes)

@@ -2,12 +2,11 @@ import pytest
 import torch
 from torch.distributions import Gumbel, Independent, Normal, kl_divergence
 
-from aime_gym.models.action_sources import PolicyActions, RecordedActions
 from aime_gym.models.config import PRESETS
 from aime_gym.models.distributions import OneHotCategorical, TanhNormal
 from aime_gym.models.images import as_floats
 from aime_gym.models.policies import CategoricalPolicy, TanhGaussianPolicy
-from aime_gym.models.rssm import State
+from aime_gym.models.rssm import PolicyActions, RecordedActions, State
 from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
 
 T, B, ACTIONS = 6, 3, 2
