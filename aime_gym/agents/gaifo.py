@@ -27,7 +27,7 @@ from aime_gym.models.discriminator import Discriminator
 
 
 class GAIfOAgent(LearnedRewardAgent):
-    """Learns in its environment to make transitions that look like the demonstrations', without their actions.
+    """An agent that learns in its environment to make transitions like the demonstrations', without their actions.
 
     Hyper-parameters: :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
     """

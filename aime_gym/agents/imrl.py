@@ -41,7 +41,7 @@ class IMRLConfig(FittedConfig):
 
 
 class IMRLAgent(LearnedRewardAgent):
-    """Learns in its environment to reach the states that the expert would have reached from where it was.
+    """An agent that learns in its environment to reach the states that the expert would have reached from where it was.
 
     Needs no actions. Hyper-parameters: :class:`IMRLConfig`.
     """

@@ -50,7 +50,7 @@ class PatchAILConfig(AdversarialConfig):
 
 
 class PatchAILAgent(LearnedRewardAgent):
-    """Learns in its environment to look like the demonstrations, patch by patch, without their actions.
+    """An agent that learns in its environment to look like the demonstrations, patch by patch, without their actions.
 
     The policy sees vectors too, if there are any, the discriminator does not. Hyper-parameters:
     :class:`PatchAILConfig`.

@@ -48,7 +48,7 @@ class PMIILConfig(FittedConfig):
 
 
 class PMIILAgent(LearnedRewardAgent):
-    """Learns in its environment to make the transitions that are the expert's rather than anybody's.
+    """An agent that learns in its environment to make the transitions that are the expert's rather than anybody's.
 
     Needs no actions. Hyper-parameters: :class:`PMIILConfig`.
     """

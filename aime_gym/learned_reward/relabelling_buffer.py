@@ -15,7 +15,7 @@ from aime_gym.types import Array
 
 
 class RelabellingReplayBuffer(DictReplayBuffer):
-    """Rewards transitions anew whenever they are sampled: those stored with a reward that is still learning go stale.
+    """A replay buffer that rewards transitions anew whenever they are sampled: the reward has learnt since.
 
     :param relabel: function from transitions to rewards (N,), with the value of a termination.
     :param augment: function from sampled observations to those that the algorithm learns from.

@@ -402,7 +402,7 @@ class _TransitionRecorder:
 
 
 class _RewardUpdateCallback(BaseCallback):
-    """Counts the algorithm's steps, calls the user's callback, and updates the reward between collecting and training.
+    """A callback that counts steps, calls the user's callback, and updates the reward between collecting and training.
 
     What changes with the policy (its average, and the statistics of its observations) waits until it has been trained.
     """

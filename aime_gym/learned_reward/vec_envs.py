@@ -1,4 +1,4 @@
-"""Vectorised environments that reward an agent by a function, and that show SB3's algorithms what networks see."""
+"""Vectorised environments: rewarded by a function of transitions, and encoded for the networks of SB3's algorithms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TransitionRewardFunction(Protocol):
 
 
 class LearnedRewardVecEnv(VecEnvWrapper):
-    """Replaces the environment's reward by that of a function of transitions.
+    """A vectorised environment whose reward is a function of transitions.
 
     >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
     >>> SAC("MlpPolicy", env).learn(100_000)
@@ -64,7 +64,7 @@ class LearnedRewardVecEnv(VecEnvWrapper):
 
 
 class EncodedVecEnv(VecEnvWrapper):
-    """Shows an environment as networks see it: a ``Dict`` of sensors with stacked images, and encoded actions.
+    """A vectorised environment as networks see it: a ``Dict`` of sensors with stacked images, and encoded actions.
 
     ``terminal_observation`` is the true last observation, with the frames before it. Actions are in [-1, 1], or
     0 ... n - 1.

@@ -1,4 +1,4 @@
-"""What stands in front of SB3's networks: features of a ``Dict`` of vectors and images."""
+"""Features of a ``Dict`` of vectors and images, for SB3's policies."""
 
 from __future__ import annotations
 

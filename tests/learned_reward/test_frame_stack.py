@@ -1,4 +1,4 @@
-"""Which frames are in a stack, and what SB3 takes it for."""
+"""Stacks of frames: which frames are in them, and what SB3 takes them for."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an off-policy algorithm learns from: true transitions, with the rewards of the moment."""
+"""Samples of an off-policy algorithm: true transitions, with the rewards of the moment."""
 
 import numpy as np
 import torch

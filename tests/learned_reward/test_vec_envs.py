@@ -1,4 +1,4 @@
-"""What a reward function is asked about, and which rewards SB3 gets."""
+"""Transitions that a reward function is asked about, and the rewards that SB3 gets."""
 
 import gymnasium as gym
 import numpy as np

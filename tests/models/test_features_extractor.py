@@ -1,4 +1,4 @@
-"""What SB3's networks see of a Dict of sensors."""
+"""Features of a Dict of sensors, for SB3's policies."""
 
 import numpy as np
 import torch
