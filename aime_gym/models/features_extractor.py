@@ -1,4 +1,4 @@
-"""What stands in front of SB3's networks: features of a ``Dict`` of vectors and images."""
+"""Feature extractor of SB3's networks for a ``Dict`` of vectors and images."""
 
 from __future__ import annotations
 

@@ -20,9 +20,7 @@ SENSORS = {"angles": (3,), "height": (1,)}
 def models(sensors=SENSORS, actions=2, *, discrete=False):
     world_model = WorldModel(SMALL, sensors, actions)
     observation = sum(size for (size,) in sensors.values())
-    return world_model, LatentInverseModel(
-        world_model.feature_size, observation, actions, discrete=discrete, hidden=8
-    )
+    return world_model, LatentInverseModel(world_model.feature_size, observation, actions, discrete=discrete, hidden=8)
 
 
 def same(one, other):
