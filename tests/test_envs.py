@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_by_sb3
 from stable_baselines3.common.env_util import make_vec_env
 
 import aime_gym
@@ -60,6 +61,15 @@ def rollout(env, seed=3, steps=3):
 @pytest.mark.parametrize("name", SAMPLE)
 def test_checked(name, modality):
     check(name, modality)
+
+
+# Not Meta-World: SB3 takes every environment with a compute_reward for a goal environment.
+@pytest.mark.parametrize("modality", ["state", "position"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # unbounded observations: advice
+def test_checked_by_sb3(modality):
+    env = aime_gym.make_env("walker-run", modality=modality, action_repeat=2)
+    check_env_by_sb3(env, skip_render_check=True)
+    env.close()
 
 
 @pytest.mark.parametrize("name", ["walker-walk", "reach-v3", "HalfCheetah-v5"])

@@ -1,4 +1,4 @@
-"""Features of a ``Dict`` of vectors and images, for SB3's policies."""
+"""Feature extractor of SB3's networks for a ``Dict`` of vectors and images."""
 
 from __future__ import annotations
 

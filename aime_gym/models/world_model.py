@@ -18,7 +18,7 @@ from aime_gym.models.rssm import RSSM, ActionSource, Latents, State
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import Metrics, SensorShape, is_image
 
-#: The learned std of a decoder is softplus(x) plus this, as in the authors' code.
+#: Least std of a decoder with learned std, softplus(x) + _MIN_DECODER_STD, as in the authors' code.
 _MIN_DECODER_STD = 1e-6
 
 

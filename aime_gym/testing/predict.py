@@ -43,7 +43,8 @@ class PredictContract(ContractBase):
     def test_environments_do_not_see_each_other(self, trained_agent: ImitationAgent) -> None:
         starts = np.random.default_rng(1).random((6, 3)) < 0.4
         starts[0] = True
-        together, state = [], None
+        together = []
+        state = None
         for batch, start in zip(self.observations(), starts, strict=True):
             actions, state = trained_agent.predict(batch, state, start, deterministic=True)
             together.append(actions)
@@ -130,7 +131,8 @@ class PredictContract(ContractBase):
             agent = self.make()
             agent.set_parameters(trained_agent.get_parameters())
             agent.set_random_seed(3)
-            actions, state = [], None
+            actions = []
+            state = None
             for batch in self.observations():
                 if disturb:
                     random.random()

@@ -15,7 +15,7 @@ from aime_gym.models.rssm import RecordedActions
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
 
-BUDGET = {"world_model": small.MODEL, "model_updates": 300, "inverse_updates": 300, "sequence_length": 16}
+BUDGET = {"world_model": small.MODEL, "model_updates": 300, "inverse_updates": 200, "sequence_length": 16}
 
 
 class IdleActionPointMass(toy.PointMass):
@@ -69,6 +69,14 @@ def fresh_play(env):
 def agent(env, play):
     """Agent with a trained world model."""
     return AIMEAgent(env, seed=0, **BUDGET).pretrain(play, progress_bar=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_cross_validation():
+    """Enough updates for policies whose errors tell few demonstrations from many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aime_gym.analysis.diagnosis._CLONE_UPDATES", 60)
+        yield
 
 
 @pytest.fixture(scope="module")

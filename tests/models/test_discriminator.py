@@ -1,5 +1,6 @@
 """The discriminator, its penalty, and the reward's sign."""
 
+import functools
 import math
 
 import pytest
@@ -43,12 +44,24 @@ def test_the_forms_are_functions_of_the_probability_of_the_expert():
     assert all((form(f).diff() > 0).all() for form in REWARDS.values())
 
 
-@pytest.mark.parametrize("reward", REWARDS)
-def test_what_the_expert_does_is_worth_more(reward):
+def shifted_data():
+    """Expert and agent (N, 3), which differ in the mean of the first number."""
     generator = torch.Generator().manual_seed(1)
     expert = torch.randn(2000, 3, generator=generator) + torch.tensor([1.0, 0.0, 0.0])
-    agent = torch.randn(2000, 3, generator=generator)
-    discriminator = trained(expert, agent, reward=reward)
+    return expert, torch.randn(2000, 3, generator=generator)
+
+
+@functools.cache
+def weights_on_shifted_data():
+    """Weights after training, which is the same for all forms of the reward."""
+    return trained(*shifted_data()).state_dict()
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_what_the_expert_does_is_worth_more(reward):
+    expert, agent = shifted_data()
+    discriminator = Discriminator(3, hidden=64, reward=reward)
+    discriminator.load_state_dict(weights_on_shifted_data())
     assert discriminator.reward(expert).mean() > discriminator.reward(agent).mean() + 0.1
     assert (discriminator(expert) > 0).float().mean() > 0.6 > 0.4 > (discriminator(agent) > 0).float().mean()
 

@@ -10,12 +10,7 @@ from aime_gym.models.distributions import OneHotCategorical, TanhNormal
 ROWS, ACTIONS = 7, 4
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def categorical(logits):

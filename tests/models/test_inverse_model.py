@@ -9,12 +9,7 @@ from aime_gym.models.inverse_model import LatentInverseModel
 ROWS, FEATURES, OBSERVATION, ACTIONS = 9, 5, 3, 4
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def make(*, discrete, variance):

@@ -14,13 +14,6 @@ PAIR = (6, 16, 16)
 VECTORS = 3
 
 
-@pytest.fixture
-def _in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def pairs(count, seed=0):
     return torch.randint(256, (count, *PAIR), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
@@ -29,7 +22,7 @@ def vectors(count, seed=0):
     return torch.randn(count, VECTORS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.usefixtures("_in_double_precision")
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("net", ["image", "patch"])
 def test_the_penalty_is_that_of_plain_differences(net):
     torch.manual_seed(0)
@@ -118,7 +111,7 @@ def plain_similarity(agent, expert):
     return np.exp(-(q * np.log(q / q_expert)).sum(-1))
 
 
-@pytest.mark.usefixtures("_in_double_precision")
+@pytest.mark.usefixtures("double")
 def test_the_similarity_is_the_paper_s():
     generator = np.random.default_rng(0)
     expert, first, later = (

@@ -20,7 +20,7 @@ SENSORS = {"angles": (3,), "height": (1,)}
 def models(sensors=SENSORS, actions=2, *, discrete=False):
     world_model = WorldModel(SMALL, sensors, actions)
     observation = sum(size for (size,) in sensors.values())
-    return world_model, LatentInverseModel(world_model.feature_size, observation, actions, discrete=discrete)
+    return world_model, LatentInverseModel(world_model.feature_size, observation, actions, discrete=discrete, hidden=8)
 
 
 def same(one, other):
@@ -83,15 +83,16 @@ def test_every_torn_or_changed_byte_is_noticed(tmp_path):
     write_world_model(tmp_path / "walker", *models())
     path = tmp_path / "walker.safetensors"
     content = path.read_bytes()
-    damages = [content[:length] for length in range(0, len(content), 997)]
-    for place in range(0, len(content), 499):
+    damages = [content[:length] for length in range(0, len(content), 97)]
+    for place in range(0, len(content), 49):
         changed = bytearray(content)
         changed[place] ^= 1
         damages.append(bytes(changed))
+    target = models()
     for damaged in damages:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"^world_model: expected .* {re.escape(str(path))}[^\n]*$"):
-            read_world_model(path).restore(*models())
+            read_world_model(path).restore(*target)
 
 
 def test_another_body_is_refused(tmp_path):

@@ -99,7 +99,7 @@ def test_the_towers_learn_the_pointwise_mutual_information():
     obs = torch.stack([(kind < 0.5).float(), torch.zeros(8000)], -1)
     change = torch.where(likely < 0.8, obs[:, 0], 1 - obs[:, 0]) * 2 - 1
     next_obs = obs + torch.stack([change, torch.zeros(8000)], -1)
-    model = fitted(make(TwoTowerModel), obs, next_obs, updates=1500)
+    model = fitted(make(TwoTowerModel), obs, next_obs, updates=1000)
     with torch.no_grad():
         scores = model.log_f(torch.tensor([[0.0, 0], [1, 0]]), torch.tensor([[-1.0, 0], [1, 0]]))
     # The noise hardly ever hits a change of the expert: up to a constant of the state, the mutual information of each

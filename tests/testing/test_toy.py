@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+from stable_baselines3.common.env_checker import check_env
 
 from aime_gym.testing import toy
 
 TASKS = [toy.PointMass, toy.ColumnPointMass, toy.DiscretePointMass, toy.DoublePointMass, toy.SensorsPointMass]
 TASKS += [toy.PixelPointMass, toy.MixedPointMass, toy.DiscretePixelPointMass]
+
+
+@pytest.mark.parametrize("make", [*TASKS, lambda: toy.DiscretePointMass(start=3)])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # unbounded observations: advice
+def test_checked_by_sb3(make):
+    check_env(make(), skip_render_check=True)
 
 
 @pytest.mark.parametrize("make", TASKS)
