@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aime_gym.agents import AIMEAgent
-from aime_gym.experiments.agents import AgentSpec, train
+from aime_gym.experiments.agent_spec import AgentSpec, train
+from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.data import prepare_data
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
-from aime_gym.experiments.sources import Data, prepare_sources
-from aime_gym.experiments.task import TaskConfig
 
 VARIANTS = ("warm start only", "ELBO only", "both, no action prior", "both")
 
@@ -76,9 +76,9 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
     words = map(int, np.random.SeedSequence(seed).generate_state(3) >> 1)
     seeds = dict(zip(("play", "demos", "evaluation"), words, strict=True))
     needs_actions = any(AgentSpec.parse(text).kind.needs_demonstration_actions for text in options.agents)
-    data = Data(options.play, options.play_episodes, options.demos, options.demo_count)
-    sources = prepare_sources(task, data, seeds=seeds | {"agents": seed}, demo_actions=needs_actions)
-    play, demos = sources.play(progress=False), sources.demos(progress=False)
+    config = DataConfig(options.play, options.play_episodes, options.demos, options.demo_count)
+    data = prepare_data(task, config, seeds=seeds | {"agents": seed}, demo_actions=needs_actions)
+    play, demos = data.recordings(progress=False)
     with_expert = {"expert_return": float(np.mean([demo.episode_return for demo in demos]))}
 
     def keep(policy: str, score: Score, seconds: float | None) -> None:

@@ -25,9 +25,9 @@ from stable_baselines3.common.logger import Logger
 
 from aime_gym.agents import AIMEAgent
 from aime_gym.data import TrajectoryDataset, collect
+from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.data import derived_seeds, prepare_data
 from aime_gym.experiments.provenance import describe_machine
-from aime_gym.experiments.sources import Data, derived_seeds, prepare_sources
-from aime_gym.experiments.task import TaskConfig
 from aime_gym.model_based.surrogate_rewards import ViperReward, symlog
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.training.callbacks import UpdateCallbacks
@@ -85,9 +85,8 @@ def main() -> None:
 def run(options: argparse.Namespace) -> None:
     """Fit the model, and measure it at each stop."""
     task, seeds = TaskConfig(options.env_id, options.modality), derived_seeds(options.seed)
-    data = Data(options.play, options.play_episodes, options.demos, options.demo_count + options.held_out)
-    sources = prepare_sources(task, data, seeds=seeds)
-    play, demos = sources.play(progress=False), sources.demos(progress=False)
+    config = DataConfig(options.play, options.play_episodes, options.demos, options.demo_count + options.held_out)
+    play, demos = prepare_data(task, config, seeds=seeds).recordings(progress=False)
     assert play is not None
     fitted, held_out = demos[: options.demo_count], demos[options.demo_count :]
     width = options.width

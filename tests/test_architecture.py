@@ -266,7 +266,7 @@ def test_a_wrong_arrow_is_found(tmp_path, file, text):
         ("agents/base.py", "from ..models import rssm"),
         ("models/rssm.py", "from . import networks\nfrom .networks import mlp"),
         ("models/rssm.py", "import numpy.agents\nfrom gymnasium import envs"),
-        ("cli.py", "import aime_gym\nfrom aime_gym import experiments, zoo"),
+        ("cli/__init__.py", "import aime_gym\nfrom aime_gym import experiments, zoo"),
         ("__init__.py", "from .envs import make_env\nfrom .agents.aime import AIMEAgent"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How good a policy is: whole episodes with SB3's ``evaluate_policy``, the same ones for every policy."""
+"""Evaluation of policies: whole episodes with SB3's ``evaluate_policy``, the same ones for every policy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from aime_gym.data import EpisodicPolicy, HeldRandomPolicy
 from aime_gym.progress import progress_bar
 from aime_gym.types import Array, Observation, Predictor
 
-#: What can be evaluated: an agent, an SB3 model, or any function of one observation.
+#: An agent, an SB3 model, or any function of one observation.
 Policy: TypeAlias = Predictor | Callable[[Observation], Any]
 
 
 @dataclass(frozen=True)
 class Score:
-    """What some episodes gave.
+    """Returns, lengths and successes of some episodes.
 
     :param returns: undiscounted sum of rewards of each episode.
     :param lengths: decisions in each episode.
@@ -54,8 +54,8 @@ class Score:
 class EpisodeSeeds(gym.Wrapper):
     """Seed every episode by its number: episode ``k`` starts from ``seed + k``, whatever happened before it.
 
-    An environment that is seeded once goes on drawing from its generator. A policy that ends its episodes earlier could
-    then meet other goals than its competitors.
+    An environment that is seeded once goes on drawing from its generator: a policy that ends its episodes earlier could
+    then get other goals than its competitors.
 
     :param env: the environment.
     :param seed: of the first episode.

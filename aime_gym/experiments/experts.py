@@ -1,12 +1,11 @@
-"""Who demonstrates: Meta-World's scripts, one of SB3's algorithms, trained here or before, or Dreamer."""
+"""Experts: Meta-World's scripts, one of SB3's algorithms, trained here or before, or Dreamer."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from stable_baselines3.common.monitor import Monitor
 
 from aime_gym.agents.explorer import Explorer
 from aime_gym.data import ScriptedExpert, collect
+from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import Policy
-from aime_gym.experiments.task import TaskConfig
-from aime_gym.types import Observation, Trajectory
+from aime_gym.types import Trajectory
 
 #: Name of Meta-World's scripts.
 SCRIPTED = "scripted"
@@ -54,13 +53,18 @@ class Expert:
         return ScriptedExpert(env) if self.model is None else self.model
 
     def train(self, *, progress: bool = True) -> float | None:
-        """Learn what is still to be learnt, and return the seconds; ``None`` when nothing was."""
+        """Take the steps that are left to learn for, and return the seconds; ``None`` when there were none.
+
+        :raises KeyboardInterrupt: Ctrl-C; the model keeps what it has learnt.
+        """
         if self.model is None or not self.steps:
             return None
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="rich is experimental")  # SB3's progress bar
             self.model.learn(self.steps, progress_bar=progress)
+        if self.model.num_timesteps < self.steps:  # Dreamer ends early, where SB3 raises
+            raise KeyboardInterrupt(f"expert: interrupted after {self.model.num_timesteps} of {self.steps} steps")
         return time.perf_counter() - start
 
 
@@ -106,6 +110,28 @@ def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
         raise ValueError(f"expert: {algorithm} does not fit {task.env_id} ({error}); ppo takes all actions") from error
 
 
+class RecordingInterrupted(KeyboardInterrupt):
+    """Ctrl-C while episodes were recorded.
+
+    :param trajectories: the episodes that were complete.
+    """
+
+    def __init__(self, what: str, trajectories: list[Trajectory], episodes: int) -> None:
+        super().__init__(f"{what}: interrupted after {len(trajectories)} of {episodes} episodes")
+        self.what = what
+        self.trajectories = trajectories
+
+
+def complete(what: str, trajectories: list[Trajectory], episodes: int) -> list[Trajectory]:
+    """Return a recording that has all its episodes.
+
+    :raises RecordingInterrupted: after Ctrl-C, when recording returns the complete episodes alone.
+    """
+    if len(trajectories) < episodes:
+        raise RecordingInterrupted(what, trajectories, episodes)
+    return trajectories
+
+
 def record_demonstrations(
     expert: Expert, task: TaskConfig, episodes: int, *, seed: int, progress: bool = True
 ) -> list[Trajectory]:
@@ -113,34 +139,25 @@ def record_demonstrations(
 
     What the expert sees may be another modality: its actions are then taken again in ``task``, from the same seed.
 
+    :raises RecordingInterrupted: Ctrl-C.
     :raises RuntimeError: the same actions gave other rewards: the environment does not follow its seed.
     """
     with expert.task.make() as env:
         recorded = collect(env, expert.policy(env), episodes, seed=seed, progress=progress)
-    if expert.task == task:
-        return recorded
-    actions = _Actions(recorded)
+    if expert.task != task and recorded:
+        recorded = _take_again(recorded, task, seed)
+    return complete("demos", recorded, episodes)
+
+
+def _take_again(recorded: list[Trajectory], task: TaskConfig, seed: int) -> list[Trajectory]:
+    # Again from the first one only where the episodes differ, which is found below.
+    actions = cycle(action for one in recorded if one.actions is not None for action in one.actions)
     with task.make() as env:
-        seen = collect(env, actions, len(recorded), seed=seed, progress=False)
-    for episode, (first, again) in enumerate(zip(recorded, seen, strict=True)):
+        seen = collect(env, lambda observation: next(actions), len(recorded), seed=seed, progress=False)
+    for episode, (first, again) in enumerate(zip(recorded, seen, strict=False)):
         if len(first) != len(again) or not np.allclose(first.rewards, again.rewards):  # type: ignore[arg-type]
             raise RuntimeError(f"{task}: episode {episode} does not repeat under the same seed and actions")
     return seen
-
-
-class _Actions:
-    """Takes recorded actions one after the other, whatever it sees."""
-
-    def __init__(self, trajectories: list[Trajectory]) -> None:
-        self._actions: Iterator[Any] = chain.from_iterable(
-            trajectory.actions for trajectory in trajectories if trajectory.actions is not None
-        )
-        self._last: Any = None
-
-    def __call__(self, observation: Observation) -> Any:
-        # Beyond the end only when the episodes differ, which the caller finds out.
-        self._last = next(self._actions, self._last)
-        return self._last
 
 
 def _load(algorithm: str, path: Path, env: gym.Env) -> BaseAlgorithm | Explorer:

@@ -1,4 +1,4 @@
-"""A file of results to which finished work is added, one line of JSON for each piece; a torn last line is none."""
+"""Result records: a file with one line of JSON for each finished piece of work; a torn last line does not count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Of a line.
+#: Version of a line.
 FORMAT = 1
 
 
@@ -19,7 +19,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    *lines, _ = path.read_bytes().split(b"\n")  # what follows the last end of a line was torn by a kill
+    *lines, _ = path.read_bytes().split(b"\n")  # a kill tears what follows the last end of a line
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -33,7 +33,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove what a killed writer left of a line."""
+    """Remove the part of a line that a killed writer left."""
     if path.is_file():
         content = path.read_bytes()
         os.truncate(path, content.rfind(b"\n") + 1)

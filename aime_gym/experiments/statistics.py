@@ -1,4 +1,4 @@
-"""What the runs of a benchmark say together: means and interquartile means with stratified bootstrap intervals.
+"""Statistics over runs: means and interquartile means with stratified bootstrap intervals.
 
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264),
 with the authors' library, rliable. A run is one trained agent; its score is the mean return of its episodes.
@@ -6,7 +6,7 @@ with the authors' library, rliable. A run is one trained agent; its score is the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,30 +22,8 @@ _THRESHOLDS = 101
 
 
 @dataclass(frozen=True)
-class Run:
-    """One trained agent.
-
-    :param policy: the agent's label; with the number of demonstrations where there are several.
-    :param score: mean return.
-    :param normalised: (score - random) / (expert - random); ``None`` where a reference is missing or both are equal.
-    :param percent: of the expert; ``None`` where that is not positive.
-    :param success: share of successful episodes, where the task says.
-    """
-
-    task: str
-    policy: str
-    seed: int
-    score: float
-    normalised: float | None
-    percent: float | None
-    success: float | None
-    train_seconds: float
-    curve: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval; ``None`` where one run says nothing of others."""
+    """A number with its 95% interval; ``None`` where there is one run alone."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -65,19 +43,22 @@ class Profile:
 
 
 def normalise(score: float, random: float | None, expert: float | None) -> float | None:
-    """0 is random and 1 is the expert."""
+    """Return a score on the scale where 0 is random and 1 the expert; ``None`` where that is unknown."""
     return None if random is None or expert is None or random == expert else (score - random) / (expert - random)
 
 
 def interquartile_mean(values: Any) -> float:
-    """Mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
+    """Return the mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
     ordered = np.sort(np.ravel(values))
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def require_rliable() -> None:
-    """:raises ImportError: it is not installed; the message has the command."""
+    """Check that rliable is installed.
+
+    :raises ImportError: it is not; the message has the command.
+    """
     try:
         import rliable.library  # noqa: F401
     except ImportError as error:
@@ -85,7 +66,7 @@ def require_rliable() -> None:
 
 
 def estimates(scores: Array, *, repetitions: int = REPETITIONS) -> tuple[Estimate, Estimate]:
-    """Mean and interquartile mean of all runs on all tasks.
+    """Return mean and interquartile mean of all runs on all tasks.
 
     :param scores: ``(runs, tasks)``; resampled within each task.
     """
@@ -101,7 +82,9 @@ def estimates(scores: Array, *, repetitions: int = REPETITIONS) -> tuple[Estimat
 
 
 def probability_of_improvement(scores: Array, of: Array, *, repetitions: int = REPETITIONS) -> Estimate:
-    """How probably a run of one policy beats a run of another on the same task, averaged over tasks; ties count half.
+    """Return the probability that a run of one policy beats a run of another on the same task; ties count half.
+
+    It is averaged over tasks.
 
     :param scores: ``(runs, tasks)``.
     :param of: the other's, ``(runs, tasks)``; as many tasks.
@@ -124,7 +107,7 @@ def probability_of_improvement(scores: Array, of: Array, *, repetitions: int = R
 
 
 def performance_profile(scores: Mapping[str, Array], *, repetitions: int = REPETITIONS) -> Profile:
-    """Score distributions.
+    """Return score distributions.
 
     :param scores: ``(runs, tasks)`` by policy, normalised.
     """
@@ -137,22 +120,13 @@ def performance_profile(scores: Mapping[str, Array], *, repetitions: int = REPET
     return Profile(thresholds, shares, intervals)
 
 
-def matrix(runs: Sequence[Run], policy: str, tasks: Sequence[str]) -> Array | None:
-    """Normalised scores ``(runs, tasks)`` of the seeds that a policy has on all tasks; ``None`` where there is none."""
-    by_task = [{run.seed: run.normalised for run in runs if (run.task, run.policy) == (task, policy)} for task in tasks]
-    seeds = sorted(set.intersection(*map(set, by_task))) if by_task else []
-    scores = [[scores[seed] for scores in by_task] for seed in seeds]
-    rows = [row for row in scores if None not in row]
-    return np.array(rows, dtype=float) if rows else None
-
-
 def _mean_and_iqm(scores: Array) -> Array:
     return np.array([np.mean(scores), interquartile_mean(scores)])
 
 
 @contextmanager
 def _numpy_seeded() -> Iterator[None]:
-    """The same numbers, the same intervals: rliable 1.2 draws from NumPy's global generator, whatever it is given."""
+    """Seed NumPy's global generator, from which rliable 1.2 draws, whatever it is given: intervals repeat."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     try:

@@ -1,6 +1,6 @@
-"""What a benchmark suite's file says: tasks, agents, numbers of demonstrations and seeds, and the cells they make.
+"""Benchmark suites: tasks, agents, numbers of demonstrations and seeds, and the cells they make.
 
-A suite is a TOML file; only tasks and agents have to be there::
+A suite is a TOML file; only tasks and agents are required::
 
     demonstrations = [5, 20]     # how many an agent gets: a number, or several to compare (default: 20)
     seeds = [0, 1, 2]            # of the agents (default: 0, 1, 2)
@@ -8,7 +8,7 @@ A suite is a TOML file; only tasks and agents have to be there::
     data_seed = 0                # of recording and of evaluation (default: 0)
     curve_steps = 10_000         # learning curve: environment steps between two evaluations (default: no curve)
     curve_episodes = 10          # of each of them (default: 10)
-    imports = ["my_agents"]      # modules that register agents of other packages
+    imports = ["my_agents"]      # modules that register agents of other packages, installed or beside this file
 
     [tasks.reach]                # a name of your choice; the id unless there is another one
     id = "reach-v3"              # and action_repeat, max_episode_steps, positions, as `aime-gym compare`
@@ -27,6 +27,9 @@ A suite is a TOML file; only tasks and agents have to be there::
 
     [tasks.reach.options.bco]    # hyper-parameters on this task only
     stack = 3
+
+A module that is imported runs its code, and so does an SB3 model that is read. A suite that asks for either (by
+``imports``, an id as ``"module:Env-v0"``, or ``expert = "sac:model.zip"``) is refused without ``--allow-imports``.
 """
 
 from __future__ import annotations
@@ -34,66 +37,45 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
+
+from annotated_types import Ge, MinLen
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from aime_gym.config import nearest_names
-from aime_gym.experiments.agents import AgentSpec, check_learn
-from aime_gym.experiments.sources import DEMONSTRATIONS, EXPERT, PLAY_EPISODES, PLAY_POLICIES, Data
-from aime_gym.experiments.task import TaskConfig
+from aime_gym.experiments.agent_spec import AgentSpec, check_learn
+from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig
 
-_TEXT, _NUMBER, _NUMBERS, _TABLE = "text", "a whole number", "a list of whole numbers", "a table"
-_NAMES, _COUNTS, _POSITIONS = "a list of names", "a whole number or a list of them", "a list of numbers or of names"
-#: What each table may hold.
-_SUITE = {
-    "demonstrations": _COUNTS,
-    "seeds": _NUMBERS,
-    "eval_episodes": _NUMBER,
-    "data_seed": _NUMBER,
-    "curve_steps": _NUMBER,
-    "curve_episodes": _NUMBER,
-    "imports": _NAMES,
-    "tasks": _TABLE,
-    "agents": _TABLE,
-}
-_TASK = {
-    "id": _TEXT,
-    "modality": _TEXT,
-    "action_repeat": _NUMBER,
-    "max_episode_steps": _NUMBER,
-    "positions": _POSITIONS,
-    "image_size": _NUMBER,
-    "quality": _TEXT,
-    "play": _TEXT,
-    "play_episodes": _NUMBER,
-    "demos": _TEXT,
-    "expert": _TEXT,
-    "demonstrations": _COUNTS,
-    "seeds": _NUMBERS,
-    "eval_episodes": _NUMBER,
-    "options": _TABLE,
-}
-_AGENT = {
-    "agent": _TEXT,
-    "options": _TABLE,
-    "demonstrations": _COUNTS,
-    "seeds": _NUMBERS,
-    "tasks": _NAMES,
-    "learn": _NUMBER,
-}
-#: Numbers below which the options of a suite and of its tables mean nothing.
-_LEAST = {
-    "eval_episodes": 1,
-    "data_seed": 0,
-    "curve_steps": 1,
-    "curve_episodes": 1,
-    "demonstrations": 1,
-    "seeds": 0,
-    "learn": 0,
-}
+
+@dataclass(frozen=True)
+class Imports:
+    """Modules that register agents or environments of other packages.
+
+    :param modules: names, as Python imports them.
+    :param folder: searched after all other places.
+    """
+
+    modules: tuple[str, ...] = ()
+    folder: str = ""
+
+    def load(self) -> None:
+        """Import the modules, in whichever process needs them.
+
+        :raises ValueError: a module that cannot be imported.
+        """
+        if self.modules and self.folder not in sys.path:
+            sys.path.append(self.folder)
+        for name in self.modules:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise ValueError(f"imports: expected modules that Python finds, got {name} ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -112,29 +94,19 @@ class Curve:
 class SuiteTask:
     """A task with its data and its evaluation.
 
-    :param label: what the reader knows it by.
+    :param label: its name in tables.
     :param data: where play and demonstrations come from; how many demonstrations is the cell's.
     :param data_seed: of recording, of the expert and of the evaluation's episodes.
     """
 
     label: str
     config: TaskConfig
-    data: Data
+    data: DataConfig
     eval_episodes: int
     data_seed: int
 
-    @property
-    def records_play(self) -> bool:
-        """Whether play is recorded here, and not loaded."""
-        return self.data.play in PLAY_POLICIES
-
-    @property
-    def records_demos(self) -> bool:
-        """Whether demonstrations are recorded here, and not loaded."""
-        return bool(self.data.demos == EXPERT)
-
     def random_identity(self) -> dict[str, Any]:
-        """All that a random policy's score depends on."""
+        """Return all that a random policy's score depends on."""
         return {
             "what": "random",
             "task": asdict(self.config),
@@ -143,25 +115,28 @@ class SuiteTask:
         }
 
     def expert_identity(self) -> dict[str, Any]:
-        """All that the expert's score depends on."""
+        """Return all that the expert's score depends on."""
         return self.random_identity() | {"what": "expert"} | self._demos_origin()
 
     def demos_identity(self, count: int) -> dict[str, Any]:
-        """All that ``count`` recorded demonstrations depend on."""
+        """Return all that ``count`` recorded demonstrations depend on."""
         identity = {"what": "demos", "task": asdict(self.config), "data_seed": self.data_seed, "count": count}
         return identity | self._demos_origin()
 
     def play_identity(self) -> dict[str, Any]:
-        """All that play data depends on."""
-        # As recorded if it is, or all of it.
-        episodes = self.data.play_episodes or (PLAY_EPISODES if self.records_play else None)
+        """Return all that play data depends on."""
         return {
             "what": "play",
             "task": asdict(self.config),
             "data_seed": self.data_seed,
             "play": self.data.play,
-            "play_episodes": episodes,
+            "play_episodes": self.play_episodes,
         }
+
+    @property
+    def play_episodes(self) -> int | None:
+        """Episodes of play to record, or to take of what is loaded; ``None`` for all."""
+        return self.data.play_episodes or (PLAY_EPISODES if self.data.records_play else None)
 
     def _demos_origin(self) -> dict[str, Any]:
         return {"demos": self.data.demos, "expert": self.data.expert}
@@ -171,9 +146,9 @@ class SuiteTask:
 class Cell:
     """One agent, trained and evaluated once.
 
-    :param agent: what the reader knows it by.
+    :param agent: its name in tables.
     :param spec: the agent, with the hyper-parameters that it has on this task.
-    :param demonstrations: how many it gets: the first ones.
+    :param demonstrations: how many it gets: the first ones; ``None`` for all that are stored.
     :param seed: of the agent.
     :param learn: environment steps of ``learn``, after ``imitate``.
     """
@@ -181,21 +156,20 @@ class Cell:
     task: SuiteTask
     agent: str
     spec: AgentSpec
-    demonstrations: int
+    demonstrations: int | None
     seed: int
     curve: Curve | None = None
-    imports: tuple[str, ...] = ()
     learn: int = 0
 
     @property
     def title(self) -> str:
         """The cell in words."""
-        return f"{self.task.label}, {self.agent}, {self.demonstrations} demonstrations, seed {self.seed}"
+        count = "all" if self.demonstrations is None else self.demonstrations
+        return f"{self.task.label}, {self.agent}, {count} demonstrations, seed {self.seed}"
 
     @property
     def key(self) -> str:
-        """The same for cells that do the same: what is done under a key is not done again."""
-        agent_class = self.spec.agent_class
+        """A short name, equal for cells of equal results: what is done under a key is not done again."""
         identity = {
             "what": "cell",
             "labels": [self.task.label, self.agent],
@@ -205,16 +179,16 @@ class Cell:
             "seed": self.seed,
             "curve": None if self.curve is None else asdict(self.curve),
             "evaluation": self.task.expert_identity(),
-            "play": self.task.play_identity() if agent_class.needs_play else None,
+            "play": self.task.play_identity() if self.spec.agent_class.needs_play else None,
         }
         return digest(identity | ({"learn": self.learn} if self.learn else {}))
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What is to be run.
+    """Cells to run, and what they need.
 
-    :param name: the file's.
+    :param name: the file's, or the task's.
     :param agents: labels, in the order of the file.
     """
 
@@ -222,169 +196,223 @@ class Suite:
     tasks: tuple[SuiteTask, ...]
     agents: tuple[str, ...]
     cells: tuple[Cell, ...]
+    imports: Imports = Imports()
 
     def cells_of(self, task: SuiteTask) -> list[Cell]:
-        """The cells on a task."""
+        """Return the cells on a task."""
         return [cell for cell in self.cells if cell.task.label == task.label]
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """A short name for a JSON document: equal for equal ones."""
+    """Return a short name for a JSON document: equal for equal ones."""
     text = json.dumps(identity, sort_keys=True, default=list)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def read_suite(path: Path) -> Suite:
-    """Read a suite's file. Whether its environments, agents and data fit together is checked by whoever runs it.
+# The file: keys, types and bounds
 
+
+def _each_once(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"expected each number once, got {list(numbers)}")
+    return numbers
+
+
+_Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), AfterValidator(_each_once)]
+_Counts = Annotated[
+    tuple[Positive, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
+    MinLen(1),
+    AfterValidator(_each_once),
+]
+_Names = tuple[str, ...]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _TaskKeys(_Table):
+    demonstrations: _Counts | None = None
+    seeds: _Seeds | None = None
+    eval_episodes: Positive | None = None
+    options: dict[str, dict[str, Any]] = {}
+
+
+def _keys_of(config: type) -> dict[str, Any]:
+    """Return the fields of a configuration as keys of a table."""
+    hints = get_type_hints(config, include_extras=True)
+    keys = {field.name: (hints[field.name], field.default) for field in fields(config)}
+    return keys | ({"env_id": (str, Field(alias="id"))} if "env_id" in keys else {})
+
+
+_TaskTable: Any = create_model(
+    "_TaskTable",
+    __base__=_TaskKeys,
+    **{key: value for key, value in (_keys_of(TaskConfig) | _keys_of(DataConfig)).items() if key != "demo_count"},
+)
+
+
+class _AgentTable(_Table):
+    agent: str | None = None
+    options: dict[str, Any] = {}
+    demonstrations: _Counts | None = None
+    seeds: _Seeds | None = None
+    tasks: _Names | None = None
+    learn: Annotated[int, Ge(0)] = 0
+
+
+class _SuiteTable(_Table):
+    demonstrations: _Counts = (DEMONSTRATIONS,)
+    seeds: _Seeds = (0, 1, 2)
+    eval_episodes: Positive = 50
+    data_seed: Annotated[int, Ge(0)] = 0
+    curve_steps: Positive | None = None
+    curve_episodes: Positive | None = None
+    imports: _Names = ()
+    tasks: dict[str, _TaskTable]
+    agents: dict[str, _AgentTable]
+
+
+_LISTS = {
+    "seeds": "a list of whole numbers",
+    "demonstrations": "a whole number or a list of them",
+    "imports": "a list of names",
+    "tasks": "a list of names",
+    "positions": "a list of numbers or of names",
+}
+_TYPES = {"int_type": "a whole number", "string_type": "text", "dict_type": "a table", "model_type": "a table"}
+
+
+def read_suite(path: Path, *, allow_imports: bool = False) -> Suite:
+    """Read a suite's file. Whether its environments, agents and data fit together is checked before it runs.
+
+    :param allow_imports: import the modules that it names, and read SB3 models: both run code.
     :raises FileNotFoundError: no such file.
     :raises ValueError: no TOML; unknown or missing keys, other types, numbers out of range, unknown agents or
-        hyper-parameters. The message names the file and the key.
+        hyper-parameters, imports that are not allowed. The message names the file and the key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"suite: expected a TOML file, found none at {path}")
     try:
-        return _suite(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _suite(path, _tables(document), allow_imports)
     except ValueError as error:  # TOML's errors are such
         raise ValueError(f"{path}: {error}") from error
 
 
-def _suite(name: str, document: dict[str, Any]) -> Suite:
-    _check(document, _SUITE, "")
-    for table in ("tasks", "agents"):
-        if not document.get(table):
-            raise ValueError(f"{table}: expected at least one [{table}.NAME], got none")
-        for label, entry in document[table].items():
-            _check_type(entry, _TABLE, f"{table}.{label}")
-            _check(entry, _TASK if table == "tasks" else _AGENT, f"{table}.{label}.")
-    imports = tuple(document.get("imports", ()))
-    import_modules(imports)
-    tasks = tuple(_task(label, table, document) for label, table in document["tasks"].items())
-    curve = None
-    if "curve_steps" in document:
-        curve = Curve(document["curve_steps"], document.get("curve_episodes", 10))
-    elif "curve_episodes" in document:
-        raise ValueError("curve_episodes: expected together with curve_steps, got it alone")
-    specs = {label: _spec(label, table, document["tasks"]) for label, table in document["agents"].items()}
-    for label, table in document["tasks"].items():
-        _known(table.get("options", {}), specs, f"tasks.{label}.options")
-    cells = []
-    for task in tasks:
-        own = document["tasks"][task.label]
-        for label, table in document["agents"].items():
-            if task.label not in table.get("tasks", document["tasks"]):
-                continue
-            counts = _first("demonstrations", table, own, document, default=DEMONSTRATIONS)
-            spec = _on_task(specs[label], own.get("options", {}).get(label, {}), f"tasks.{task.label}.options.{label}")
-            for count in counts if isinstance(counts, list) else [counts]:
-                for seed in _first("seeds", table, own, document, default=[0, 1, 2]):
-                    cells.append(Cell(task, label, spec, count, seed, curve, imports, table.get("learn", 0)))
-    return Suite(name, tasks, tuple(specs), tuple(cells))
-
-
-def import_modules(names: tuple[str, ...]) -> None:
-    """Import what registers agents of other packages.
-
-    :raises ValueError: a module that cannot be imported.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"imports: expected modules that Python finds, got {name} ({error})") from error
-
-
-def _task(label: str, table: dict[str, Any], document: dict[str, Any]) -> SuiteTask:
+def _tables(document: dict[str, Any]) -> _SuiteTable:
+    for name in ("tasks", "agents"):
+        if not document.get(name):
+            raise ValueError(f"{name}: expected at least one [{name}.NAME], got none")
+    if isinstance(document["tasks"], dict):
+        for label, table in document["tasks"].items():
+            if isinstance(table, dict):
+                table.setdefault("id", label)
     try:
-        config = TaskConfig(
-            table.get("id", label),
-            table.get("modality", TaskConfig.modality),
-            table.get("action_repeat"),
-            table.get("max_episode_steps"),
-            tuple(table.get("positions", ())),
-            table.get("image_size"),
-            table.get("quality", TaskConfig.quality),
-        )
-        data = Data(
-            table.get("play", Data.play),
-            table.get("play_episodes"),
-            table.get("demos", Data.demos),
-            expert=table.get("expert"),
-        )
+        # As JSON, where a list is a tuple: the tables are frozen.
+        return _SuiteTable.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        raise ValueError(_message(error.errors()[0], document)) from error
+
+
+def _message(error: Any, document: dict[str, Any]) -> str:
+    """Return an error of pydantic in this package's grammar."""
+    depth = 1 if error["loc"][0] not in ("tasks", "agents") else 4 if error["loc"][2:3] == ("options",) else 3
+    place = [part for part in error["loc"][:depth] if isinstance(part, str)]
+    where = ".".join(place)
+    kind, key = error["type"], place[-1]
+    if kind == "extra_forbidden":
+        table = {"tasks": _TaskTable, "agents": _AgentTable}.get(place[0], _SuiteTable)
+        known = [field.alias or name for name, field in table.model_fields.items()]
+        return f"{where}: unknown key; {nearest_names(key, known)}"
+    if kind == "greater_than_equal":
+        return f"{where}: expected at least {error['ctx']['ge']}, got {error['input']}"
+    if kind == "too_short":
+        return f"{where}: expected at least one number, got none"
+    if kind == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    if kind == "literal_error":
+        return f"{where}: expected one of {error['ctx']['expected']}, got {error['input']!r}"
+    value = reduce(lambda table, part: table[part], place, document)
+    expected = _LISTS.get(key) if not isinstance(_TYPES.get(kind), str) or "table" not in _TYPES[kind] else None
+    return f"{where}: expected {expected or _TYPES.get(kind, error['msg'])}, got {value!r}"
+
+
+# The suite that the tables make
+
+
+def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
+    imports = Imports(tables.imports, str(path.resolve().parent))
+    if not allow_imports:
+        _refuse_code(tables)
+    imports.load()
+    if tables.curve_steps is None and tables.curve_episodes is not None:
+        raise ValueError("curve_episodes: expected together with curve_steps, got it alone")
+    curve = None if tables.curve_steps is None else Curve(tables.curve_steps, tables.curve_episodes or 10)
+    tasks = {label: _task(label, table, tables) for label, table in tables.tasks.items()}
+    specs = {label: _spec(label, table, tables) for label, table in tables.agents.items()}
+    for label, table in tables.tasks.items():
+        _check_names(table.options, specs, f"tasks.{label}.options")
+    cells = []
+    for task_label, own in tables.tasks.items():
+        for label, table in tables.agents.items():
+            if table.tasks is not None and task_label not in table.tasks:
+                continue
+            where = f"tasks.{task_label}.options.{label}"
+            spec = _with_options(specs[label], own.options.get(label, {}), where)
+            for count in table.demonstrations or own.demonstrations or tables.demonstrations:
+                for seed in table.seeds or own.seeds or tables.seeds:
+                    cells.append(Cell(tasks[task_label], label, spec, count, seed, curve, table.learn))
+    return Suite(path.stem, tuple(tasks.values()), tuple(specs), tuple(cells), imports)
+
+
+def _refuse_code(tables: _SuiteTable) -> None:
+    """Refuse what runs code of other files.
+
+    :raises ValueError: modules to import, or SB3 models to read.
+    """
+    allow = "without --allow-imports, since it runs code"
+    if tables.imports:
+        raise ValueError(f"imports: expected none {allow}, got {', '.join(tables.imports)}")
+    for label, table in tables.tasks.items():
+        if ":" in table.env_id:
+            raise ValueError(f"tasks.{label}.id: expected no module {allow}, got {table.env_id!r}")
+        algorithm, _, argument = (table.expert or "").partition(":")
+        if argument and not argument.isdigit() and algorithm != "dreamer":
+            raise ValueError(f"tasks.{label}.expert: expected no SB3 model {allow}, got {table.expert!r}")
+
+
+def _task(label: str, table: Any, tables: _SuiteTable) -> SuiteTask:
+    def values(config: type) -> dict[str, Any]:
+        return {field.name: getattr(table, field.name) for field in fields(config) if hasattr(table, field.name)}
+
+    try:
+        config = TaskConfig(**values(TaskConfig))
+        data = DataConfig(**values(DataConfig))
     except ValueError as error:
         raise ValueError(f"tasks.{label}.{error}") from error
-    return SuiteTask(
-        label, config, data, _first("eval_episodes", table, document, default=50), document.get("data_seed", 0)
-    )
+    return SuiteTask(label, config, data, table.eval_episodes or tables.eval_episodes, tables.data_seed)
 
 
-def _spec(label: str, table: dict[str, Any], tasks: dict[str, Any]) -> AgentSpec:
-    _known(table.get("tasks", ()), tasks, f"agents.{label}.tasks")
+def _spec(label: str, table: _AgentTable, tables: _SuiteTable) -> AgentSpec:
+    _check_names(table.tasks or (), tables.tasks, f"agents.{label}.tasks")
     try:
-        spec = AgentSpec.of(table.get("agent", label), table.get("options", {}))
-        check_learn(spec.agent_class, table.get("learn", 0))
+        spec = AgentSpec.of(table.agent or label, table.options)
+        check_learn(spec.agent_class, table.learn)
         return spec
     except ValueError as error:
         raise ValueError(f"agents.{label}: {error}") from error
 
 
-def _on_task(spec: AgentSpec, options: Mapping[str, Any], where: str) -> AgentSpec:
+def _with_options(spec: AgentSpec, options: Mapping[str, Any], where: str) -> AgentSpec:
     try:
         return replace(spec, options={**spec.options, **AgentSpec.of(spec.name, options).options})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _first(key: str, *tables: dict[str, Any], default: Any) -> Any:
-    """The option as the first table has it."""
-    return next((table[key] for table in tables if key in table), default)
-
-
-def _known(names: Any, known: Mapping[str, Any], where: str) -> None:
+def _check_names(names: Any, known: Mapping[str, Any], where: str) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{where}: unknown name {name!r}; {nearest_names(name, known)}")
-
-
-# Types and ranges
-
-
-def _check(table: dict[str, Any], kinds: Mapping[str, str], where: str) -> None:
-    for key, value in table.items():
-        if key not in kinds:
-            raise ValueError(f"{where}{key}: unknown key; {nearest_names(key, kinds)}")
-        _check_type(value, kinds[key], f"{where}{key}")
-        numbers = value if isinstance(value, list) else [value]
-        if key in _LEAST:
-            if not numbers:
-                raise ValueError(f"{where}{key}: expected at least one number, got none")
-            for number in numbers:
-                if number < _LEAST[key]:
-                    raise ValueError(f"{where}{key}: expected at least {_LEAST[key]}, got {number}")
-            if len(set(numbers)) < len(numbers):
-                raise ValueError(f"{where}{key}: expected each number once, got {value}")
-        if key == "options" and where.startswith("tasks."):
-            for agent, options in value.items():
-                _check_type(options, _TABLE, f"{where}{key}.{agent}")
-
-
-def _check_type(value: Any, kind: str, where: str) -> None:
-    fits = {
-        _TEXT: lambda: isinstance(value, str),
-        _NUMBER: lambda: _is_number(value),
-        _NUMBERS: lambda: _all(value, _is_number),
-        _COUNTS: lambda: _is_number(value) or _all(value, _is_number),
-        _NAMES: lambda: _all(value, lambda entry: isinstance(entry, str)),
-        _POSITIONS: lambda: _all(value, _is_number) or _all(value, lambda entry: isinstance(entry, str)),
-        _TABLE: lambda: isinstance(value, dict),
-    }
-    if not fits[kind]():
-        raise ValueError(f"{where}: expected {kind}, got {value!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _all(values: Any, fits: Any) -> bool:
-    return isinstance(values, list) and all(map(fits, values))

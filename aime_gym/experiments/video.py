@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from aime_gym.data.captions import BLOCK, captioned
-from aime_gym.data.video_writing import write_video
+from aime_gym.data.video_writing import check_video_path, write_video
+from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import Policy, as_predictor
-from aime_gym.experiments.task import TaskConfig
 from aime_gym.types import Array
 from aime_gym.wrappers.quality import mujoco_model, use_fast_rendering
 
@@ -25,30 +25,42 @@ SIZE = 320
 _RATE, _HOLD_SECONDS = 30, 0.7
 
 
-class Half(NamedTuple):
-    """One of the policies in a video."""
+class VideoPolicy(NamedTuple):
+    """One of the policies in a video.
+
+    :param policy: makes the policy for an environment of ``task``.
+    """
 
     label: str
     task: TaskConfig
-    #: The policy for an environment of ``task``.
     policy: Callable[[gym.Env], Policy]
 
 
-class _Moment(NamedTuple):
+class _Step(NamedTuple):
     picture: Array
     episode_return: float
     success: bool | None
 
 
-def record_video(path: Path, halves: Sequence[Half], *, episodes: int, seed: int) -> None:
-    """Write an mp4 with the policies beside each other; episode ``k`` starts from ``seed + k`` in all halves.
+def record_video(path: Path, policies: Sequence[VideoPolicy], *, episodes: int, seed: int) -> None:
+    """Write an mp4 with the policies beside each other; episode ``k`` starts from ``seed + k`` for all of them.
 
     :raises RuntimeError: there is nothing to render with; the message names the packages.
     """
     with ExitStack() as stack:
-        envs = [stack.enter_context(_render_env(half.task)) for half in halves]
+        envs = [stack.enter_context(_render_env(one.task)) for one in policies]
         rate = min(_RATE, max(1, round(envs[0].metadata.get("render_fps") or _RATE)))
-        write_video(path, _frames(halves, envs, episodes, seed, hold=round(_HOLD_SECONDS * rate)), rate)
+        write_video(path, _frames(policies, envs, episodes, seed, hold=round(_HOLD_SECONDS * rate)), rate)
+
+
+def check_video(path: Path, task: TaskConfig, argument: str) -> None:
+    """Check that a video of a task can be recorded.
+
+    :raises ValueError: a file of another kind than can be written.
+    :raises RuntimeError: there is nothing to render with; the message names the packages.
+    """
+    check_video_path(path, argument)
+    _render_env(task).close()
 
 
 def _render_env(task: TaskConfig) -> gym.Env:
@@ -60,48 +72,47 @@ def _render_env(task: TaskConfig) -> gym.Env:
     return env
 
 
-def _frames(halves: Sequence[Half], envs: Sequence[gym.Env], episodes: int, seed: int, hold: int) -> Iterator[Array]:
-    policies = [half.policy(env) for half, env in zip(halves, envs, strict=True)]
+def _frames(
+    shown: Sequence[VideoPolicy], envs: Sequence[gym.Env], episodes: int, seed: int, hold: int
+) -> Iterator[Array]:
+    policies = [one.policy(env) for one, env in zip(shown, envs, strict=True)]
     for episode in range(episodes):
-        runs = [_moments(policy, env, seed + episode) for policy, env in zip(policies, envs, strict=True)]
-        last: list[_Moment] = []
-        for moments in zip_longest(*runs):
-            # Who is done first waits for the other.
-            last = [new or old for new, old in zip_longest(moments, last)]
-            frame = _side_by_side(halves, last, episode)
+        runs = [_play_episode(policy, env, seed + episode) for policy, env in zip(policies, envs, strict=True)]
+        last: list[_Step] = []
+        for steps in zip_longest(*runs):
+            # The picture of an episode that has ended stays until the others end.
+            last = [new or old for new, old in zip_longest(steps, last)]
+            pictures = [_with_caption(step, one.label, episode) for one, step in zip(shown, last, strict=True)]
+            frame = np.concatenate(pictures, axis=1)
             yield frame
         yield from [frame] * hold
 
 
-def _moments(policy: Policy, env: gym.Env, seed: int) -> Iterator[_Moment]:
+def _play_episode(policy: Policy, env: gym.Env, seed: int) -> Iterator[_Step]:
     predictor = as_predictor(policy)
     observation, info = env.reset(seed=seed)
-    state, start = None, np.ones(1, dtype=bool)
-    total, done = 0.0, False
+    state = None
+    start = np.ones(1, dtype=bool)
+    total = 0.0
+    done = False
     while True:
-        yield _Moment(np.asarray(env.render()), total, info.get("is_success"))
+        yield _Step(np.asarray(env.render()), total, info.get("is_success"))
         if done:
             return
         batch = {k: v[None] for k, v in observation.items()} if isinstance(observation, dict) else observation[None]
         action, state = predictor.predict(batch, state=state, episode_start=start, deterministic=True)
         observation, reward, terminated, truncated, info = env.step(action[0])
         start = np.zeros(1, dtype=bool)
-        total, done = total + float(reward), terminated or truncated
+        total += float(reward)
+        done = terminated or truncated
 
 
-def _side_by_side(halves: Sequence[Half], moments: Sequence[_Moment], episode: int) -> Array:
-    return np.concatenate(
-        [_with_caption(moment, half.label, episode) for half, moment in zip(halves, moments, strict=True)],
-        axis=1,
-    )
-
-
-def _with_caption(moment: _Moment, label: str, episode: int) -> Array:
-    picture = Image.fromarray(moment.picture)
+def _with_caption(step: _Step, label: str, episode: int) -> Array:
+    picture = Image.fromarray(step.picture)
     width = max(BLOCK, round(picture.width * SIZE / picture.height / BLOCK) * BLOCK)
     return captioned(
         picture.resize((width, SIZE)),
         label,
-        f"episode {episode + 1}   return {moment.episode_return:.1f}",
-        mark="success" if moment.success else None,
+        f"episode {episode + 1}   return {step.episode_return:.1f}",
+        mark="success" if step.success else None,
     )

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: one thread each, deaf to Ctrl-C, and gone when who started them is gone."""
+"""Jobs in processes of their own: one thread each, without Ctrl-C, and ended when their parent has ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+
+from aime_gym.experiments.jobs import Job
 
 #: Read by the numerical libraries when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -23,47 +26,34 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _processes = multiprocessing.get_context("forkserver")
 
 
-class Job(Protocol):
-    """Work for a process; it is pickled on its way there."""
+@dataclass(frozen=True)
+class Failed:
+    """The error of a job, or the end of its process, in one line.
 
-    @property
-    def title(self) -> str:
-        """The work in words."""
-        ...
+    :param trace: all that Python says of it.
+    """
 
-    def run(self) -> dict[str, Any]:
-        """Do it, and return JSON."""
-        ...
-
-
-class Failed(Exception):
-    """A job raised an error, or its process died. The message is one line; ``trace`` has all."""
-
-    def __init__(self, message: str, trace: str = "") -> None:
-        super().__init__(message)
-        self.trace = trace
+    error: str
+    trace: str = ""
 
 
 class Worker:
     """A process with one job.
 
-    :param log: file for whatever the job prints; it goes if nothing was.
+    :param log: file for whatever the job prints; removed when that was nothing.
     """
 
     def __init__(self, job: Job, log: Path) -> None:
         self.job = job
         self._log = log
-        self._connection, there = _processes.Pipe(duplex=False)
+        self._connection, sender = _processes.Pipe(duplex=False)
         with _one_thread():
-            self._process = _processes.Process(target=_serve, args=(there, job, log))
+            self._process = _processes.Process(target=_serve, args=(sender, job, log))
             self._process.start()
-        there.close()
+        sender.close()
 
-    def result(self) -> dict[str, Any]:
-        """What the job returned, once :func:`first_finished` has named this worker.
-
-        :raises Failed: the job raised an error, or the process died without a word.
-        """
+    def outcome(self) -> dict[str, Any] | Failed:
+        """Return what the job returned, or its failure, once :func:`first_finished` has named this worker."""
         try:
             message = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
@@ -71,9 +61,9 @@ class Worker:
         self._process.join()
         self._close()
         if message is None:
-            raise Failed(f"the process ended with {_status(self._process.exitcode)}; see {self._log}")
+            return Failed(f"the process ended with {_status(self._process.exitcode)}; see {self._log}")
         if "error" in message:
-            raise Failed(message["error"], message["trace"])
+            return Failed(message["error"], message["trace"])
         result: dict[str, Any] = message["result"]
         return result
 
@@ -106,7 +96,7 @@ def first_finished(workers: list[Worker]) -> Worker:
 
 
 def _serve(connection: Connection, job: Job, log: Path) -> None:
-    os.setsid()  # a terminal's Ctrl-C is not for us: it would end a training early, and pass for a result
+    os.setsid()  # a terminal's Ctrl-C goes to the parent, which stops its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -116,22 +106,24 @@ def _serve(connection: Connection, job: Job, log: Path) -> None:
     torch.set_num_threads(1)
     message: dict[str, Any]
     try:
+        job.imports.load()
         message = {"result": job.run()}
     except BaseException as error:
-        message = {"error": _one_line(error), "trace": traceback.format_exc()}
+        message = {"error": one_line(error), "trace": traceback.format_exc()}
     connection.send_bytes(json.dumps(message).encode())
     connection.close()
 
 
 def _end_with_parent() -> None:
-    """A runner that was killed cannot stop its workers, and the next one does their work again."""
+    """End this process when its parent was killed, and cannot stop it: the next run does its work again."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's type and message in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

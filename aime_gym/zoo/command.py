@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ import gymnasium as gym
 from aime_gym.agents.registry import AGENTS
 from aime_gym.config import nearest_names
 from aime_gym.zoo.registration import hyperparams_file, register_agents
+from aime_gym.zoo.run_settings import safe_settings
 
 _PROGRAM = "python -m aime_gym.zoo"
 
@@ -22,7 +24,7 @@ _USAGE = f"""\
 usage: {_PROGRAM} train --algo AGENT --env ENV_ID --demos DATA [--play DATA] [any option of rl_zoo3 train]
        {_PROGRAM} enjoy --algo AGENT --env ENV_ID [-f FOLDER] [any option of rl_zoo3 enjoy]
 
-RL Zoo (rl_zoo3) with the agents of aime_gym ({", ".join(AGENTS)}) among its algorithms; its own work as ever.
+RL Zoo (rl_zoo3) with the agents of aime_gym ({", ".join(AGENTS)}) among its algorithms, beside its own.
 `{_PROGRAM} train --help` has all options.
 """
 
@@ -45,7 +47,8 @@ With -i AGENT.zip, that agent imitates --demos anew; with --play, it goes throug
 
 _ENJOY_HELP = """\
 For an agent of aime_gym, --folder is logs by default, and --load-checkpoint takes a number of gradient updates.
-Without a screen: --no-render.
+Without a screen: --no-render. The settings in a run's folder are read without running code: wrappers of other packages
+need --gym-packages. Files of SB3's own algorithms are pickles: load only what you trust.
 
 """
 
@@ -112,13 +115,19 @@ def _hand_over(verb: str, options: argparse.Namespace, arguments: list[str]) -> 
     before = sys.argv, script.ExperimentManager
     sys.argv = [f"{_PROGRAM} {verb}", *arguments]
     bad_input: tuple[type[Exception], ...] = ()
+    settings: AbstractContextManager[None] = nullcontext()
     if options.algo in AGENTS and verb == "train":
         script.ExperimentManager = partial(ImitationExperiment, demos=options.demos, play=options.play)
         bad_input = (BadInput,)
     elif options.algo in AGENTS:
         bad_input = (ValueError, OSError, AssertionError)  # a run or a file that is not there
+    if verb == "enjoy":
+        bad_input = bad_input or (ValueError,)
+        modules = (script, import_module("rl_zoo3.utils"))
+        settings = safe_settings(modules, options.gym_packages, keep_normalize=options.algo not in AGENTS)
     try:
-        getattr(script, verb)()
+        with settings:
+            getattr(script, verb)()
     except bad_input as error:
         raise _BadCommand(str(error)) from error
     finally:

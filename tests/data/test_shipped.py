@@ -8,7 +8,8 @@ import pytest
 
 from aime_gym.data import load_trajectories
 from aime_gym.data.shipped import FOLDER, about_shipped, list_shipped, load_shipped, save_shipped
-from aime_gym.experiments.task import TaskConfig, load_for
+from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.data import load_for_task
 
 NAMES = ["classic/Acrobot-v1", "classic/CartPole-v1", "classic/MountainCar-v0"]
 every_name = pytest.mark.parametrize("name", NAMES)
@@ -46,7 +47,7 @@ def test_they_replay_to_the_last_bit(name):
 
 @every_name
 def test_observations_alone(name):
-    demos = load_for(TaskConfig(name.split("/")[1], "state"), name, argument="demos", actions=False, limit=3)
+    demos = load_for_task(TaskConfig(name.split("/")[1], "state"), name, argument="demos", actions=False, limit=3)
     assert len(demos) == 3
     assert all(demo.actions is None for demo in demos)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from aime_gym.agents import AIMEAgent, BCOAgent, list_agents, load_agent
-from aime_gym.experiments.agents import AgentSpec, training_env
-from aime_gym.experiments.task import TaskConfig
+from aime_gym.experiments.agent_spec import AgentSpec, training_env
+from aime_gym.experiments.config import TaskConfig
 
 PENDULUM = TaskConfig("Pendulum-v1", "state")
 CARTPOLE = TaskConfig("CartPole-v1", "state")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from aime_gym.data.captions import LINE
+from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.experts import prepare_expert
-from aime_gym.experiments.task import TaskConfig
-from aime_gym.experiments.video import SIZE, Half, record_video
+from aime_gym.experiments.video import SIZE, VideoPolicy, record_video
 
 REACH = TaskConfig("reach-v3", max_episode_steps=12)
 
@@ -16,8 +16,8 @@ REACH = TaskConfig("reach-v3", max_episode_steps=12)
 def frames(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "both.mp4"
     expert = prepare_expert(None, REACH, seed=0)
-    still = Half("still", REACH, lambda env: lambda observation: np.zeros(4, np.float32))
-    record_video(path, [Half("expert", REACH, expert.policy), still], episodes=2, seed=5)
+    still = VideoPolicy("still", REACH, lambda env: lambda observation: np.zeros(4, np.float32))
+    record_video(path, [VideoPolicy("expert", REACH, expert.policy), still], episodes=2, seed=5)
     return imageio.imread(path, index=..., plugin="pyav")
 
 

@@ -289,6 +289,56 @@ def test_bad_input_ends_in_one_line_and_starts_no_run(zoo, data, arguments, mess
     assert list(tmp_path.iterdir()) == []
 
 
+def settings_of_a_run(zoo, data, tmp_path):
+    assert zoo(train_arguments(data, "bc", "--eval-freq", "-1")) == 0
+    return tmp_path / "logs" / "bc" / f"{FOLDER}_1" / FOLDER
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [ran]]",
+        "!!python/object/apply:os.mkdir [ran]",
+        "!!python/object/new:os.mkdir [ran]",
+    ],
+)
+@pytest.mark.parametrize("file", ["args.yml", "config.yml"])
+def test_settings_of_a_run_do_not_run_code(zoo, data, tmp_path, file, code):
+    folder = settings_of_a_run(zoo, data, tmp_path)
+    (folder / file).write_text(f"env_kwargs: {{}}\nother: {code}\n")
+    assert zoo(["enjoy", "--algo", "bc", "--env", TASK, *ENJOY]) == 0
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("env_wrapper: their_wrappers.Wrapper", "env_wrapper: expected wrappers of gymnasium"),
+        ("vec_env_wrapper: [{their_wrappers.Wrapper: {a: 1}}]", "vec_env_wrapper: expected wrappers of gymnasium"),
+        ("[1]", "expected settings by name, got [1]"),
+        ("a: !!python/object/apply:collections.OrderedDict [1, 2]", "expected settings of RL Zoo"),
+    ],
+)
+def test_settings_that_name_code_are_refused(zoo, data, tmp_path, capsys, monkeypatch, setting, message):
+    (tmp_path / "their_wrappers.py").write_text("open('ran', 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (settings_of_a_run(zoo, data, tmp_path) / "config.yml").write_text(setting)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        zoo(["enjoy", "--algo", "bc", "--env", TASK, *ENJOY])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_statistics_that_are_a_pickle_are_not_read_for_our_agents(zoo, data, tmp_path):
+    folder = settings_of_a_run(zoo, data, tmp_path)
+    (folder / "config.yml").write_text("normalize: \"__import__('os').mkdir('ran')\"")
+    (folder / "vecnormalize.pkl").write_bytes(b"cos\nmkdir\n(S'ran'\ntR.")
+    assert zoo(["enjoy", "--algo", "bc", "--env", TASK, *ENJOY]) == 0
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("verb", ["train", "enjoy"])
 def test_help_is_ours_and_then_rl_zoos(zoo, verb, capsys):
     with pytest.raises(SystemExit) as end:

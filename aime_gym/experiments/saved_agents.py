@@ -1,20 +1,18 @@
-"""What is to be learnt of an agent that is a file, on data that are files: its diagnosis, and its beliefs."""
+"""Saved agents and stored data: a diagnosis of an agent's file, and a video of its beliefs."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from aime_gym.agents.registry import load_agent
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import frame_shape, load_trajectories
-from aime_gym.data.video_writing import check_video_path
 from aime_gym.types import Trajectory
 
 
-def diagnose_file(path: str | os.PathLike[str], demos: Any, play: Any, *, demo_count: int | None = None) -> Diagnosis:
+def diagnose_saved(path: Path, demos: str, play: str, *, demo_count: int | None = None) -> Diagnosis:
     """Diagnose a saved agent; see :meth:`aime_gym.agents.AIMEAgent.diagnose`.
 
     :param path: the agent's file.
@@ -23,12 +21,12 @@ def diagnose_file(path: str | os.PathLike[str], demos: Any, play: Any, *, demo_c
     :raises FileNotFoundError: no agent or no data there.
     :raises ValueError: an agent without a world model, or data that does not fit it.
     """
-    agent, shown = _agent_and_demos(path, "diagnose", demos, demo_count)
-    return agent.diagnose(shown, play)
+    agent, trajectories = _load(path, "diagnose", demos)
+    return agent.diagnose(trajectories[:demo_count], play)
 
 
-def render_beliefs_of_file(path: str | os.PathLike[str], demos: Any, out: Path, **view: Any) -> Path:
-    """Write a video of what a saved agent believes; see :meth:`aime_gym.agents.AIMEAgent.render_beliefs`.
+def render_beliefs_of_saved(path: Path, demos: str, out: Path, **view: Any) -> Path:
+    """Write a video of a saved agent's beliefs; see :meth:`aime_gym.agents.AIMEAgent.render_beliefs`.
 
     :param path: the agent's file.
     :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts.
@@ -37,21 +35,16 @@ def render_beliefs_of_file(path: str | os.PathLike[str], demos: Any, out: Path, 
     :raises FileNotFoundError: no agent or no data there.
     :raises ValueError: an agent without a world model or images, or data that does not fit it.
     """
-    check_video_path(out, "out")
-    agent, shown = _agent_and_demos(path, "render_beliefs", demos, None)
-    return agent.render_beliefs(shown, out, **view)
+    agent, trajectories = _load(path, "render_beliefs", demos)
+    return agent.render_beliefs(trajectories, out, **view)
 
 
-def _agent_and_demos(
-    path: str | os.PathLike[str], verb: str, demos: Any, demo_count: int | None
-) -> tuple[Any, list[Trajectory]]:
-    if demo_count is not None and demo_count < 1:
-        raise ValueError(f"demo_count: expected at least 1, got {demo_count}")
-    agent = load_agent(os.fspath(path))
+def _load(path: Path, verb: str, demos: str) -> tuple[Any, list[Trajectory]]:
+    agent = load_agent(path)
     if not hasattr(agent, verb):
         raise ValueError(f"path: expected an agent with a world model, got {type(agent).__name__} in {path}")
-    shown = load_trajectories(demos, argument="demos", frame_shape=frame_shape(agent.observation_space), progress=True)
-    return agent, shown[:demo_count]
+    shape = frame_shape(agent.observation_space)
+    return agent, load_trajectories(demos, argument="demos", frame_shape=shape, progress=True)
 
 
 def write_diagnosis(report: Diagnosis, out: Path) -> list[Path]:

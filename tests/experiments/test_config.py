@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from aime_gym.data import collect
-from aime_gym.experiments.task import TaskConfig, load_for
+from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.data import load_for_task
 from aime_gym.experiments.video import SIZE, _render_env
 
 PIXELS = TaskConfig("HalfCheetah-v5", "pixels", max_episode_steps=2, image_size=16, quality="fast")
@@ -27,7 +28,7 @@ def test_data_drawn_otherwise_than_the_task():
     with TaskConfig("HalfCheetah-v5", "pixels", max_episode_steps=2, image_size=16).make() as env:
         recorded = collect(env, "random", 1, seed=0, progress=False)
     with pytest.raises(ValueError, match=r"^demos\[0\].rendering: expected .*'fast', got quality='default'"):
-        load_for(PIXELS, recorded, argument="demos", actions=False)
+        load_for_task(PIXELS, recorded, argument="demos", actions=False)
 
 
 def test_videos_show_an_agent_of_pixels_what_it_knows():

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from aime_gym.cli import main
+from aime_gym.cli import _PROGRAM, main
 from aime_gym.data import load_trajectories
-from aime_gym.experiments.task import TaskConfig, load_for
+from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.data import load_for_task
 
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
 
@@ -25,22 +26,33 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_help_of_compare_shows_how_to_change_everything(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["compare", "--help"])
-    assert end.value.code == 0
+    assert main(["compare", "--help"]) == 0
     text = capsys.readouterr().out
     for part in ("another task", "another modality", "another dataset", "another agent", "--expert sac:20000"):
         assert part in text
 
 
-@pytest.mark.parametrize(
-    "verb", [[], ["compare"], ["collect"], ["train"], ["diagnose"], ["evaluate"], ["benchmark"], ["report"]]
-)
-def test_every_verb_has_help(verb, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([*verb, "--help"])
-    assert end.value.code == 0
-    assert "usage: aime-gym" in capsys.readouterr().out
+VERBS = ["compare", "collect", "train", "diagnose", "beliefs", "evaluate", "benchmark", "report"]
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_verb_has_help_of_80_columns(verb, flag, capsys):
+    assert main([*verb, flag]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: {' '.join(['aime-gym', *verb])}")
+    assert "aime-gym" in text.split("Options:")[1]  # an example, at the end
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_use_options_that_are_there(verb):
+    examples = _PROGRAM.commands[verb].epilog.replace("\\\n", "")
+    lines = [line.split("#")[0].split() for line in examples.splitlines() if line.strip().startswith("aime-gym")]
+    assert lines
+    for _, other, *arguments in lines:
+        known = {flag for parameter in _PROGRAM.commands[other].params for flag in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("-")} <= known
 
 
 @pytest.mark.parametrize(
@@ -56,18 +68,18 @@ def test_every_verb_has_help(verb, capsys):
             "--quality: expected 'default' for CartPole-v1",
         ),
         ("compare --action-repeat 0", "--action-repeat: expected an integer of at least 1, got 0"),
-        ("compare --action-repeat two", "argument --action-repeat: invalid int value: 'two'"),
+        ("compare --action-repeat two", "--action-repeat: expected a whole number, got 'two'"),
         ("compare --agents aimee", "did you mean aime?"),
         ("compare --agents aime:model_update=1", "unknown option 'model_update'; did you mean model_updates"),
         ("compare --agents bc:stack=many", "agent bc: stack: expected int, got 'many'"),
-        ("compare --agents", "argument --agents: expected at least one argument"),
+        ("compare --agents", "aime-gym compare: error: --agents: expected a value, got none"),
         ("compare --eval-episodes 0", "--eval-episodes: expected at least 1, got 0"),
         ("compare --demos nowhere", "--demos: nothing is stored at nowhere"),
         ("compare --play nowhere", "--play: nothing is stored at nowhere"),
         ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
         ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
         ("compare CartPole-v1 --modality state --agents aime:horizon=1", "agent aime:horizon=1: horizon: expected at"),
-        ("compare --speed 3", "unrecognized arguments: --speed"),
+        ("compare --speed 3", "--speed: unknown option; did you mean --seed?"),
         (
             "collect Pendulum-v1 --modality state --policy fast --out x",
             "--policy: expected 'play', 'random', 'plan2explore'",
@@ -78,7 +90,10 @@ def test_every_verb_has_help(verb, capsys):
         ("compare --demos clips/*.mp4", "--demos: nothing matches the pattern 'clips/*.mp4'"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
         ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
-        ("", "the following arguments are required: VERB"),
+        ("", "VERB: expected one of compare, collect"),
+        ("comp reach-v3", "VERB: unknown verb 'comp'; did you mean compare?"),
+        ("evaluate", "FILE: expected a value, got none"),
+        ("compare --seed -1", "--seed: expected at least 0, got -1"),
     ],
 )
 def test_bad_input_ends_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
@@ -148,7 +163,7 @@ def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, ca
     arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]
     assert main([*arguments, "--demo-count", "2", "--eval-episodes", "1", "--video-episodes", "0"]) == 0
     written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}
-    assert written == {"results.json", "returns.png", "bc.zip", "expert.zip"}
+    assert written == {"results.json", "results.jsonl", "plan.json", "returns.png", "bc.zip", "expert.zip"}
     assert "bc (oracle: sees the actions)" in capsys.readouterr().out
 
 
@@ -161,13 +176,13 @@ def test_collected_videos_are_demonstrations(tmp_path, monkeypatch, capsys):
     assert main([*collect, "--out", "dataset"]) == 0
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["000.mp4", "001.mp4", "videos.json"]
     task = TaskConfig("reach-v3", "pixels", max_episode_steps=8)
-    shown = load_for(task, "videos/*.mp4", argument="demos", actions=False)
+    shown = load_for_task(task, "videos/*.mp4", argument="demos", actions=False)
     for video, episode in zip(shown, load_trajectories("dataset"), strict=True):
         assert (video.observations == episode.observations).all()
         assert video.actions is None
         assert video.rewards is None
     with pytest.warns(UserWarning, match="40 frames per second.*80 times a second"):
-        upsampled = load_for(replace(task, action_repeat=1), "videos", argument="demos", actions=False)
+        upsampled = load_for_task(replace(task, action_repeat=1), "videos", argument="demos", actions=False)
     assert [len(video) for video in upsampled] == [9, 9]
 
 

@@ -1,4 +1,4 @@
-"""Agents from the command line: a registered name and its options, as text."""
+"""Agents of an experiment: a registered name and its options, built and trained."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import get_agent_class
 from aime_gym.config import nearest_names
-from aime_gym.experiments.task import TaskConfig
+from aime_gym.experiments.config import TaskConfig
 from aime_gym.types import Trajectories
-
-_TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class AgentSpec:
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> AgentSpec:
-        """Options of a file, as values or as text.
+        """Make a spec from the options of a file, as values or as text.
 
         :raises ValueError: as :meth:`parse`.
         """
@@ -63,7 +61,7 @@ class AgentSpec:
             name,
             {
                 key: value
-                # A table of a file, which no text can say.
+                # A table of a file has no form as text.
                 if isinstance(value, dict) and typing.get_origin(types[key]) in (dict, Mapping)
                 else _value(str(value), types[key], f"agent {name}: {key}")
                 for key, value in options.items()
@@ -101,7 +99,7 @@ class AgentSpec:
 
 @contextmanager
 def training_env(agent_class: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
-    """Make what an agent of this kind trains in: as many copies of the environment as suit it."""
+    """Make the environment that an agent of this class trains in, in as many copies as it takes by default."""
     env: GymEnv = (
         make_vec_env(task.make, n_envs=agent_class.default_n_envs) if agent_class.default_n_envs > 1 else task.make()
     )
@@ -124,20 +122,29 @@ def train(
 
     :param learn: environment steps of ``learn`` afterwards.
     :param callback: of SB3, in every phase.
+    :raises KeyboardInterrupt: Ctrl-C. The agent is half trained then, and no later phase runs.
     """
     start = time.perf_counter()
     if agent.must_pretrain:
         agent.pretrain(play, callback=callback, progress_bar=progress)
+        _stop_if_interrupted(agent)
     agent.imitate(demos, callback=callback, progress_bar=progress)
+    _stop_if_interrupted(agent)
     if learn:
         agent.learn(learn, callback=callback, progress_bar=progress)
+        _stop_if_interrupted(agent)
     return time.perf_counter() - start
 
 
-def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
-    """Make sure that an agent has an online phase after ``imitate``, if it is to take steps in it.
+def _stop_if_interrupted(agent: ImitationAgent) -> None:
+    if agent.interrupted:
+        raise KeyboardInterrupt("the training was interrupted: its result would pass for that of a whole one")
 
-    :raises ValueError: it has none, or a negative number.
+
+def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
+    """Check that an agent has an online phase after ``imitate``, if it is to take steps in it.
+
+    :raises ValueError: an agent without one, or a negative number of steps.
     """
     if steps < 0:
         raise ValueError(f"learn: expected at least 0 environment steps, got {steps}")
@@ -150,11 +157,11 @@ def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
 
 
 def _value(text: str, annotation: Any, argument: str) -> Any:
-    """Read a value as the first type of its annotation that takes it; text last, which takes all."""
+    """Read a value as the first type of its annotation that takes it: text comes last, since it takes all."""
     types = typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     readers: dict[Any, Callable[[str], Any]] = {
         NoneType: {"none": None}.__getitem__,
-        bool: _TRUTH.__getitem__,
+        bool: {"true": True, "false": False}.__getitem__,
         int: int,
         float: float,
         str: str,

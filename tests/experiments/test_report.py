@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from aime_gym.cli import main
-from aime_gym.experiments.benchmark_report import analyse, load_results, summarise, write_report
+from aime_gym.experiments.figures import draw_returns
 from aime_gym.experiments.records import append_record
+from aime_gym.experiments.report import run_table, write_report
+from aime_gym.experiments.results import analyse, load_results, summarise
 from aime_gym.experiments.statistics import (
     estimates,
     interquartile_mean,
@@ -115,6 +117,36 @@ def test_a_profile_is_the_share_of_runs_above():
     assert (profile.thresholds[0], profile.thresholds[-1]) == (0, 1)
     shares = dict(zip(profile.thresholds.round(2), profile.shares["one"], strict=True))
     assert [shares[value] for value in (0, 0.3, 0.5, 0.7, 1.0)] == [1, 0.75, 0.5, 0.25, 0]
+
+
+def test_what_cannot_be_said_is_not_said(tmp_path):
+    """No percent of an expert that is not positive, no scale where a reference is missing or both are equal."""
+    runs = load_results([write(tmp_path / "one", [*references("car"), cell("car", "bco", 0, -150.0)])]).runs
+    assert (runs[0].normalised, runs[0].percent) == (0.5, None)
+    alone = load_results([write(tmp_path / "two", [references("car")[0], cell("car", "bco", 0, -150.0)])]).runs
+    assert alone[0].normalised is None
+    same = [line("random", "car random", "car", [5.0]), line("expert", "car expert", "car", [5.0])]
+    assert load_results([write(tmp_path / "three", [*same, cell("car", "bco", 0, 5.0)])]).runs[0].normalised is None
+
+
+def test_a_table_of_single_runs_names_oracles_and_leaves_blank_what_is_unknown(tmp_path):
+    one = cell("pole", "bco", 0, 260.0, successes=[True, False])
+    results = load_results([write(tmp_path / "out", [*references("pole"), one, cell("pole", "bc", 0, 500.0)])])
+    table = run_table([*results.references["pole"], *results.runs], "task")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["policy"] == ["random", "expert (demonstrations)", "bco", "bc (oracle: sees the actions)"]
+    assert cells["success"] == ["", "", "0.50", ""]
+    assert cells["return"] == ["20.0 ± 0.0", "500.0 ± 0.0", "260.0 ± 1.0", "500.0 ± 1.0"]
+    assert cells["normalised"] == ["0.00", "1.00", "0.50", "1.00"]
+    assert cells["% expert"] == ["4", "100", "52", "100"]
+
+
+@pytest.mark.parametrize("successes", [None, [True, False]])
+def test_the_figure_of_single_runs_is_drawn(tmp_path, successes):
+    one = cell("pole", "bco", 0, 260.0, successes=successes)
+    results = load_results([write(tmp_path / "out", [*references("pole"), one])])
+    draw_returns([*results.references["pole"], *results.runs], "task", tmp_path / "returns.png")
+    assert (tmp_path / "returns.png").stat().st_size > 5000
 
 
 def test_over_tasks_and_improvement(out):

@@ -9,17 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import main
 from aime_gym.data import load_trajectories
-from aime_gym.experiments import benchmark
-from aime_gym.experiments.benchmark_report import load_results
-from aime_gym.experiments.jobs import LearningCurve
+from aime_gym.experiments import runner
+from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.jobs import CellJob, LearningCurve
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
+from aime_gym.experiments.results import load_results
 from aime_gym.experiments.suite import read_suite
-from aime_gym.experiments.task import TaskConfig
 from aime_gym.experiments.workers import first_finished
 
 TINY = "options = { min_epochs = 1, max_epochs = 1, min_updates = 2 }"
@@ -46,7 +47,7 @@ demonstrations = 2
 {TINY}
 """
 CELLS = 12
-PARENT = str(Path(benchmark.__file__).parents[2])
+PARENT = str(Path(runner.__file__).parents[2])
 
 
 def write(path, text=SUITE):
@@ -55,11 +56,12 @@ def write(path, text=SUITE):
 
 
 def cells(out):
-    return [record for record in read_records(out / benchmark.RESULTS) if record["what"] == "cell"]
+    return [record for record in read_records(out / runner.RESULTS) if record["what"] == "cell"]
 
 
 def run(suite, out, **options):
-    return benchmark.run(read_suite(suite), out, **{"workers": 2, "progress": False} | options)
+    checked = runner.check(read_suite(suite, allow_imports=True))
+    return runner.run_suite(checked, out, **{"workers": 2, "progress": False} | options)
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +95,12 @@ def test_every_cell_has_one_line(finished):
         assert line["machine"]["torch_threads"] == 1
         assert line["env_steps"] == 0
         assert line["oracle"] == (line["agent"] == "bc")
-        assert (line["play_transitions"] is None) == (line["agent"] == "bc")
+        assert (line["trajectories"]["play"] is None) == (line["agent"] == "bc")
     assert not (finished / "out" / "logs").exists() or not list((finished / "out" / "logs").iterdir())
 
 
 def test_what_cells_share_is_made_once(finished):
-    shared = [line["what"] for line in read_records(finished / "out" / benchmark.RESULTS) if line["what"] != "cell"]
+    shared = [line["what"] for line in read_records(finished / "out" / runner.RESULTS) if line["what"] != "cell"]
     assert sorted(shared) == ["expert", "expert", "play", "play", "random", "random"]
 
 
@@ -107,11 +109,11 @@ def test_only_oracles_find_actions(finished):
     assert {path.name for path in folder.iterdir()} == {"observed", "with-actions", "expert.zip"}
     assert all(demo.actions is None for demo in load_trajectories(folder / "observed"))
     assert all(demo.actions is not None for demo in load_trajectories(folder / "with-actions"))
-    suite = read_suite(finished / "suite.toml")
-    (finished / "out" / "elsewhere").mkdir(exist_ok=True)
-    work = benchmark._Work(suite, finished / "elsewhere", False)
-    for job, _ in work.waiting.values():
-        if isinstance(job, benchmark.CellJob) and job.cell.task.label == "pole":
+    checked = runner.check(read_suite(finished / "suite.toml"))
+    queue = runner._Queue(checked, finished / "elsewhere", finished / "data")
+    assert any(isinstance(job, CellJob) for job, _ in queue.waiting.values())
+    for job, _ in queue.waiting.values():
+        if isinstance(job, CellJob) and job.cell.task.label == "pole":
             assert Path(job.demos).name == ("with-actions" if job.cell.agent == "bc" else "observed")
 
 
@@ -126,9 +128,9 @@ def test_the_same_suite_gives_the_same_returns(finished, tmp_path):
 
 
 def test_a_finished_suite_does_nothing_again(finished):
-    before = (finished / "out" / benchmark.RESULTS).read_bytes()
+    before = (finished / "out" / runner.RESULTS).read_bytes()
     assert run(finished / "suite.toml", finished / "out").done == CELLS
-    assert (finished / "out" / benchmark.RESULTS).read_bytes() == before
+    assert (finished / "out" / runner.RESULTS).read_bytes() == before
 
 
 def test_a_changed_suite_does_what_is_new(finished, tmp_path):
@@ -149,19 +151,19 @@ def test_a_changed_suite_does_what_is_new(finished, tmp_path):
 
 def test_a_killed_run_goes_on(tmp_path):
     suite, out = write(tmp_path / "suite.toml"), tmp_path / "out"
-    command = [sys.executable, "-m", "aime_gym.cli", "benchmark", str(suite), "--out", str(out), "--workers", "2"]
+    command = [sys.executable, "-m", "aime_gym", "benchmark", str(suite), "--out", str(out), "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([PARENT, os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         while process.poll() is None and not (out.exists() and len(cells(out)) >= 2):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    before = read_records(out / benchmark.RESULTS)
+    before = read_records(out / runner.RESULTS)
     assert 2 <= len([line for line in before if line["what"] == "cell"]) < CELLS
-    with (out / benchmark.RESULTS).open("ab") as file:
+    with (out / runner.RESULTS).open("ab") as file:
         file.write(b'{"format": 1, "what": "cell", "key": "to')  # torn by the kill
     assert run(suite, out).done == CELLS
-    after = read_records(out / benchmark.RESULTS)
+    after = read_records(out / runner.RESULTS)
     assert after[: len(before)] == before
     assert len({line["key"] for line in cells(out)}) == len(cells(out)) == CELLS
 
@@ -175,7 +177,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
         return first_finished(workers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "first_finished", interrupted)
+        patch.setattr(runner, "first_finished", interrupted)
         assert main(["benchmark", str(suite), "--out", str(out), "--workers", "2"]) == 130
     printed = capsys.readouterr()
     assert "interrupted; the same command goes on" in printed.err
@@ -188,7 +190,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
 
 
 def test_two_runs_do_not_share_a_folder(finished):
-    with benchmark._alone(finished / "out"), pytest.raises(ValueError, match="out: another benchmark is running in"):
+    with runner._locked(finished / "out"), pytest.raises(ValueError, match="out: another benchmark is running in"):
         run(finished / "suite.toml", finished / "out")
 
 
@@ -232,7 +234,7 @@ demos = "classic/MountainCar-v0"
 
 def test_a_failing_cell_is_kept_and_the_rest_runs(tmp_path, failing, capsys):
     suite, out = write(tmp_path / "suite.toml", FAILING), tmp_path / "out"
-    assert main(["benchmark", str(suite), "--out", str(out)]) == 1
+    assert main(["benchmark", str(suite), "--out", str(out), "--allow-imports"]) == 1
     assert {line["seed"]: line.get("error", "")[:38] for line in cells(out)} == {
         0: "",
         1: "RuntimeError: broken on purpose",
@@ -265,6 +267,35 @@ def test_what_needs_failed_data_fails_with_it(tmp_path):
     assert run(suite, out, retry_failed=True).done == CELLS
 
 
+def test_a_module_beside_the_suite_is_there_for_every_job(tmp_path):
+    """Play, random and the expert act in an environment that the module registers."""
+    (tmp_path / "beside_the_suite.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('beside/Car-v0', 'gymnasium.envs.classic_control:MountainCarEnv', max_episode_steps=20)\n"
+    )
+    text = f"""
+imports = ["beside_the_suite"]
+demonstrations = 2
+seeds = [0]
+eval_episodes = 1
+[tasks."beside/Car-v0"]
+modality = "state"
+play_episodes = 2
+expert = "ppo:1"
+[agents.bco]
+{TINY}
+"""
+    suite, out = write(tmp_path / "suite.toml", text), tmp_path / "out"
+    try:
+        outcome = run(suite, out)
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("beside_the_suite", None)
+        del gym.registry["beside/Car-v0"]
+    assert (outcome.done, outcome.failed) == (1, {})
+    assert {line["what"] for line in read_records(out / runner.RESULTS)} == {"random", "play", "expert", "cell"}
+
+
 # ---- bad suites ----
 
 
@@ -280,7 +311,9 @@ def test_what_needs_failed_data_fails_with_it(tmp_path):
         ("demonstrations = [2, 3]", "demonstrations = 0", "demonstrations: expected at least 1, got 0"),
         ("eval_episodes = 2", "eval_episodes = true", "eval_episodes: expected a whole number, got True"),
         ("eval_episodes = 2", "curve_episodes = 2", "curve_episodes: expected together with curve_steps"),
-        ("eval_episodes = 2", "imports = ['no_such_module']", "imports: expected modules that Python finds"),
+        ("eval_episodes = 2", "imports = ['os']", "imports: expected none without --allow-imports"),
+        ('id = "MountainCar-v0"', 'id = "os:MountainCar-v0"', "tasks.car.id: expected no module without --allow"),
+        ('expert = "ppo:1"', 'expert = "ppo:m.zip"', "tasks.pole.expert: expected no SB3 model without --allow"),
         ("eval_episodes = 2", "tasks = 1", "Cannot overwrite a value"),
         ("[agents.bc]", "[agents.bcc]", "agents.bcc: agent: unknown agent 'bcc'; did you mean"),
         ("min_updates = 2", "min_update = 2", "agents.bco: agent bco: unknown option 'min_update'; did you mean"),
@@ -290,10 +323,10 @@ def test_what_needs_failed_data_fails_with_it(tmp_path):
         ("[agents.bco]", "[tasks.car.options.bcc]\n[agents.bco]", "tasks.car.options: unknown name 'bcc'"),
         ("[agents.bco]", "[tasks.car.options.bc]\nstuck = 1\n[agents.bco]", "tasks.car.options.bc: agent bc: unknown"),
         ('id = "MountainCar-v0"', 'id = "MountinCar-v0"', "tasks.car: id: expected"),
-        ('modality = "state"', 'modality = "stat"', "tasks.car: modality: expected one of"),
+        ('modality = "state"', 'modality = "stat"', "tasks.car.modality: expected one of"),
         ('modality = "state"', "", "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown"),
         ('modality = "state"', 'modality = "state"\naction_repeat = 0', "tasks.car: action_repeat: expected an"),
-        ('modality = "state"', "modality = 1", "tasks.car.modality: expected text, got 1"),
+        ('modality = "state"', "modality = 1", "tasks.car.modality: expected one of"),
         ('modality = "state"', 'modality = "state"\nimage_size = 32', "tasks.car.image_size: expected with"),
         ('modality = "state"', 'modality = "state"\nquality = "fast"', "tasks.car.quality: expected with"),
         ("play_episodes = 3", "play_episodes = 0", "tasks.car.play_episodes: expected at least 1, got 0"),
@@ -322,7 +355,7 @@ def test_a_bad_suite_ends_in_one_line_before_any_work(old, new, message, tmp_pat
 @pytest.mark.parametrize("name", ["classic", "reach"])
 def test_the_suites_of_this_repository_fit(name):
     suite = read_suite(Path(PARENT) / "benchmarks" / "suites" / f"{name}.toml")
-    benchmark.check(suite)
+    runner.check(suite)
     assert suite.cells
 
 

@@ -1,0 +1,74 @@
+"""``aime-gym benchmark``: a suite of agents, tasks and seeds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from aime_gym.cli import shared
+
+
+@shared.verb("run a suite of agents, tasks and seeds on all cores")
+@click.argument(
+    "suite",
+    metavar="SUITE",
+    type=click.Path(path_type=Path),
+    help="a TOML file, as those in benchmarks/suites/",
+)
+@shared.path_option("--out", "FOLDER", "for all that is written (default: runs/SUITE)")
+@shared.number_option("--workers", "processes (default: one for each core)")
+@click.option("--retry-failed", is_flag=True, help="do again what failed before")
+@click.option("--allow-imports", is_flag=True, help="import modules and read SB3 models that the suite names")
+def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: bool, allow_imports: bool) -> int:
+    """Train and evaluate all agents of a suite on all of its tasks, with all of its
+    seeds and numbers of demonstrations, in processes of one thread each. What cells
+    of a task share (play, demonstrations, the expert) is made once.
+
+    Each finished cell is a line of OUT/results.jsonl. Run the same command again
+    after Ctrl-C, a crash or a change of the suite: what is done is not done again.
+    A cell that fails is kept with its error, and the rest goes on.
+
+    Warning: a suite may name modules to import and SB3 models to read, and both run
+    their code. Such a suite is refused without --allow-imports: use it only with
+    suites, modules and models that you trust.
+
+    Examples:
+      aime-gym benchmark benchmarks/suites/classic.toml --out runs/classic
+      aime-gym benchmark benchmarks/suites/reach.toml --out runs/reach --workers 1
+      aime-gym report runs/classic
+
+    a suite of one's own (all keys:
+    python -c "import aime_gym.experiments.suite as s; print(s.__doc__)"):
+      seeds = [0, 1, 2]
+      demonstrations = [5, 20]
+      [tasks.CartPole-v1]
+      modality = "state"
+      demos = "classic/CartPole-v1"
+      [agents.bco]
+      [agents.bco-wide]
+      agent = "bco"
+      options = { batch_size = 500 }
+    """
+    with shared.checks():
+        from aime_gym.experiments.provenance import available_cores
+        from aime_gym.experiments.report import task_tables
+        from aime_gym.experiments.results import load_results, summarise
+        from aime_gym.experiments.runner import check, run_suite
+        from aime_gym.experiments.suite import read_suite
+
+        checked = check(read_suite(suite, allow_imports=allow_imports))
+        out = out or Path("runs") / suite.stem
+        shared.check_output(out, "out", folder=True)
+        outcome = run_suite(checked, out, workers=workers or available_cores(), retry_failed=retry_failed)
+    if outcome.done:
+        results = load_results([out])
+        shared.console().print(task_tables(results, summarise(results)))
+    for title, error in outcome.failed.items():
+        print(f"failed: {title}: {error}")
+    print(f"{out}: {outcome.done} of {outcome.cells} cells are done; `aime-gym report {out}` has intervals and figures")
+    if outcome.interrupted:
+        print("aime-gym benchmark: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 1 if outcome.failed else 0

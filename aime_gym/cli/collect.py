@@ -1,0 +1,101 @@
+"""``aime-gym collect``: whole episodes of a policy, as a dataset or as videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from aime_gym.cli import shared
+from aime_gym.experiments.config import PLAY_POLICIES, TaskConfig
+
+
+@shared.verb("record episodes as a Minari dataset, or as videos")
+@shared.task_options()
+@click.option(
+    "--policy",
+    default="play",
+    metavar="POLICY",
+    help="'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert' "
+    "(Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help), 'plan2explore' (looks "
+    "for what its world model cannot predict, without a reward: all episodes that it takes to learn are the data), "
+    "'dreamer:20000' (learns the task in its world model's imagination for so many steps: the data are the "
+    "episodes that it then demonstrates)",
+)
+@shared.number_option("--episodes", "how many", default=50)
+@click.option("--without-actions", is_flag=True, help="leave the actions out, for demonstrations")
+@click.option(
+    "--video",
+    is_flag=True,
+    help="write each episode as an .mp4, without loss, and a videos.json beside them, in place of a Minari "
+    "dataset: demonstrations without actions and rewards; with --modality pixels",
+)
+@shared.seed_option
+@shared.path_option("--out", "FOLDER", "a folder that does not exist yet", required=True)
+def collect(
+    task: TaskConfig, policy: str, episodes: int, without_actions: bool, video: bool, seed: int, out: Path
+) -> int:
+    r"""Record whole episodes of a policy as a Minari dataset, or as videos. Ctrl-C ends
+    it: the complete episodes are kept as OUT-interrupted.
+
+    Examples:
+      aime-gym collect reach-v3 --policy play --episodes 200 --out data/reach-play
+      aime-gym collect reach-v3 --policy expert --episodes 20 --without-actions \
+        --out data/reach-demos
+      aime-gym collect reach-v3 --policy expert --episodes 20 --modality pixels \
+        --video --out data/reach-videos
+      aime-gym collect Reacher-v5 --policy sac:model.zip --episodes 50 \
+        --out data/reacher-expert
+      aime-gym collect window-open-v3 --policy plan2explore --episodes 150 \
+        --out data/window-play
+      aime-gym collect Pendulum-v1 --modality state --policy dreamer:10000 \
+        --episodes 20 --out data/pendulum-expert
+    """
+    with shared.checks():
+        from aime_gym.data import frame_rate_of, frame_shape, save_minari, save_videos
+        from aime_gym.experiments.data import check_play_policy, record_play
+        from aime_gym.experiments.experts import SCRIPTED, RecordingInterrupted, prepare_expert, record_demonstrations
+
+        with task.make() as env:
+            if video and (frame_shape(env.observation_space) is None or frame_rate_of(env) is None):
+                raise ValueError(
+                    f"video: expected an environment that shows images (--modality pixels) and says at which rate, "
+                    f"got {env.observation_space}"
+                )
+        if out.exists():
+            raise FileExistsError(f"out: {out} exists already: choose another name, or remove it first")
+        shared.check_output(out, "out", folder=True)
+        expert = None
+        if policy in PLAY_POLICIES:
+            check_play_policy(task, policy)
+        elif policy != "expert" and ":" not in policy:
+            raise ValueError(
+                f"policy: expected {', '.join(map(repr, PLAY_POLICIES))}, 'expert', 'sac:20000', "
+                f"'sac:model.zip' or 'dreamer:20000', got {policy!r}"
+            )
+        else:
+            expert = prepare_expert(SCRIPTED if policy == "expert" else policy, task, seed)
+    status = 0
+    try:
+        if expert is None:
+            trajectories = record_play(task, policy, episodes, seed=seed)
+        else:
+            expert.train()
+            trajectories = record_demonstrations(expert, task, episodes, seed=seed)
+    except RecordingInterrupted as error:
+        trajectories = error.trajectories
+        out = shared.interrupted_name(out)
+        status = 130
+        if not trajectories:
+            print("aime-gym collect: interrupted before the first episode ended, nothing is written", file=sys.stderr)
+            return status
+        print(f"aime-gym collect: interrupted, the complete episodes go to {out}", file=sys.stderr)
+    with task.make() as env:
+        if video:
+            save_videos(out, trajectories, env, policy=policy)
+        else:
+            save_minari(out, trajectories, env, actions=not without_actions, metadata={"policy": policy})
+    mean = sum(trajectory.episode_return for trajectory in trajectories) / len(trajectories)
+    print(f"{out}: {len(trajectories)} episodes, {sum(map(len, trajectories))} steps, mean return {mean:.2f}")
+    return status

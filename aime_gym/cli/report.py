@@ -1,0 +1,44 @@
+"""``aime-gym report``: tables with intervals, and figures, of a benchmark's results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aime_gym.cli import shared
+
+
+@shared.verb("tables with intervals, and figures, from a benchmark")
+@click.argument(
+    "results",
+    nargs=-1,
+    required=True,
+    metavar="RESULTS",
+    type=click.Path(path_type=Path),
+    help="folders of `aime-gym benchmark` or `compare`",
+)
+@click.option("--against", metavar="POLICY", help="which the others are to improve on (default: the first)")
+@shared.path_option("--out", "FOLDER", "for report.md, report.json and the figures (default: the first one)")
+def report(results: tuple[Path, ...], against: str | None, out: Path | None) -> int:
+    """Normalised means and interquartile means with 95% bootstrap intervals,
+    performance profiles, probability of improvement and learning curves, from a
+    benchmark that is finished or not.
+
+    Examples:
+      aime-gym report runs/classic
+      aime-gym report runs/classic --against bco
+      aime-gym report runs/one runs/other/results.jsonl --out runs/both
+    """
+    with shared.checks():
+        from aime_gym.experiments.report import report_tables, write_report
+        from aime_gym.experiments.results import analyse, load_results
+
+        loaded = load_results(results)
+        analysed = analyse(loaded, against)
+        out = out or (results[0] if results[0].is_dir() else results[0].parent)
+        shared.check_output(out, "out", folder=True)
+    files = write_report(analysed, out)
+    shared.console().print(report_tables(analysed))
+    print(f"{loaded.progress}; wrote {', '.join(map(str, files))}")
+    return 0

@@ -1,0 +1,107 @@
+"""``aime-gym train``: one agent, from its data to its file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from aime_gym.cli import shared
+from aime_gym.experiments.config import DataConfig, TaskConfig
+
+
+@shared.verb("train one agent, and save it")
+@click.argument("agent", metavar="AGENT", help="a registered agent: aime, bco, bc")
+@shared.task_options()
+@shared.data_options
+@click.option(
+    "-o",
+    "--option",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="a hyper-parameter, or preset=NAME; again for further ones",
+)
+@shared.number_option("--learn", "environment steps of learn, after imitate", least=0, default=0)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="keep how far the training came: the same command, after Ctrl-C or a crash, goes on from there",
+)
+@shared.seed_option
+@shared.path_option("--out", "FILE", "the agent's file, a .zip", required=True)
+def train(
+    agent: str,
+    task: TaskConfig,
+    data: DataConfig,
+    option: tuple[str, ...],
+    learn: int,
+    checkpoint: Path | None,
+    seed: int,
+    out: Path,
+) -> int:
+    r"""Record or load data, run an agent's offline phases on it, and save the agent.
+    Ctrl-C ends it: with --checkpoint, the same command goes on; without, the
+    half-trained agent is kept as OUT-interrupted.zip, and recorded episodes as
+    OUT-play-interrupted.
+
+    Examples:
+      aime-gym train aime reach-v3 --out reach.zip
+      aime-gym train bco walker-walk --play data/walker-play \
+        --demos data/walker-expert -o stack=3 --out walker.zip
+      aime-gym train aime reach-v3 --checkpoint runs/reach --out reach.zip
+      aime-gym train aime reach-v3 --modality pixels \
+        --demos "data/reach-videos/*.mp4" --out reach.zip
+    """
+    with shared.checks():
+        from aime_gym.data import save_minari
+        from aime_gym.experiments.agent_spec import AgentSpec, check_learn, training_env
+        from aime_gym.experiments.agent_spec import train as run_phases
+        from aime_gym.experiments.data import derived_seeds, prepare_data
+        from aime_gym.experiments.experts import RecordingInterrupted
+
+        spec = AgentSpec.parse(agent + (":" + ",".join(option) if option else ""))
+        check_learn(spec.agent_class, learn)
+        with task.make() as env:
+            needs_play = spec.build(task, env, seed).must_pretrain
+        prepared = prepare_data(
+            task,
+            data,
+            seeds=derived_seeds(seed),
+            needs_play=needs_play,
+            demo_actions=spec.agent_class.needs_demonstration_actions,
+            progress=True,
+        )
+        shared.check_output(out, "out")
+        shared.check_output(checkpoint, "checkpoint_dir", folder=True)
+    try:
+        if prepared.expert is not None and data.records_demos:
+            prepared.expert.train()
+        play, demos = prepared.recordings()
+    except RecordingInterrupted as error:
+        if error.trajectories:
+            kept = shared.interrupted_name(out.with_name(f"{out.stem}-{error.what}"))
+            with task.make() as env:
+                save_minari(kept, error.trajectories, env)
+            print(f"aime-gym train: the complete episodes of {error.what} are kept in {kept}", file=sys.stderr)
+        raise
+    if not spec.agent_class.needs_demonstration_actions:
+        demos = [demo.without_actions() for demo in demos]
+    with training_env(spec.agent_class, task) as env:
+        with shared.checks():
+            made = spec.build(task, env, seed, checkpoint_dir=checkpoint)
+        try:
+            with shared.checks():  # checkpoints of another run
+                seconds = run_phases(made, play, demos, learn=learn)
+        except KeyboardInterrupt:
+            if checkpoint is None:
+                kept = shared.interrupted_name(out)
+                made.save(kept)
+                print(f"aime-gym train: interrupted; the half-trained agent is kept in {kept}", file=sys.stderr)
+            else:
+                print(f"aime-gym train: interrupted; the same command goes on from {checkpoint}", file=sys.stderr)
+            return 130
+        made.save(out)
+    print(f"{out}: {spec.label}, trained in {seconds:.0f} seconds")
+    return 0

@@ -1,0 +1,161 @@
+"""The task and the data of an experiment: each option is declared once, for suites, the command line and scripts.
+
+Importing this module loads no PyTorch: the command line reads its flags from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, get_type_hints
+
+import gymnasium as gym
+from annotated_types import Ge
+from typing_extensions import Doc
+
+from aime_gym.envs import Modality, make_env
+from aime_gym.wrappers.quality import Quality
+
+#: Policies by name that record play. The episodes from which ``plan2explore`` learns are all that it records.
+PLAN2EXPLORE = "plan2explore"
+PLAY_POLICIES = ("play", "random", PLAN2EXPLORE)
+#: Demonstrations that the expert records.
+EXPERT = "expert"
+#: Episodes to record unless the user says how many.
+PLAY_EPISODES, DEMONSTRATIONS = 600, 20
+
+Positive = Annotated[int, Ge(1)]
+
+
+def check_bounds(config: Any) -> None:
+    """Check the annotated lower bounds of a configuration.
+
+    :raises ValueError: a number below its bound, by name.
+    """
+    for name, annotation in get_type_hints(type(config), include_extras=True).items():
+        least, value = lower_bound(annotation), getattr(config, name)
+        if least is not None and value is not None and value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def lower_bound(annotation: Any) -> int | None:
+    """Return the least number that an annotation allows, also inside a union with ``None``."""
+    for bound in getattr(annotation, "__metadata__", ()):
+        if isinstance(bound, Ge):
+            return int(bound.ge)  # type: ignore[call-overload]
+    bounds = map(lower_bound, getattr(annotation, "__args__", ()))
+    return next((bound for bound in bounds if bound is not None), None)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task by name, with the options of :func:`aime_gym.make_env` that an experiment may choose.
+
+    :raises ValueError: options of ``"pixels"`` in another modality.
+    """
+
+    env_id: Annotated[str, Doc("walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id")]
+    modality: Annotated[Modality, Doc("state, position (the default; no velocities) or pixels: rendered frames")] = (
+        "position"
+    )
+    action_repeat: Annotated[int | None, Doc("simulator steps per decision (default: the task's own)")] = None
+    max_episode_steps: Annotated[int | None, Doc("episode length in simulator steps (default: the task's own)")] = None
+    positions: Annotated[
+        tuple[int, ...] | tuple[str, ...],
+        Doc("the entries (numbers) or sensors (names) that are positions, where the task's are not known"),
+    ] = ()
+    image_size: Annotated[int | None, Doc("side of the frames of pixels (default: 64)")] = None
+    quality: Annotated[
+        Quality,
+        Doc(
+            "of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections and "
+            "multisampling (MuJoCo). Data must be rendered as the task is"
+        ),
+    ] = "default"
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "quality"):
+            value = getattr(self, name)
+            if self.modality != "pixels" and value != getattr(TaskConfig, name):
+                raise ValueError(
+                    f"{name}: expected with modality='pixels' only, got {value!r} with modality={self.modality!r}"
+                )
+
+    def make(self, **options: Any) -> gym.Env:
+        """Make the environment; ``options`` are further ones of :func:`aime_gym.make_env`.
+
+        :raises ValueError: an unknown task or modality, with the nearest names.
+        """
+        if self.positions:
+            numbers = all(isinstance(position, int) for position in self.positions)
+            options["position_indices" if numbers else "position_keys"] = list(self.positions)
+        if self.modality == "pixels":
+            options = {"image_size": self.image_size, "quality": self.quality, **options}
+        return make_env(
+            self.env_id,
+            modality=self.modality,
+            action_repeat=self.action_repeat,
+            max_episode_steps=self.max_episode_steps,
+            **options,
+        )
+
+    def with_state(self) -> TaskConfig:
+        """Return this task in the modality that includes velocities."""
+        return replace(self, modality="state", positions=(), image_size=None, quality="default")
+
+    def __str__(self) -> str:
+        return f"{self.env_id} ({self.modality})"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where play data and demonstrations come from: recorded here, or loaded.
+
+    :raises ValueError: numbers below 1.
+    """
+
+    play: Annotated[
+        str,
+        Doc(
+            "data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of all "
+            "sizes; the default), 'random' (uniform), 'plan2explore' (see aime-gym collect --help), or a dataset"
+        ),
+    ] = "play"
+    play_episodes: Annotated[
+        Positive | None, Doc("to record (default: 600), or to take of a dataset (default: all)")
+    ] = None
+    demos: Annotated[
+        str,
+        Doc(
+            "what to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their "
+            "folder). Actions go to oracles only"
+        ),
+    ] = EXPERT
+    demo_count: Annotated[Positive | None, Doc("to record (default: 20), or to take from a dataset (default: all)")] = (
+        None
+    )
+    expert: Annotated[
+        str | None,
+        Doc(
+            "who demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or td3 on the "
+            "task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3 model; "
+            "such files run code, load only what you trust). Without one, loaded demonstrations give the expert's score"
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    @property
+    def records_play(self) -> bool:
+        """Whether play is recorded here, and not loaded."""
+        return self.play in PLAY_POLICIES
+
+    @property
+    def records_demos(self) -> bool:
+        """Whether demonstrations are recorded here, and not loaded."""
+        return self.demos == EXPERT
+
+    @property
+    def needs_expert(self) -> bool:
+        """Whether an expert acts here: to demonstrate, or to be evaluated."""
+        return self.expert is not None or self.records_demos
