@@ -142,8 +142,8 @@ class AIMEAgent(ImitationAgent):
     adapt the weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the
     new play holds it too.
 
-    :param world_model: as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of the
-        preset. Its sensors and actions have to be those of the environment.
+    So ``world_model`` is as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of
+    the preset. Its sensors and actions have to be those of the environment.
     """
 
     config: AIMEConfig
@@ -420,10 +420,10 @@ class AIMEAgent(ImitationAgent):
 
     @classmethod
     def load(cls, *args: Any, **kwargs: Any) -> Self:
-        """As every agent's.
+        """Load an agent, as every agent's ``load`` does.
 
-        :param world_model: the file of a world model, to start from it in place of the agent's own, with the agent's
-            hyper-parameters and seed. The policy, which does not fit it, is left behind.
+        ``world_model`` is the file of a world model, to start from it in place of the agent's own, with the agent's
+        hyper-parameters and seed. The policy, which does not fit it, is left behind.
         """
         imported = imported_world_model(kwargs.get("world_model"))
         if imported is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ class InferenceConfig(Protocol):
         """Whether sequences of demonstrations continue from the filtered latent state."""
 
 
-class ActionInference(NamedTuple):
+@dataclass(frozen=True)
+class ActionInference:
     """Which actions of a policy explain demonstrations, through a world model that stays as it is (Eq. 8).
 
     :param inverse_model: scores the policy's actions under its belief as well; ``None`` leaves that out.
