@@ -177,10 +177,10 @@ def test_the_version_to_cite_is_the_package_s():
     assert f"\nversion: {config['metadata']['version']}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_docstrings_have_no_role_of_another_tool():
-    """Sphinx's roles would stand on the pages as they are."""
+def test_docstrings_are_markdown():
+    """Sphinx's roles would stand on the pages as they are, and an example that is not indented be a quotation."""
     for path in sorted((ROOT / "aime_gym").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node) or ""
-                assert not re.search(r":[a-z]+:`", docstring), f"{path.relative_to(ROOT)}: {docstring}"
+                assert not re.search(r":[a-z]+:`|^>>>|::$", docstring, re.MULTILINE), f"{path}: {docstring}"

@@ -29,8 +29,8 @@ class TransitionRewardFunction(Protocol):
 class LearnedRewardVecEnv(VecEnvWrapper):
     """Pays a learned reward for each step.
 
-    >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
-    >>> SAC("MlpPolicy", env).learn(100_000)
+        >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
+        >>> SAC("MlpPolicy", env).learn(100_000)
 
     The reward sees the observation that ended an episode, not the one that the next episode starts with. Where a time
     limit cut the episode, ``terminated`` is false. ``Monitor`` inside reports the environment's own return.

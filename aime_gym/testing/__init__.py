@@ -1,11 +1,13 @@
 """The tests that every agent passes, for agents of other packages too.
 
-from aime_gym.testing import AgentContract
+    from aime_gym.testing import AgentContract
 
-class TestMyAgent(AgentContract):
-    agent = "mine"                      # the name in register_agent("mine", MyAgent)
-    tiny = {"updates": 3}               # hyper-parameters with which everything runs in a moment
-    learning = {"updates": 500}         # enough to learn the toy task; None leaves that test out
+    class TestMyAgent(AgentContract):
+        agent = "mine"                      # the name in register_agent("mine", MyAgent)
+        tiny = {"updates": 3}               # hyper-parameters with which everything runs in a moment
+        learning = {"updates": 500}         # enough to learn the toy task; None leaves that test out
+
+The parts of the contract can be inherited one by one as well, from the modules of this package.
 """
 
 _MODULES = ("subject", "acting", "training", "resuming", "input", "files", "environments", "callbacks", "contract")
