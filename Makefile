@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-EXTRAS := test,dev,report,zoo
+EXTRAS := test,dev,report,zoo,docs
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all check format docs clean
 
 help:
 	@echo "make demo      train and compare agents on one task, from nothing; results in runs/demo"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-all  all tests"
 	@echo "make check     lint, format and types"
 	@echo "make format    apply what can be applied of make check"
+	@echo "make docs      the documentation, into site/; warnings are errors"
 	@echo "make setup     the virtual environment in $(VENV), and a GL library that renders"
 	@echo "make clean     remove the virtual environment and the caches; runs/ stays"
 
@@ -50,6 +51,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable silences a note on the future of MkDocs.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # torch goes first: resolved together with the rest, pip may prefer a build that is gigabytes larger.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("aime_gym needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=..." % v)'
@@ -63,5 +68,5 @@ $(GL): $(INSTALLED) .ci/gl
 	@.ci/gl $(BIN)/python > $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

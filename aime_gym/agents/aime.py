@@ -75,9 +75,8 @@ class AIMEAgent(ImitationAgent):
     weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the new play
     holds it too.
 
-    :param world_model: name or configuration as in :class:`~aime_gym.model_based.config.AIMEConfig`, or the path of
-        such a file, whose configuration replaces that of the preset. Its sensors and actions have to be those of the
-        environment.
+    So ``world_model`` is as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of
+    the preset. Its sensors and actions have to be those of the environment.
     """
 
     config: AIMEConfig
@@ -347,10 +346,10 @@ class AIMEAgent(ImitationAgent):
 
     @classmethod
     def load(cls, *args: Any, **kwargs: Any) -> Self:
-        """Make an agent from a file, as :meth:`Agent.load` does.
+        """Load an agent, as every agent's ``load`` does.
 
-        :param world_model: path of a world model to start from in place of the agent's own, with the agent's
-            hyper-parameters and seed. The policy, which does not fit it, is left behind.
+        ``world_model`` is the file of a world model, to start from it in place of the agent's own, with the agent's
+        hyper-parameters and seed. The policy, which does not fit it, is left behind.
         """
         imported = imported_world_model(kwargs.get("world_model"))
         if imported is not None:

@@ -105,11 +105,11 @@ class ExplorerConfig(ImaginationConfig, WorldModelTrainingConfig):
 class Explorer(Agent):
     """Collects episodes, learns from all of them, and collects better ones.
 
-    >>> explorer = Explorer(env, seed=0)
-    >>> play = explorer.explore(150)                                # Plan2Explore: the episodes are the data
+        >>> explorer = Explorer(env, seed=0)
+        >>> play = explorer.explore(150)                                # Plan2Explore: the episodes are the data
 
-    >>> dreamer = Explorer(env, reward="task", seed=0).learn(30_000)
-    >>> buffer, demos = dreamer.trajectories, collect(env, dreamer, 20)
+        >>> dreamer = Explorer(env, reward="task", seed=0).learn(30_000)
+        >>> buffer, demos = dreamer.trajectories, collect(env, dreamer, 20)
 
     The same seed in the same environment collects the same episodes; the process's own random numbers stay as they are.
     A file holds what it has learnt, and none of its episodes. Hyper-parameters: :class:`ExplorerConfig`.

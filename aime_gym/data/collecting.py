@@ -34,9 +34,9 @@ def collect(
 ) -> list[Trajectory]:
     """Run a policy for whole episodes, and return what happened.
 
-    >>> env = aime_gym.make_env("reach-v3", modality="position", action_repeat=2)
-    >>> play = collect(env, "play", 50, seed=0)
-    >>> demos = [t.without_actions() for t in collect(env, "expert", 20, seed=1)]
+        >>> env = aime_gym.make_env("reach-v3", modality="position", action_repeat=2)
+        >>> play = collect(env, "play", 50, seed=0)
+        >>> demos = [t.without_actions() for t in collect(env, "expert", 20, seed=1)]
 
     Ctrl-C ends the recording early: the complete episodes are returned, with a warning.
 

@@ -56,7 +56,7 @@ def load_trajectories(
     Folders have one array per sensor. ``sensors`` makes of them what an environment shows. For
     ``make_env("walker-walk", modality="position")``, whose observation is flat:
 
-    >>> load_trajectories("datasets/walker", sensors=["orientations", "height"])
+        >>> load_trajectories("datasets/walker", sensors=["orientations", "height"])
 
     :param sensors: ``None`` keeps the observations as they are stored; one name takes that sensor (``"image"``); a list
         joins its sensors in this order to ``(T + 1, D)``.

@@ -30,8 +30,8 @@ class TransitionRewardFunction(Protocol):
 class LearnedRewardVecEnv(VecEnvWrapper):
     """A vectorised environment whose reward is a function of transitions.
 
-    >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
-    >>> SAC("MlpPolicy", env).learn(100_000)
+        >>> env = LearnedRewardVecEnv(make_vec_env("CartPole-v1", n_envs=4), agent.transition_reward)
+        >>> SAC("MlpPolicy", env).learn(100_000)
 
     The function sees the observation that ended an episode, not the one that the next episode starts with. Where a time
     limit cut the episode, ``terminated`` is false. ``Monitor`` inside reports the environment's own return.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ class InferenceConfig(Protocol):
         """Whether sequences of demonstrations continue from the filtered latent state."""
 
 
-class ActionInference(NamedTuple):
+@dataclass(frozen=True)
+class ActionInference:
     """Loss of a policy by how well its actions explain demonstrations, through a frozen world model (Eq. 8).
 
     :param inverse_model: model whose belief scores the policy's actions as well; ``None`` leaves that out.

@@ -1,11 +1,13 @@
 """Contract tests that every agent passes, for agents of other packages too.
 
-from aime_gym.testing import AgentContract
+    from aime_gym.testing import AgentContract
 
-class TestMyAgent(AgentContract):
-    agent = "mine"                      # the name in register_agent("mine", MyAgent)
-    tiny = {"updates": 3}               # hyper-parameters for a fraction of a second of training
-    learning = {"updates": 500}         # enough to learn the toy task; None skips that test
+    class TestMyAgent(AgentContract):
+        agent = "mine"                      # the name in register_agent("mine", MyAgent)
+        tiny = {"updates": 3}               # hyper-parameters for a fraction of a second of training
+        learning = {"updates": 500}         # enough to learn the toy task; None skips that test
+
+The parts of the contract can be inherited one by one as well, from the modules of this package.
 """
 
 _MODULES = ("base", "predict", "training", "resuming", "input", "save_load", "environments", "callbacks", "contract")
