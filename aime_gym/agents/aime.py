@@ -75,8 +75,8 @@ class AIMEAgent(ImitationAgent):
     weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the new play
     holds it too.
 
-    :param world_model: name or configuration as in :class:`~aime_gym.model_based.config.AIMEConfig`, or the path of such
-        a file, whose configuration replaces that of the preset. Its sensors and actions have to be those of the
+    :param world_model: name or configuration as in :class:`~aime_gym.model_based.config.AIMEConfig`, or the path of a
+        file, whose configuration replaces that of the preset. Its sensors and actions have to be those of the
         environment.
     """
 
