@@ -22,18 +22,8 @@ _Cells: TypeAlias = tuple[str, list[str], list[list[str]]]
 def run_table(runs: Sequence[Run], title: str) -> Table:
     """Return a table of single runs, each with the spread of its episodes; blank where a figure is unknown."""
     lines = [summarise_runs([run]) for run in runs]
-    number = _number_format(lines)
-    columns: dict[str, Callable[[Line], str]] = {
-        "policy": lambda line: f"{line.policy} (oracle: sees the actions)" if line.role == "oracle" else line.policy,
-        "success": lambda line: _figure(line.success, ".2f"),
-        "return": lambda line: f"{_with_interval(line.mean, number)} ± {_figure(line.std, number)}",
-        "normalised": lambda line: _with_interval(line.normalised),
-        "% expert": lambda line: _figure(line.percent, ".0f"),
-        "train s": lambda line: _figure(line.train_seconds, ".0f"),
-        "eval s": lambda line: _figure(line.eval_seconds, ".1f"),
-    }
-    rows = [[column(line) for column in columns.values()] for line in lines]
-    table = _rich_table((title, list(columns), rows))
+    header = ["policy", "success", "return ± std", "normalised", "% expert", "train s", "eval s"]
+    table = _rich_table((title, [name.removesuffix(" ± std") for name in header], _rows(lines, header)))
     for row, line in zip(table.rows, lines, strict=True):
         row.style = None if line.runs else "dim"
     return table
@@ -75,19 +65,27 @@ def _all_cells(report: Report) -> list[_Cells]:
 
 
 def _cells(results: Results, task: str, lines: Sequence[Line]) -> _Cells:
-    lines = [*(summarise_runs([run]) for run in results.references[task]), *lines]
+    header = ["policy", "runs", "success", "return", "normalised", "IQM", "% expert", "train s"]
+    references = [summarise_runs([run]) for run in results.references[task]]
+    return task, header, _rows([*references, *lines], header)
+
+
+def _rows(lines: Sequence[Line], header: Sequence[str]) -> list[list[str]]:
     number = _number_format(lines)
+    oracle = "oracle: sees the actions" if "runs" not in header else "oracle"
     columns: dict[str, Callable[[Line], str]] = {
-        "policy": lambda line: f"{line.policy} (oracle)" if line.role == "oracle" else line.policy,
+        "policy": lambda line: f"{line.policy} ({oracle})" if line.role == "oracle" else line.policy,
         "runs": lambda line: str(line.runs or ""),
         "success": lambda line: _figure(line.success, ".2f"),
         "return": lambda line: _with_interval(line.mean, number),
+        "return ± std": lambda line: f"{_with_interval(line.mean, number)} ± {_figure(line.std, number)}",
         "normalised": lambda line: _with_interval(line.normalised),
         "IQM": lambda line: _with_interval(line.iqm),
         "% expert": lambda line: _figure(line.percent, ".0f"),
         "train s": lambda line: _figure(line.train_seconds, ".0f"),
+        "eval s": lambda line: _figure(line.eval_seconds, ".1f"),
     }
-    return task, list(columns), [[column(line) for column in columns.values()] for line in lines]
+    return [[columns[name](line) for name in header] for line in lines]
 
 
 def _number_format(lines: Sequence[Line]) -> str:

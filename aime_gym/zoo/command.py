@@ -112,7 +112,7 @@ def _hand_over(verb: str, options: argparse.Namespace, arguments: list[str]) -> 
     from aime_gym.zoo.experiment import BadInput, ImitationExperiment
 
     script: Any = import_module(f"rl_zoo3.{verb}")
-    before = sys.argv, script.ExperimentManager
+    before = (sys.argv, script.ExperimentManager)
     sys.argv = [f"{_PROGRAM} {verb}", *arguments]
     bad_input: tuple[type[Exception], ...] = ()
     settings: AbstractContextManager[None] = nullcontext()
@@ -135,7 +135,7 @@ def _hand_over(verb: str, options: argparse.Namespace, arguments: list[str]) -> 
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Check what RL Zoo would answer with a traceback, or with a page."""
+    """Check input that RL Zoo would answer with a traceback, or with a page."""
     from rl_zoo3.utils import ALGOS
 
     if options.algo not in ALGOS:
@@ -151,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
-    """A parser of what is looked at before RL Zoo's own looks at the rest."""
+    """Return a parser of the options that are needed before RL Zoo reads all of them."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", default="ppo")
     parser.add_argument("--env", default="CartPole-v1")
