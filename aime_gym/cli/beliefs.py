@@ -13,10 +13,10 @@ from aime_gym.cli import shared
 @shared.verb("show what a trained agent sees and predicts")
 @shared.agent_file
 @click.option("--demos", required=True, metavar="PATH|ID", help="a dataset of what is to be imitated")
-@shared.number_option("--context", "records that the prediction sees", default=5)
-@shared.number_option("--length", "records of each demonstration (default: all)")
-@shared.number_option("--episodes", "demonstrations", default=3)
-@shared.number_option("--fps", "records a second", default=10, least=0, kind=float)
+@shared.number_option("--context", "records that the prediction sees", default=5, least=None)
+@shared.number_option("--length", "records of each demonstration (default: all)", least=None)
+@shared.number_option("--episodes", "demonstrations", default=3, least=None)
+@shared.number_option("--fps", "records a second", default=10, least=None, kind=float)
 @shared.path_option("--out", "FILE", "the video, an .mp4 or .gif", required=True)
 def beliefs(agent: Path, demos: str, out: Path, **view: Any) -> int:
     r"""Write a video of what a trained agent believes that demonstrations show, for

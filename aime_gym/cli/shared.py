@@ -243,7 +243,7 @@ def data_options(function: _Function) -> _Function:
     return _config_options(DataConfig, "data", "The data")(function)
 
 
-def number_option(name: str, text: str, *, least: int = 1, default: int | None = None, kind: type = int) -> Any:
+def number_option(name: str, text: str, *, least: int | None = 1, default: int | None = None, kind: type = int) -> Any:
     """Return an option with a number."""
     text = text if default is None else f"{text} (default: {default})"
     return click.option(name, type=Number(least, kind), default=default, help=text)
