@@ -26,14 +26,11 @@ _RATE, _HOLD_SECONDS = 30, 0.7
 
 
 class VideoPolicy(NamedTuple):
-    """One of the policies in a video.
-
-    :param policy: makes the policy for an environment of ``task``.
-    """
+    """One of the policies in a video."""
 
     label: str
     task: TaskConfig
-    policy: Callable[[gym.Env], Policy]
+    policy: Callable[[gym.Env], Policy]  # makes the policy for an environment of the task
 
 
 class _Step(NamedTuple):
