@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.utils import check_for_correct_spaces, get_device
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from aime_gym.agents.environments import check_envs_agree, record_play, rendering_of_envs, shown_frames
-from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document
+from aime_gym.agents.files import agent_document, check_policy_kwargs, load_agent_file, read_agent_document
 from aime_gym.agents.phases import run_phase
-from aime_gym.config import nearest_names
+from aime_gym.config import check_number, check_seed, nearest_names
 from aime_gym.data import (
     ActionEncoding,
     ObservationEncoding,
@@ -39,7 +39,6 @@ from aime_gym.training.rounds import Rounds
 from aime_gym.types import Array, Observation, Trajectories, Trajectory, is_image
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
-_POLICY_KWARGS = {"hidden", "layers"}
 
 
 class ImitationAgent(BaseAlgorithm):
@@ -110,10 +109,14 @@ class ImitationAgent(BaseAlgorithm):
         self.config = self._configure(preset, hyper_parameters)
         if policy not in _POLICIES:
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
-        for name in set(policy_kwargs or ()) - _POLICY_KWARGS:
-            raise ValueError(f"policy_kwargs: expected some of {sorted(_POLICY_KWARGS)}, got {name!r}")
-        if checkpoint_interval < 1:
-            raise ValueError(f"checkpoint_interval: expected at least 1, got {checkpoint_interval}")
+        check_policy_kwargs(policy_kwargs)
+        check_number("play_timesteps", play_timesteps, 1, whole=True)
+        check_number("checkpoint_interval", checkpoint_interval, 1, whole=True)
+        seed = check_seed(seed)
+        try:
+            device = get_device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r} ({error})") from error
         if checkpoint_dir is not None and self.imitates_online:
             raise NotImplementedError(
                 f"checkpoint_dir: {type(self).__name__} imitates in its environment, and a phase of environment "
@@ -211,7 +214,11 @@ class ImitationAgent(BaseAlgorithm):
         return {name: shape[0] for name, shape in self.observation_encoding.shapes.items()}
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed this agent and its environment."""
+        """Seed this agent and its environment.
+
+        :raises ValueError: anything but ``None`` and a whole number of at most 32 bits.
+        """
+        seed = check_seed(seed)
         super().set_random_seed(seed)
         self.seed = seed
         training, acting = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
@@ -313,8 +320,8 @@ class ImitationAgent(BaseAlgorithm):
                 f"total_timesteps: expected None, since {type(self).__name__}.imitate takes no environment step, got "
                 f"{total_timesteps}"
             )
-        if total_timesteps is not None and total_timesteps < 1:
-            raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
+        if total_timesteps is not None:
+            total_timesteps = _whole_steps(total_timesteps, least=1)
         need_actions = self.needs_demonstration_actions
         trajectories = self._trajectories(
             demos, self.demonstrations, "demos", need_actions=need_actions, progress=progress_bar
@@ -388,8 +395,7 @@ class ImitationAgent(BaseAlgorithm):
         :raises ValueError: no data, and nothing learnt before; no environment to interact with, or copies of it that
             disagree.
         """
-        if total_timesteps < 0:
-            raise ValueError(f"total_timesteps: expected at least 0, got {total_timesteps}")
+        total_timesteps = _whole_steps(total_timesteps, least=0)
         if total_timesteps > 0 and not self.has_online_phase:
             raise NotImplementedError(
                 f"{type(self).__name__}.learn: there is no online phase; use imitate(demos), which needs no "
@@ -701,3 +707,11 @@ class ImitationAgent(BaseAlgorithm):
             if "seed" in kwargs:
                 agent.set_random_seed(kwargs["seed"])
         return agent
+
+
+def _whole_steps(steps: Any, least: int) -> int:
+    """A number of environment steps; 1e5 is one too, as for SB3."""
+    if isinstance(steps, float) and steps.is_integer():
+        steps = int(steps)
+    check_number("total_timesteps", steps, least, whole=True)
+    return int(steps)

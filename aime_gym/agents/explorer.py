@@ -34,7 +34,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from aime_gym.config import check_bounds, nearest_names
+from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, nearest_names
 from aime_gym.data import ActionEncoding, HeldRandomPolicy, ObservationEncoding, TrajectoryDataset
 from aime_gym.model_based.actor_critic import Critic, ImaginationConfig, ImaginedRollout, draw_starts, imagine
 from aime_gym.model_based.predict import act_in_latents, initial_memory
@@ -46,7 +46,7 @@ from aime_gym.models.policies import make_latent_policy
 from aime_gym.models.rssm import State
 from aime_gym.models.world_model import WorldModel
 from aime_gym.progress import progress_bar
-from aime_gym.serialization import Source, read_archive, write_archive
+from aime_gym.serialization import AllocationLimit, Source, read_archive, write_archive
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.predict import predict_as_sb3
 from aime_gym.training.rollouts import collect_episodes, wrap_env
@@ -96,9 +96,9 @@ class ExplorerConfig(ImaginationConfig, WorldModelTrainingConfig):
             random_episodes=(1, None),
             first_updates=(0, None),
             updates_per_step=(0, None),
-            ensemble=(2, None),
-            ensemble_hidden=(1, None),
-            policy_hidden=(1, None),
+            ensemble=(2, MAX_LAYERS),
+            ensemble_hidden=(1, MAX_UNITS),
+            policy_hidden=(1, MAX_UNITS),
             actor_learning_rate=(0, None),
             ensemble_learning_rate=(0, None),
         )
@@ -360,7 +360,14 @@ class Explorer:
         if document.get("class") != cls.__name__:
             raise ValueError(f"path: expected {what}, got one of {document.get('class')} in {path}")
         try:
-            explorer = cls(env, seed=seed, device=device, **document["config"])
+            config = read_config(ExplorerConfig, document["config"])
+            limit = AllocationLimit(document["modules"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"path: expected {what}, got {path} ({error})") from error
+        options = {field.name: getattr(config, field.name) for field in fields(config)}
+        with limit:
+            explorer = cls(env, seed=seed, device=device, **options)
+        try:
             for name, module in explorer._modules().items():
                 module.load_state_dict(document["modules"][name])
         except (KeyError, TypeError, RuntimeError) as error:

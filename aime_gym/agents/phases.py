@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from torch import Tensor
 
 from aime_gym.agents.files import agent_document, description, restore
+from aime_gym.serialization import digest
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
 from aime_gym.training.loop import TrainingLoop
@@ -108,7 +107,7 @@ def _open_checkpoint(
     if agent.unfinished_start is None:
         # The first weights of an agent without a seed differ from process to process, and decide nothing else.
         known = agent.seed is not None or agent.pretrained or agent.imitated
-        agent.unfinished_start = _digest(_tensors(agent)) if known else "fresh"
+        agent.unfinished_start = digest(_tensors(agent)) if known else "fresh"
     described = description(agent)
     identity = {
         "agent": described["class"],
@@ -136,14 +135,4 @@ def _arrays(trajectory: Trajectory) -> Iterator[Array]:
 
 
 def _digest_of(data: Trajectories) -> str:
-    return _digest(part for trajectory in data for part in _arrays(trajectory))
-
-
-def _digest(arrays: Iterable[Tensor | Array]) -> str:
-    """Equal for equal contents in equal shapes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in arrays:
-        array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return digest(part for trajectory in data for part in _arrays(trajectory))

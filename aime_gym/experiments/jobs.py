@@ -19,7 +19,7 @@ from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.sources import derived_seeds, record_play
-from aime_gym.experiments.suite import Cell, SuiteTask, digest, import_modules
+from aime_gym.experiments.suite import Cell, SuiteTask, identity_digest, import_modules
 from aime_gym.experiments.task import load_for
 from aime_gym.types import Trajectory
 
@@ -41,7 +41,7 @@ class RandomJob:
     @property
     def key(self) -> str:
         """Of the reference."""
-        return digest(self.task.random_identity())
+        return identity_digest(self.task.random_identity())
 
     def run(self) -> dict[str, Any]:
         """Evaluate it."""
@@ -65,7 +65,7 @@ class PlayJob:
     @property
     def key(self) -> str:
         """Of the data."""
-        return digest(self.task.play_identity())
+        return identity_digest(self.task.play_identity())
 
     @property
     def folder(self) -> Path:
@@ -102,12 +102,12 @@ class DemosJob:
     @property
     def key(self) -> str:
         """Of the expert's score."""
-        return digest(self.task.expert_identity())
+        return identity_digest(self.task.expert_identity())
 
     @property
     def folder(self) -> Path:
         """Where the data is."""
-        return self.out / "data" / f"demos-{digest(self.task.demos_identity(self.count))}"
+        return self.out / "data" / f"demos-{identity_digest(self.task.demos_identity(self.count))}"
 
     def run(self) -> dict[str, Any]:
         """Train and evaluate the expert, if there is one, and record it, if it has to be."""

@@ -31,7 +31,6 @@ A suite is a TOML file; only tasks and agents have to be there::
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import tomllib
@@ -44,6 +43,7 @@ from aime_gym.config import nearest_names
 from aime_gym.experiments.agents import AgentSpec, check_learn
 from aime_gym.experiments.sources import DEMONSTRATIONS, EXPERT, PLAY_EPISODES, PLAY_POLICIES, Data
 from aime_gym.experiments.task import TaskConfig
+from aime_gym.serialization import digest
 
 _TEXT, _NUMBER, _NUMBERS, _TABLE = "text", "a whole number", "a list of whole numbers", "a table"
 _NAMES, _COUNTS, _POSITIONS = "a list of names", "a whole number or a list of them", "a list of numbers or of names"
@@ -207,7 +207,7 @@ class Cell:
             "evaluation": self.task.expert_identity(),
             "play": self.task.play_identity() if agent_class.needs_play else None,
         }
-        return digest(identity | ({"learn": self.learn} if self.learn else {}))
+        return identity_digest(identity | ({"learn": self.learn} if self.learn else {}))
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,10 @@ class Suite:
         return [cell for cell in self.cells if cell.task.label == task.label]
 
 
-def digest(identity: Mapping[str, Any]) -> str:
-    """A short name for a JSON document: equal for equal ones."""
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """Return a short name for a JSON document: equal for equal ones."""
     text = json.dumps(identity, sort_keys=True, default=list)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digest([text], size=8)
 
 
 def read_suite(path: Path) -> Suite:
