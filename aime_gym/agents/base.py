@@ -487,8 +487,12 @@ class ImitationAgent(BaseAlgorithm):
         source = given if given is not None else default
         if source is None:
             raise ValueError(f"{argument}: expected trajectories, got None")
+        loaded = self._load(source, argument, actions=need_actions, progress=progress)
+        return self._checked(loaded, argument, need_actions=need_actions)
+
+    def _checked(self, trajectories: list[Trajectory], argument: str, *, need_actions: bool) -> list[Trajectory]:
         return check_trajectories(
-            self._load(source, argument, actions=need_actions, progress=progress),
+            trajectories,
             argument=argument,
             observation_space=self.observation_space,
             action_space=self.action_space,
@@ -512,9 +516,10 @@ class ImitationAgent(BaseAlgorithm):
         warnings.warn(message, stacklevel=5)
         seed = self.generator.initial_seed() % 2**31
         play, interrupted = record_play(self.env, self.play_timesteps, seed=seed, progress=progress_bar)
-        if interrupted and self.checkpoint_dir is not None:  # the next attempt records all of it
+        # With checkpoints, the next attempt records all of it.
+        if interrupted and (self.checkpoint_dir is not None or not play):
             raise KeyboardInterrupt
-        return play
+        return self._checked(play, "play", need_actions=True)
 
     # Acting
 

@@ -121,7 +121,7 @@ class ObservationEncoding:
 
         Images may have their channels where SB3's ``VecTransposeImage`` puts them.
 
-        :raises ValueError: other sensors or shapes.
+        :raises ValueError: other sensors or shapes, or numbers that are not finite: a memory would keep them.
         """
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError("observation: expected what env.reset() returns first, got the tuple (observation, info)")
@@ -131,7 +131,9 @@ class ObservationEncoding:
             expected = f"the sensors {list(self.shapes)}" if is_dict else "an array"
             raise ValueError(f"observation: expected {expected}, got {came}")
         # A copy: PyTorch takes neither negative strides nor, without a warning, read-only arrays.
-        arrays = {name: _array(values, self.shapes[name]) for name, values in sensors(observation).items()}
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported
+            arrays = {name: _array(values, self.shapes[name]) for name, values in sensors(observation).items()}
+        require_finite(arrays)
         batched = {is_vectorized_observation(values, self._parts[name]) for name, values in arrays.items()}
         if len(batched) > 1:
             raise ValueError("observation: expected all sensors as a batch or none, got both")
@@ -142,6 +144,21 @@ class ObservationEncoding:
             name: torch.as_tensor(arrays[name] if is_batch else arrays[name][None], device=device)
             for name in self.shapes
         }, is_batch
+
+
+def require_finite(observation: Observation) -> None:
+    """Make sure that an environment observes numbers.
+
+    :param observation: one, or a batch.
+    :raises ValueError: NaN or infinity.
+    """
+    for name, values in sensors(observation).items():
+        if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+            first = tuple(int(index) for index in np.argwhere(~finite)[0])
+            raise ValueError(
+                f"observation: expected finite numbers from the environment, got {values[first]} in {name!r}, entry "
+                f"{first} of {values.shape}"
+            )
 
 
 def _array(values: Array, shape: SensorShape) -> Array:
