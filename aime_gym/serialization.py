@@ -111,10 +111,12 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusively(path: Path) -> Iterator[None]:
+def exclusively(path: Path, argument: str = "target") -> Iterator[None]:
     """Keep every other process, and every other call, from writing ``path`` until this ends.
 
     The lock is the system's: it ends with the process that holds it, however that dies.
+
+    :param argument: the name of the path for the user, which the error begins with.
 
     :raises FileExistsError: somebody else is writing it.
     """
@@ -123,7 +125,7 @@ def exclusively(path: Path) -> Iterator[None]:
     while True:
         with lock.open("wb") as file:
             if not _lock(file):
-                raise FileExistsError(f"{path}: expected to be the only one that writes it, but another process does")
+                raise FileExistsError(f"{argument}: expected one writer at a time, but another process writes {path}")
             if not _is_named(file, lock):
                 continue  # removed by the one that held it, after it was opened here
             try:

@@ -31,6 +31,7 @@ from aime_gym.data import (
     check_trajectories,
     load_trajectories,
 )
+from aime_gym.data.validation import Spread, spreads, warn_of_other_units
 from aime_gym.serialization import Source, write_archive
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.predict import predict_as_sb3
@@ -148,6 +149,8 @@ class ImitationAgent(BaseAlgorithm):
         #: What an agent with an online phase goes on with in ``learn``; no file holds it.
         self.imitated_demonstrations: list[Trajectory] | None = None
         self.pretrained_play: list[Trajectory] | None = None
+        #: Of the play that this process has seen: demonstrations in other units are warned of.
+        self._play_spreads: dict[str, Spread] = {}
         #: Whether the phase that runs, or ran last, takes environment steps.
         self.interacts = False
         #: What the phase that was stopped with a checkpoint started from.
@@ -274,6 +277,7 @@ class ImitationAgent(BaseAlgorithm):
         def phase(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.num_timesteps += sum(map(len, trajectories)) if callable(play) else 0
             self.pretrained = True
+            self._play_spreads = spreads(trajectories)
             if self.needs_play:  # a policy of before does not fit what is learnt now
                 self.imitated = False
             self._pretrain(trajectories, loop)
@@ -336,6 +340,7 @@ class ImitationAgent(BaseAlgorithm):
 
         def phase(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.imitated = True
+            warn_of_other_units(trajectories, self._play_spreads, "demos")
             self._imitate(trajectories, loop)
 
         run_phase(

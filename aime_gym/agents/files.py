@@ -79,7 +79,8 @@ def agent_document(agent: ImitationAgent) -> dict[str, Any]:
     return {
         **description(agent),
         "system": get_system_info(print_info=False)[1],
-        "attributes": {name: getattr(agent, name) for name in _ATTRIBUTES},
+        # Not getattr: what a callback saves counts updates where the agent counts environment steps.
+        "attributes": {name: vars(agent)[name] for name in _ATTRIBUTES},
         "parameters": agent.get_parameters(),
         "training": agent._training_state(),
         "generators": {"training": agent.generator.get_state(), "acting": agent.acting_generator.get_state()},

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from torch import Tensor
 
 from aime_gym.agents.files import agent_document, description, restore
-from aime_gym.serialization import digest
+from aime_gym.serialization import digest, exclusively
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
 from aime_gym.training.loop import TrainingLoop
@@ -21,6 +23,10 @@ from aime_gym.types import Array, Trajectories, Trajectory, sensors
 
 if TYPE_CHECKING:
     from aime_gym.agents.base import ImitationAgent
+
+
+#: Letters of a key in the log on the screen. SB3 cuts after 36, and fails where two keys are the same by then.
+_LONGEST_KEY = 2**16
 
 
 def run_phase(
@@ -44,8 +50,41 @@ def run_phase(
     :param data: the trajectories, or how the agent, which makes the same ones each time, records them.
     :param also_from: what else the phase learns from.
     :raises ValueError: a checkpoint that is damaged, or of another run.
+    :raises FileExistsError: another process is in this phase, with the same ``checkpoint_dir``.
     :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
     """
+    folder = agent.checkpoint_dir
+    alone = nullcontext() if folder is None else exclusively(_checkpoint_path(agent, folder, verb), "checkpoint_dir")
+    with alone:
+        _run_phase(
+            agent,
+            verb,
+            phase,
+            data,
+            callback=callback,
+            tb_log_name=tb_log_name,
+            progress_bar=progress_bar,
+            online=online,
+            total_timesteps=total_timesteps,
+            log_interval=log_interval,
+            also_from=also_from,
+        )
+
+
+def _run_phase(
+    agent: ImitationAgent,
+    verb: str,
+    phase: Callable[[Trajectories, TrainingLoop], None],
+    data: Trajectories | Callable[[], Trajectories],
+    *,
+    callback: MaybeCallback,
+    tb_log_name: str,
+    progress_bar: bool,
+    online: bool,
+    total_timesteps: int | None,
+    log_interval: int,
+    also_from: Trajectories,
+) -> None:
     checkpoint, goes_on, agent.interacts = None, False, online
     if agent.checkpoint_dir is not None:
         also = {"environment steps": total_timesteps, "play": _digest_of(also_from)} if online else {}
@@ -63,6 +102,9 @@ def run_phase(
         agent._logger = configure_logger(
             agent.verbose, agent.tensorboard_log, tb_log_name, reset_num_timesteps=not goes_on
         )
+    for output in agent.logger.output_formats:
+        if isinstance(output, HumanOutputFormat):
+            output.max_length = _LONGEST_KEY
     loop = TrainingLoop(
         agent,
         agent.logger,
@@ -117,8 +159,12 @@ def _open_checkpoint(
         "data": f"{agent.play_timesteps} steps of its own" if callable(data) else _digest_of(data),
         "starting weights": agent.unfinished_start,
     } | also
-    path = folder / f"{agent.num_phases:02d}-{verb}.zip"
+    path = _checkpoint_path(agent, folder, verb)
     return PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
+
+
+def _checkpoint_path(agent: ImitationAgent, folder: Path, verb: str) -> Path:
+    return folder / f"{agent.num_phases:02d}-{verb}.zip"
 
 
 def _tensors(agent: ImitationAgent) -> Iterator[Tensor]:

@@ -523,10 +523,16 @@ def _is_serialisable(spec: Any) -> bool:
 
 
 def described_env(spec: Any) -> dict[str, Any]:
-    """What makes the same environment again: its id, and the arguments that are JSON."""
+    """Return what makes the same environment again: its id, and the arguments that are JSON."""
     if spec is None:
         return {}
-    arguments = {name: value for name, value in spec.kwargs.items() if isinstance(value, str | int | float | bool)}
+    # What gymnasium.make calls the task of ours is the id that make_env takes.
+    names = {"task": "id"} if spec.id.startswith("aime_gym/") else {}
+    arguments = {
+        names.get(name, name): value
+        for name, value in spec.kwargs.items()
+        if isinstance(value, str | int | float | bool)
+    }
     return {"env_id": spec.id, "env_arguments": arguments}
 
 

@@ -14,22 +14,25 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 _CLOCKS = ("n_calls", "num_timesteps", "last_time_trigger")
 
 
-class UpdateClockView:
-    """An agent as a callback sees it in an offline phase: its clock shows updates instead of environment steps."""
+def with_update_clock(agent: BaseAlgorithm) -> BaseAlgorithm:
+    """Return an agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates.
 
-    def __init__(self, agent: BaseAlgorithm) -> None:
-        object.__setattr__(self, "_agent", agent)
+    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and ``copy``
+    find what they find in the agent.
+    """
+    kind = type(agent)
+    body = {"num_timesteps": property(_updates, _set_timesteps), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    view: BaseAlgorithm = object.__new__(type(kind.__name__, (kind,), body))
+    view.__dict__ = agent.__dict__
+    return view
 
-    @property
-    def num_timesteps(self) -> int:
-        """Gradient updates of the agent so far."""
-        return int(self._agent.num_updates)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._agent, name)
+def _updates(agent: BaseAlgorithm) -> int:
+    return int(agent.num_updates)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._agent, name, value)
+
+def _set_timesteps(agent: BaseAlgorithm, value: int) -> None:
+    vars(agent)["num_timesteps"] = value
 
 
 class UpdateCallbacks:
@@ -48,7 +51,7 @@ class UpdateCallbacks:
 
     def __init__(self, callback: MaybeCallback, agent: BaseAlgorithm) -> None:
         self._callback = _as_callback(callback)
-        self._agent, self._view = agent, UpdateClockView(agent)
+        self._agent, self._view = agent, with_update_clock(agent)
         self._stopped = self._running = False
         self._locals: dict[str, Any] = {}
         self._clocks: list[tuple[BaseCallback, dict[str, int]]] = []
