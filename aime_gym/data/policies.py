@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from aime_gym.config import check_seed
+from aime_gym.data.spaces import check_action_space, legal_actions
 from aime_gym.types import Array, Observation
 
 #: Mixed into the seed, so that a policy and an environment of the same seed do not draw the same numbers.
@@ -53,11 +55,7 @@ class HeldRandomPolicy:
         hold: tuple[int, int] = (1, 10),
         seed: int | None = None,
     ) -> None:
-        if isinstance(action_space, spaces.Box):
-            if not action_space.is_bounded():
-                raise ValueError(f"action_space: expected a Box with finite bounds, got {action_space}")
-        elif not isinstance(action_space, spaces.Discrete):
-            raise ValueError(f"action_space: expected a Box or Discrete space, got {action_space}")
+        check_action_space(action_space)
         if not magnitudes or not all(0 < magnitude <= 1 for magnitude in magnitudes):
             raise ValueError(f"magnitudes: expected at least one fraction in (0, 1], got {tuple(magnitudes)}")
         if not 1 <= hold[0] <= hold[1]:
@@ -91,7 +89,7 @@ class HeldRandomPolicy:
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         magnitude = self._rng.choice(self.magnitudes)
         action = (low + high) / 2 + magnitude * self._rng.uniform(-1, 1, size=space.shape) * (high - low) / 2
-        return np.clip(action.astype(space.dtype), space.low, space.high)
+        return legal_actions(action, space)
 
 
 class ScriptedExpert:
@@ -150,4 +148,5 @@ def _metaworld_task(simulator: gym.Env) -> str | None:
 
 
 def _generator(seed: int | None) -> np.random.Generator:
+    seed = check_seed(seed)
     return np.random.default_rng(None if seed is None else [_SEED_DOMAIN, seed])
