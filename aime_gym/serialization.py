@@ -16,7 +16,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -158,14 +158,11 @@ def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files for ``path`` that no living process holds a lock on."""
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+(\.[0-9a-f]{{8}})?")
-    for entry in os.scandir(path.parent):
-        if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            try:
-                with open(entry.path, "rb") as file:
-                    if _lock(file):
-                        os.unlink(entry.path)
-            except FileNotFoundError:
-                continue
+    for entry in path.parent.iterdir():
+        if name.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+            with suppress(FileNotFoundError), entry.open("rb") as file:
+                if _lock(file):
+                    entry.unlink()
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -345,7 +342,7 @@ class AllocationLimit(TorchFunctionMode):
         if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye):
             self._left -= result.numel()
             if self._left < 0:
-                raise ValueError("its configuration asks for far larger networks than it has weights for")
+                raise RuntimeError("its configuration asks for far larger networks than it has weights for")
         return result
 
 

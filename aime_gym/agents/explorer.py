@@ -34,7 +34,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, nearest_names
+from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, nearest_names, read_config
 from aime_gym.data import ActionEncoding, HeldRandomPolicy, ObservationEncoding, TrajectoryDataset
 from aime_gym.model_based.actor_critic import Critic, ImaginationConfig, ImaginedRollout, draw_starts, imagine
 from aime_gym.model_based.predict import act_in_latents, initial_memory
@@ -365,9 +365,9 @@ class Explorer:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"path: expected {what}, got {path} ({error})") from error
         options = {field.name: getattr(config, field.name) for field in fields(config)}
-        with limit:
-            explorer = cls(env, seed=seed, device=device, **options)
         try:
+            with limit:
+                explorer = cls(env, seed=seed, device=device, **options)
             for name, module in explorer._modules().items():
                 module.load_state_dict(document["modules"][name])
         except (KeyError, TypeError, RuntimeError) as error:

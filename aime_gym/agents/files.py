@@ -39,7 +39,7 @@ def check_policy_kwargs(options: Any) -> None:
     for name, value in (options or {}).items():
         if name not in most:
             raise ValueError(f"policy_kwargs: expected some of {sorted(most)}, got {name!r}")
-        check_number(f"policy_kwargs: {name}", value, name == "hidden", most[name], whole=True)
+        check_number(f"policy_kwargs[{name!r}]", value, int(name == "hidden"), most[name], whole=True)
 
 
 def _check_flag(name: str, value: Any) -> None:
@@ -146,7 +146,7 @@ def load_agent_file(
         raise _unreadable(path, error) from error
     # Fields as they are, not asdict: a nested configuration stays one.
     options = {field.name: getattr(config, field.name) for field in fields(config)}
-    agent = agent_class(None, device=device, **(options | changes))  # an error here is of the caller's arguments
+    agent = agent_class(None, device=device, **{**options, **changes})  # an error here is of the caller's arguments
     agent.policy_kwargs = {} if policy_kwargs is None else policy_kwargs
     agent.observation_space, agent.action_space = observation_space, action_space
     try:

@@ -289,7 +289,7 @@ def _from_flat(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
     if any(len(values) != count for values in flags.values()):
         raise ValueError(f"{argument}: expected one flag for each of {count} transitions under {sorted(flags)}")
     ends = np.flatnonzero(np.any(list(flags.values()), axis=0)) + 1
-    trajectories = []
+    trajectories: list[Trajectory] = []
     for start, end in pairwise(sorted({0, *ends.tolist(), count})):
         known, where = "next_observations" in rows, f"{argument}[{len(trajectories)}]"
         observations, actions = rows["observations"][start:end], end if known else end - 1

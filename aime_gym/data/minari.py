@@ -97,7 +97,9 @@ def save_minari(
     for index, trajectory in enumerate(check(trajectories)):  # all of them, before anything is written
         unfit = [name for name in sensors(trajectory.observations) if "/" in name or name in ("", ".")]
         if unfit:  # HDF5 would take them for groups
-            raise ValueError(f"trajectories: expected sensor names without '/', and others than '' and '.', got {unfit}")
+            raise ValueError(
+                f"trajectories: expected sensor names without '/', and others than '' and '.', got {unfit}"
+            )
         with_rewards = with_rewards and trajectory.rewards is not None
         renderings.setdefault(trajectory.rendering, index)
     rendering = rendering or _common_rendering(renderings)
@@ -338,7 +340,7 @@ def _read_hdf5(
             if not len(flags["terminations"]):
                 empty.append(index)
                 continue
-            fields = {
+            fields: dict[str, Any] = {
                 "observations": reader.observations(group),
                 "actions": file.read(group, "actions") if actions else None,
                 "rewards": file.read(group, "rewards") if with_rewards else None,

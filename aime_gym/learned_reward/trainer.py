@@ -90,7 +90,7 @@ class LearnedRewardConfig:
         for name, value in self.algorithm_kwargs.items():
             most = {"batch_size": MAX_ROWS, "n_steps": MAX_ROWS, "buffer_size": 10 * MAX_ROWS}.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                check_number(f"algorithm_kwargs: {name}", value, -MAX_NUMBER, most, whole=False)
+                check_number(f"algorithm_kwargs[{name!r}]", value, -MAX_NUMBER, most, whole=False)
         try:
             json.dumps(self.algorithm_kwargs)
         except TypeError as error:

@@ -17,8 +17,8 @@ _CLOCKS = ("n_calls", "num_timesteps", "last_time_trigger")
 def with_update_clock(agent: BaseAlgorithm) -> BaseAlgorithm:
     """Return an agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates.
 
-    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and ``copy``
-    find what they find in the agent.
+    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and
+    ``copy`` find what they find in the agent.
     """
     kind = type(agent)
     body = {"num_timesteps": property(_updates, _set_timesteps), "__module__": kind.__module__, "__doc__": kind.__doc__}
@@ -28,7 +28,7 @@ def with_update_clock(agent: BaseAlgorithm) -> BaseAlgorithm:
 
 
 def _updates(agent: BaseAlgorithm) -> int:
-    return int(agent.num_updates)
+    return int(vars(agent)["num_updates"])
 
 
 def _set_timesteps(agent: BaseAlgorithm, value: int) -> None:
@@ -64,7 +64,7 @@ class UpdateCallbacks:
                     clocks.pop("n_calls")
                 self._clocks.append((callback, clocks))
                 vars(callback).update(dict.fromkeys(clocks, self._view.num_timesteps))
-            self._callback.init_callback(self._view)  # type: ignore[arg-type]
+            self._callback.init_callback(self._view)
         return self
 
     def __exit__(self, *error: object) -> None:

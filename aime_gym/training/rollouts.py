@@ -67,7 +67,7 @@ class ActFunction(Protocol):
 
 
 def episode_metrics(agent: BaseAlgorithm) -> Metrics:
-    """Return what SB3 logs of the last episodes: returns by ``Monitor``, which are nothing that the agent learns from."""
+    """Return what SB3 logs of the last episodes: returns by ``Monitor``, which the agent does not learn from."""
     metrics: Metrics = {}
     if agent.ep_info_buffer:
         metrics["rollout/ep_rew_mean"] = safe_mean([info["r"] for info in agent.ep_info_buffer])
