@@ -115,7 +115,7 @@ def record_play(env: VecEnv | None, timesteps: int, *, seed: int, progress: bool
 def _play_episodes(
     env: VecEnv, episodes: int, seed: int, signals: DeferredSignals, advance: Callable[[int, str], None]
 ) -> list[Trajectory]:
-    """At least so many episodes, and one of every copy; what others have begun by then is cut there."""
+    """Record at least so many episodes, and one of every copy; what others have begun by then is cut there."""
     space = env.action_space
     policies = [HeldRandomPolicy(space, seed=seed + index) for index in range(env.num_envs)]
 

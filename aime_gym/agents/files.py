@@ -1,4 +1,4 @@
-"""An agent's file: what it holds, and how an agent is made of it again.
+"""Files of agents: what they hold, and how an agent is made of one again.
 
 A file decides what its agent is and knows, and nothing else: the fields of its configuration, spaces, weights and
 counters. Each of them is checked before anything is made of it. Other arguments of the constructor (environment, data,
@@ -168,7 +168,7 @@ def load_agent_file(
 
 
 def _printable(document: Mapping[str, Any]) -> str:
-    """The system that wrote a file, in the file's words, less what would steer a terminal."""
+    """Return the system that wrote a file, in the file's words, less what would steer a terminal."""
     return "".join(letter for letter in str(document.get("system")) if letter.isprintable() or letter == "\n")
 
 

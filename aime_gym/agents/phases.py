@@ -1,4 +1,4 @@
-"""What surrounds a phase of any agent: logger, callback, signals, checkpoint."""
+"""Run of a phase of any agent, with its logger, callback, signals and checkpoint."""
 
 from __future__ import annotations
 

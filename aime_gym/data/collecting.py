@@ -1,4 +1,4 @@
-"""Record trajectories: an environment, a policy, a number of episodes."""
+"""Recording of trajectories: an environment, a policy, a number of episodes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajector
 
 
 def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:
-    """One function ``(observation, is_first) -> action`` for every kind of policy."""
+    """Make one function ``(observation, is_first) -> action`` of every kind of policy."""
     if isinstance(policy, str):
         policy = _named_policy(policy, env)
     if hasattr(policy, "predict"):

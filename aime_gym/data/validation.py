@@ -201,7 +201,7 @@ def spreads(trajectories: Sequence[Trajectory]) -> dict[str, Spread]:
 
 
 def _spread(arrays: Sequence[Array]) -> Spread:
-    """Of rows in several arrays, whose copies in float64 are never there all at once."""
+    """Return the spread of rows in several arrays, whose copies in float64 are never there all at once."""
     count = sum(map(len, arrays))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.sum([values.sum(axis=0, dtype=np.float64) for values in arrays], axis=0) / count
