@@ -63,7 +63,7 @@ def check_number(name: str, value: Any, least: float, most: float | None = None,
     :raises ValueError: something else than a number, or a number outside, by name.
     """
     kind: Any = numbers.Integral if whole else numbers.Real
-    if not isinstance(value, kind) or isinstance(value, bool) or value != value:  # noqa: PLR0124  # NaN
+    if not isinstance(value, kind) or isinstance(value, bool) or value != value:  # NaN
         raise ValueError(f"{name}: expected a {'whole ' * whole}number, got {value!r}")
     greatest = MAX_NUMBER if most is None else most
     if not least <= value <= greatest:

@@ -147,7 +147,7 @@ def make_task(task: str, **options: Any) -> gym.Env[Any, Any]:
     """Make a task for ``gymnasium.make`` and ``make_vec``, whose own first argument is called ``id``.
 
     :param task: ``id`` of :func:`make_env`.
-    :param options: its other arguments.
+    :param options: other arguments of :func:`make_env`.
     """
     return make_env(task, **options)
 

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -145,7 +145,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    """A file beside ``path``, locked for as long as it is open."""
+    """Make a file beside ``path``, locked for as long as it is open."""
     while True:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         file = temporary.open("xb")
@@ -158,18 +158,15 @@ def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files for ``path`` that no living process holds a lock on."""
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+(\.[0-9a-f]{{8}})?")
-    for entry in os.scandir(path.parent):
-        if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            try:
-                with open(entry.path, "rb") as file:
-                    if _lock(file):
-                        os.unlink(entry.path)
-            except FileNotFoundError:
-                continue
+    for entry in path.parent.iterdir():
+        if name.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+            with suppress(FileNotFoundError), entry.open("rb") as file:
+                if _lock(file):
+                    entry.unlink()
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Whether a file could be locked: not while somebody else has it locked."""
+    """Lock a file, and return whether that worked: not while somebody else has it locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -178,7 +175,7 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def _is_named(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Return whether an open file is still the one of that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -237,14 +234,14 @@ def _write(file: IO[bytes], document: Mapping[str, Any]) -> None:
 
 
 class _Tensors:
-    """The tensors of a document, named by where they were; one that was in several places is kept once."""
+    """Tensors of a document, named by where they were; one that was in several places is kept once."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Tensor] = {}
         self._names: dict[Hashable, str] = {}
 
     def name(self, tensor: Tensor, place: str) -> str:
-        """Keep a tensor of the document, which outlives this object; returns the name that it has."""
+        """Keep a tensor of the document, which outlives this object, and return its name."""
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if memory not in self._names:
             self._names[memory] = place
@@ -253,7 +250,7 @@ class _Tensors:
 
 
 def _without_tensors(value: Any, name: str, tensors: _Tensors) -> Any:
-    """JSON for a nested value; its tensors go to ``tensors``."""
+    """Return a nested value as JSON; its tensors go to ``tensors``."""
     if isinstance(value, Tensor):
         return {_REFERENCE: tensors.name(value, name)}
     prefix = f"{name}/" if name else ""
@@ -292,7 +289,7 @@ def read_archive(source: Source, *, what: str = "an agent's file") -> dict[str, 
 
 
 def _read(file: IO[bytes]) -> tuple[Any, dict[str, Any]]:
-    """The format of an archive, and its document if the format is ours."""
+    """Return the format of an archive, and its document if the format is ours."""
     size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         document = json.loads(_member(archive, _DOCUMENT, size))
@@ -303,7 +300,7 @@ def _read(file: IO[bytes]) -> tuple[Any, dict[str, Any]]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
-    """A member that is as large as it says: it is stored as it is, in a file of ``size`` bytes."""
+    """Read a member that is stored as it is, in a file of ``size`` bytes."""
     member = archive.getinfo(name)
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise ValueError(f"expected {name} stored, got it compressed")
@@ -328,7 +325,7 @@ def _with_suffix(path: str | os.PathLike[str]) -> Path:
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Stop the making of networks that are far larger than the weights that a file has for them.
+    """Limit of what networks may allocate that are made for a file's weights.
 
     A file's configuration says how large its networks are, and a few bytes can ask for all memory. PyTorch's layers
     allocate first and fill later, and memory that nobody has touched is none yet: it is early enough to look then.
@@ -345,10 +342,10 @@ class AllocationLimit(TorchFunctionMode):
         if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye):
             self._left -= result.numel()
             if self._left < 0:
-                raise ValueError("its configuration asks for far larger networks than it has weights for")
+                raise RuntimeError("its configuration asks for far larger networks than it has weights for")
         return result
 
 
 def _count(weights: Any) -> int:
-    """Numbers in nested dicts of tensors."""
+    """Count the numbers in nested dicts of tensors."""
     return weights.numel() if isinstance(weights, Tensor) else sum(map(_count, weights.values()))

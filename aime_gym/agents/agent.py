@@ -6,7 +6,7 @@ import functools
 import operator
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from aime_gym.agents.files import (
+    ValueChecks,
     agent_document,
     check_count,
     check_policy_kwargs,
@@ -59,8 +60,8 @@ class Agent(BaseAlgorithm):
 
     #: Named configurations, frozen dataclasses of JSON values.
     presets: ClassVar[Mapping[str, Any]]
-    #: Plain values that a file keeps, each with the check, of name and value, that it passes when it is read.
-    saved_attributes: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {
+    #: Plain values that a file keeps, each with the check that it has to pass when it is read.
+    saved_attributes: ClassVar[ValueChecks] = {
         "seed": lambda name, value: check_seed(value, name),
         "policy_kwargs": check_policy_kwargs,
         "num_phases": check_count,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aime_gym.agents.agent import Agent, whole_timesteps
 from aime_gym.agents.environments import check_envs_agree, record_play, rendering_of_envs, shown_frames
-from aime_gym.agents.files import check_count, check_flag, description
+from aime_gym.agents.files import ValueChecks, check_count, check_flag, description
 from aime_gym.config import check_number
 from aime_gym.data import TrajectoryDataset, check_trajectories, load_trajectories
 from aime_gym.data.validation import Spread, spreads, warn_of_other_units
@@ -50,7 +50,7 @@ class ImitationAgent(Agent):
     default_n_envs: ClassVar[int] = 1
 
     policy: nn.Module
-    saved_attributes: ClassVar = {
+    saved_attributes: ClassVar[ValueChecks] = {
         **Agent.saved_attributes,
         "play_timesteps": check_count,
         "pretrained": check_flag,

@@ -1,4 +1,4 @@
-"""An agent's file: what it holds, and how an agent is made of it again.
+"""Files of agents: what they hold, and how an agent is made of one again.
 
 A file decides what its agent is and knows, and nothing else: the fields of its configuration, spaces, weights and
 counters. Each of them is checked before anything is made of it. Other arguments of the constructor (environment, data,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -23,11 +23,15 @@ from aime_gym.serialization import AllocationLimit, Source, read_archive
 _UNREADABLE = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError)
 
 
+#: Checks of values by name; each is called with the name and the value, and raises a ValueError.
+ValueChecks: TypeAlias = Mapping[str, Callable[[str, Any], Any]]
+
+
 class SavedAgent(Protocol):
     """An agent as its file knows it."""
 
     presets: ClassVar[Mapping[str, Any]]
-    saved_attributes: ClassVar[Mapping[str, Callable[[str, Any], Any]]]
+    saved_attributes: ClassVar[ValueChecks]
     config: Any
     observation_space: spaces.Space
     action_space: spaces.Space
@@ -168,7 +172,7 @@ def load_agent_file(
         raise _unreadable(path, error) from error
     # Fields as they are, not asdict: a nested configuration stays one.
     options = {field.name: getattr(config, field.name) for field in fields(config)}
-    agent = agent_class(None, device=device, **(options | changes))  # an error here is of the caller's arguments
+    agent = agent_class(None, device=device, **{**options, **changes})  # an error here is of the caller's arguments
     agent.policy_kwargs = {} if policy_kwargs is None else policy_kwargs
     agent.observation_space = observation_space
     agent.action_space = action_space

@@ -1,4 +1,4 @@
-"""Record trajectories: an environment, a policy, a number of episodes."""
+"""Recording of trajectories: an environment, a policy, a number of episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from gymnasium import spaces
 
 from aime_gym.config import check_number, check_seed
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
-from aime_gym.data.recording import EPISODE_LIMIT, EpisodeRecorder, endless_episode, has_time_limit, normalizes_observations
+from aime_gym.data.recording import (
+    EPISODE_LIMIT,
+    EpisodeRecorder,
+    endless_episode,
+    has_time_limit,
+    normalizes_observations,
+)
 from aime_gym.data.spaces import legal_actions
 from aime_gym.progress import progress_bar
 from aime_gym.types import Observation, Predictor, Trajectory
@@ -100,7 +106,7 @@ def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajector
 
 
 def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:
-    """One function ``(observation, is_first) -> action`` for every kind of policy."""
+    """Make one function ``(observation, is_first) -> action`` of every kind of policy."""
     if isinstance(policy, str):
         policy = _named_policy(policy, env)
     if hasattr(policy, "predict"):
@@ -162,7 +168,11 @@ def legal_action(action: Any, space: spaces.Space) -> Any:
         return np.clip(action, space.low, space.high).astype(np.float32)
     if isinstance(space, spaces.Discrete):
         action = np.asarray(action)
-        if action.size != 1 or action.dtype.kind not in "iu" or not 0 <= int(action.item()) - int(space.start) < space.n:
+        if (
+            action.size != 1
+            or action.dtype.kind not in "iu"
+            or not 0 <= int(action.item()) - int(space.start) < space.n
+        ):
             raise ValueError(f"policy: expected one action in {space}, got {action}")
         return np.int64(action.item())
     raise ValueError(f"env: expected a Box or Discrete action space, got {space}")

@@ -1,4 +1,4 @@
-"""One door for data: whatever holds trajectories, made a list of :class:`Trajectory`."""
+"""Loading of trajectories from whatever holds them: memory, data sets, files of arrays, videos."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def load_trajectories(
 
 @dataclass(frozen=True)
 class _Stored:
-    """Reads what is stored at a path; see :func:`load_trajectories`."""
+    """Reader of what is stored at a path, with the options of :func:`load_trajectories`."""
 
     sensors: Sequence[str] | None
     actions: bool
@@ -129,7 +129,7 @@ class _Stored:
     argument: str
 
     def read(self, path: Path) -> list[Trajectory]:
-        """Everything that is stored there, videos excepted."""
+        """Read all trajectories that are stored there, videos excepted."""
         if path.is_file() and path.suffix in (*SUFFIXES, ".npy"):
             return self._file(path)
         if path.is_dir():
@@ -217,7 +217,7 @@ def _from_memory(source: Any, argument: str) -> list[Trajectory]:
 
 
 def _from_array(values: Array, where: str) -> list[Trajectory]:
-    """Observations alone: of one episode, (T + 1, D) or images, or of several."""
+    """Make trajectories of observations alone: of one episode, (T + 1, D) or images, or of several."""
     if values.ndim == 2 or (values.ndim == 4 and values.dtype == np.uint8):
         values = values[None]
     if values.ndim < 3:
@@ -226,7 +226,7 @@ def _from_array(values: Array, where: str) -> list[Trajectory]:
 
 
 def _from_stacked(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
-    """Episodes in a dict of arrays: stacked, or end to end with flags that say where each one ends."""
+    """Make trajectories of a dict of arrays: stacked, or end to end with flags that say where each one ends."""
     if _FLAT_FLAGS & set(source):
         return _from_flat(source, argument)
     _check_keys(source, _STACKED_KEYS, argument)
@@ -260,7 +260,7 @@ def _from_stacked(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
 
 
 def _from_episode(source: Mapping[str, Any], where: str) -> Trajectory:
-    """One episode in a dict: of the fields of a trajectory, or of its sensors."""
+    """Make a trajectory of a dict: of its fields, or of its sensors."""
     if "observations" not in source:
         return _trajectory(where, observations={name: _array(values) for name, values in source.items()})
     _check_keys(source, _STACKED_KEYS, where)
@@ -280,11 +280,14 @@ def _from_episode(source: Mapping[str, Any], where: str) -> Trajectory:
 
 
 def _from_flat(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
-    """Transitions end to end, as D4RL has them: row ``t`` is an observation and the action that was taken there.
+    """Cut transitions that lie end to end, as D4RL has them, into trajectories.
+
+    Row ``t`` is an observation and the action that was taken there.
 
     The observation that the last action of an episode led to is known by ``next_observations`` alone. Without them the
     episode ends one action earlier, and nobody saw how.
     """
+    source = {name: values for name, values in source.items() if "/" not in name}  # D4RL's infos and metadata
     _check_keys(source, (*_FLAT_KEYS, *sorted(_FLAT_FLAGS)), argument)
     rows = {name: _array(values) for name, values in source.items() if values is not None}
     lengths = {name: len(values) if values.ndim else 0 for name, values in rows.items()}
@@ -295,7 +298,7 @@ def _from_flat(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
     if any(len(values) != count for values in flags.values()):
         raise ValueError(f"{argument}: expected one flag for each of {count} transitions under {sorted(flags)}")
     ends = np.flatnonzero(np.any(list(flags.values()), axis=0)) + 1
-    trajectories = []
+    trajectories: list[Trajectory] = []
     for start, end in pairwise(sorted({0, *ends.tolist(), count})):
         known, where = "next_observations" in rows, f"{argument}[{len(trajectories)}]"
         observations, actions = rows["observations"][start:end], end if known else end - 1

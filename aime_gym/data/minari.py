@@ -97,7 +97,9 @@ def save_minari(
     for index, trajectory in enumerate(check(trajectories)):  # all of them, before anything is written
         unfit = [name for name in sensors(trajectory.observations) if "/" in name or name in ("", ".")]
         if unfit:  # HDF5 would take them for groups
-            raise ValueError(f"trajectories: expected sensor names without '/', and others than '' and '.', got {unfit}")
+            raise ValueError(
+                f"trajectories: expected sensor names without '/', and others than '' and '.', got {unfit}"
+            )
         with_rewards = with_rewards and trajectory.rewards is not None
         renderings.setdefault(trajectory.rendering, index)
     rendering = rendering or _common_rendering(renderings)
@@ -142,7 +144,7 @@ def save_minari(
 
 
 class _ErrorKeepingFile(io.FileIO):
-    """A file that keeps the first error instead of raising it: HDF5 does not survive one, and the process with it."""
+    """File that keeps the first error instead of raising it: in HDF5, a failed write ends the whole process."""
 
     error: OSError | None = None
 
@@ -249,7 +251,7 @@ def is_minari_folder(folder: Path) -> bool:
 
 
 def local_minari_folder(dataset_id: str) -> Path | None:
-    """The folder of a dataset in Minari's local store (``MINARI_DATASETS_PATH``); ``None`` when there is none."""
+    """Return a dataset's folder in Minari's local store (``MINARI_DATASETS_PATH``); ``None`` when there is none."""
     if not _is_dataset_id(dataset_id):
         return None
     folder = get_dataset_path() / dataset_id
@@ -275,7 +277,7 @@ def refuse_malformed_id(name: Any, argument: str) -> None:
 
 
 class _Folder:
-    """A dataset in HDF5, and what its metadata says of it.
+    """Dataset in HDF5, and what its metadata says of it.
 
     :param folder: what the user calls it.
     :param data: the folder of its files.
@@ -314,7 +316,7 @@ class _Folder:
 
 
 def _empty_episodes(file: Hdf5Arrays) -> str:
-    """Which episodes of a file that was changed have no steps, in words; a damaged file may not say."""
+    """Name the episodes without steps of a file that was changed; a damaged one may not say."""
     try:
         empty = [name for name in file.file if not len(file.array(file.group(file.file, name), "rewards"))]
     except (ValueError, OSError, RuntimeError):
@@ -338,7 +340,7 @@ def _read_hdf5(
             if not len(flags["terminations"]):
                 empty.append(index)
                 continue
-            fields = {
+            fields: dict[str, Any] = {
                 "observations": reader.observations(group),
                 "actions": file.read(group, "actions") if actions else None,
                 "rewards": file.read(group, "rewards") if with_rewards else None,
@@ -355,7 +357,7 @@ def _read_hdf5(
 
 
 class _EpisodeReader:
-    """Reads the observations of episodes: sensors that are asked for, images by a mapping or from JPEG.
+    """Reader of observations: of the sensors that are asked for, images by a mapping or from JPEG.
 
     :param wanted: sensors; ``None`` for all.
     """
@@ -370,7 +372,7 @@ class _EpisodeReader:
             _warn_of_jpeg(dataset.name)
 
     def observations(self, episode: h5py.Group) -> Observation:
-        """The observations of an episode."""
+        """Read the observations of an episode."""
         if self.dataset.space["type"] != "Dict":
             return self._sensor(episode, "observations", self._images.get(""))
         group = self.file.group(episode, "observations")
@@ -396,7 +398,7 @@ class _EpisodeReader:
         return np.asarray(self._mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
 
     def _from_jpeg(self, stored: Any, shape: tuple[int, ...]) -> Array:
-        """Images (T+1, H, W, C), one after the other: each is as large as the space says, or nothing."""
+        """Decode images (T+1, H, W, C) one by one; each has to be as large as the space says."""
         self.file.budget.take(len(stored) * math.prod(shape) // _JPEG_FACTOR)
         images = np.empty((len(stored), *shape), np.uint8)
         for index in range(len(stored)):
@@ -409,7 +411,7 @@ class _EpisodeReader:
 
 
 def _other_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) -> Iterator[Trajectory]:
-    """The episodes of a dataset in a format that Minari reads by itself."""
+    """Yield the episodes of a dataset in a format that Minari reads by itself."""
     space = dataset.storage.observation_space
     parts = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
     if dataset.storage.jpeg_encoding and any(
@@ -439,7 +441,7 @@ def _warn_of_jpeg(name: Any) -> None:
 
 
 def _image_shape(space: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The shape of what Minari takes for an image in a described space; see its ``is_image_space``."""
+    """Return the shape of what Minari takes for an image in a described space; see its ``is_image_space``."""
     if space["type"] != "Box" or space["dtype"] != "uint8" or len(space["shape"]) not in (2, 3):
         return None
     shape = tuple(space["shape"])
@@ -462,7 +464,7 @@ def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mappable_offset(stored: Any) -> int | None:
-    """The byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
+    """Return the byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
     if not isinstance(stored, h5py.Dataset) or not _is_images(stored) or stored.file.userblock_size:
         return None
     properties = stored.id.get_create_plist()
@@ -483,7 +485,7 @@ def _plain(observations: Any) -> Observation:
 
 
 def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Folder and id of a new dataset."""
+    """Return the folder and the id of a new dataset."""
     if isinstance(target, str) and _is_dataset_id(target):
         namespace = target.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():
@@ -537,7 +539,7 @@ def described_env(spec: Any) -> dict[str, Any]:
 
 
 def _common_rendering(found: Mapping[str | None, int]) -> str | None:
-    """The one quality of all trajectories, if it is known; ``found`` has the first one of each."""
+    """Return the one quality of all trajectories, if it is known; ``found`` has the first one of each."""
     known = [name for name in found if name is not None]
     if len(known) > 1:
         places = ", ".join(f"{name!r} in trajectories[{found[name]}]" for name in sorted(known))

@@ -1,4 +1,4 @@
-"""Policies that record data: play that knows nothing of any task, and Meta-World's scripted experts."""
+"""Policies that data is recorded with: random play without a task, and Meta-World's scripted experts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEED_DOMAIN = 0x506C6179
 
 @runtime_checkable
 class EpisodicPolicy(Protocol):
-    """A policy that has to know where episodes start: :func:`aime_gym.data.collect` calls ``reset`` there."""
+    """Policy that has to know where episodes start: :func:`aime_gym.data.collect` calls ``reset`` there."""
 
     def __call__(self, observation: Observation) -> Any:
         """Return the action."""
@@ -32,7 +32,7 @@ class EpisodicPolicy(Protocol):
 
 
 class HeldRandomPolicy:
-    """Play: a random action, held for a random number of steps, at a random magnitude.
+    """Policy of random play: an action, held for a random number of steps, at a random magnitude.
 
     It knows nothing of any task. Uniform noise averages out and never makes a small movement, so a model that learnt
     from it cannot tell what a fine correction does. Here each held action is
@@ -67,7 +67,7 @@ class HeldRandomPolicy:
         self._rng = _generator(seed)
 
     def reset(self, *, seed: int | None = None) -> None:
-        """Let go of the held action; with ``seed``, restart the random numbers as well."""
+        """End the held action; with ``seed``, restart the random numbers as well."""
         if seed is not None:
             self._rng = _generator(seed)
         self._steps_left = 0
@@ -93,7 +93,7 @@ class HeldRandomPolicy:
 
 
 class ScriptedExpert:
-    """Meta-World's scripted expert for the task that ``env`` runs.
+    """Scripted expert of Meta-World for the task that ``env`` runs.
 
     The scripts need the whole observation of the simulator (39 numbers), which a position-only or pixel environment
     does not show. So the expert looks behind the wrappers, and ignores the observation that it is given. It changes
@@ -119,7 +119,7 @@ class ScriptedExpert:
         self._script: Any = ENV_POLICY_MAP[task]()  # type: ignore[abstract]
 
     def raw_observation(self) -> Array:
-        """The simulator's latest observation, ``(39,)``: current frame, previous frame, goal."""
+        """Return the simulator's latest observation, ``(39,)``: current frame, previous frame, goal."""
         simulator = self._simulator
         if simulator.curr_path_length > 0:
             # The simulator's own copy of what step() returned. Asking it to build the observation again would

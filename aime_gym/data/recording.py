@@ -10,7 +10,6 @@ from gymnasium.wrappers import NormalizeObservation, TimeLimit
 
 from aime_gym.types import Array, Observation, Trajectory, sensors
 
-
 #: Steps within which an episode has to end where the environment has no time limit.
 EPISODE_LIMIT = 10_000
 

@@ -50,7 +50,7 @@ def legal_actions(actions: Array, space: spaces.Box) -> Array:
 
 
 class ActionEncoding:
-    """Between an environment's action space and the models' vectors.
+    """Encoding of an environment's actions as the models' vectors.
 
     :param space: ``Box`` (scaled to [-1, 1]; bounded) or ``Discrete`` (one-hot).
     :raises ValueError: another space, or a ``Box`` without finite bounds.
@@ -64,7 +64,7 @@ class ActionEncoding:
         self.discrete = isinstance(space, spaces.Discrete)
 
     def encode(self, actions: Array) -> Array:
-        """Actions (T, ...) of the environment -> (T, A) float32."""
+        """Encode actions (T, ...) of the environment as (T, A) float32."""
         if isinstance(self.space, spaces.Discrete):
             return np.eye(self.size, dtype=np.float32)[np.asarray(actions) - int(self.space.start)]
         low, high = self._bounds()
@@ -73,7 +73,7 @@ class ActionEncoding:
         return (2 * (flat - low) / width - 1).astype(np.float32)
 
     def decode(self, encoded: Array) -> Array:
-        """(N, A) -> actions of the environment; scores of a ``Discrete`` space become their argmax."""
+        """Decode (N, A) to actions of the environment; scores of a ``Discrete`` space become their argmax."""
         if isinstance(self.space, spaces.Discrete):
             return (np.argmax(encoded, axis=-1) + int(self.space.start)).astype(self.space.dtype)
         low, high = self._bounds()
@@ -81,7 +81,7 @@ class ActionEncoding:
         return legal_actions(flat.reshape(len(encoded), *self.space.shape), self.space)
 
     def _bounds(self) -> tuple[Array, Array]:
-        """Flat bounds of a Box, in a dtype that their difference fits into."""
+        """Return the flat bounds of a Box, in a dtype that their difference fits into."""
         assert isinstance(self.space, spaces.Box)
         low, high = self.space.low.reshape(-1), self.space.high.reshape(-1)
         if self.space.dtype.kind in "iu":
@@ -90,7 +90,7 @@ class ActionEncoding:
 
 
 class ObservationEncoding:
-    """Observations of a space as tensors, sensors sorted by name as in every dataset: spaces and files differ there.
+    """Encoding of observations as tensors, sensors sorted by name as in every dataset: spaces and files differ there.
 
     :param space: a ``Box`` of one dimension, or an image as SB3 knows it (``uint8``, three dimensions, 0 to 255); or a
         ``Dict`` of those.
@@ -117,7 +117,7 @@ class ObservationEncoding:
         self.shapes: dict[str, SensorShape] = {name: tuple(parts[name].shape or ()) for name in sorted(parts)}
 
     def encode(self, observation: Observation, device: torch.device) -> tuple[dict[str, Tensor], bool]:
-        """Each sensor (n_envs, *shape), vectors as float32; and whether the observation came as a batch.
+        """Return each sensor (n_envs, *shape), vectors as float32, and whether the observation came as a batch.
 
         Images may have their channels where SB3's ``VecTransposeImage`` puts them.
 

@@ -1,6 +1,6 @@
 """Arrays in ``.npy``, ``.npz`` and HDF5 files, which are not trusted.
 
-A file may be read by itself alone, and takes no more memory than it can hold: HDF5's links, external storage and virtual
+A file is read by itself alone, and takes no more memory than it can hold: HDF5's links, external storage and virtual
 data sets, which read other files, are refused, and sizes are compared with the file's before anything is allocated.
 Compressed arrays may be large beside their file, but not without bound.
 """

@@ -201,7 +201,7 @@ def spreads(trajectories: Sequence[Trajectory]) -> dict[str, Spread]:
 
 
 def _spread(arrays: Sequence[Array]) -> Spread:
-    """Of rows in several arrays, whose copies in float64 are never there all at once."""
+    """Return the spread of rows in several arrays, whose copies in float64 are never there all at once."""
     count = sum(map(len, arrays))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.sum([values.sum(axis=0, dtype=np.float64) for values in arrays], axis=0) / count
@@ -246,8 +246,8 @@ def _warn_of_bounds_and_offsets(trajectories: Sequence[Trajectory], space: space
             first = int(np.argmax(outside))
             warnings.warn(
                 f"{argument}: {int(outside.sum())} of {len(outside)} entries of {name!r} leave the bounds of the "
-                f"observation space: entry {first} goes from {spread.low[first]:g} to {spread.high[first]:g}, the space "
-                f"from {low[first]:g} to {high[first]:g}; are they in other units?",
+                f"observation space: entry {first} goes from {spread.low[first]:g} to {spread.high[first]:g}, the "
+                f"space from {low[first]:g} to {high[first]:g}; are they in other units?",
                 stacklevel=4,
             )
         moving = spread.std[spread.std > 0]

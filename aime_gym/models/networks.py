@@ -71,7 +71,7 @@ class SensorModules(nn.ModuleDict):
     PyTorch takes neither dots nor names that its containers use themselves, such as ``keys``. Those names are written
     as ``$`` and their bytes; all others stay as they are in ``state_dict``.
 
-    :param modules: by the sensors' names.
+    :param modules: modules by the sensors' names.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:

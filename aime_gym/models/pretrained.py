@@ -33,7 +33,7 @@ _MODULES = ("world_model", "inverse_model")
 
 @dataclass(frozen=True)
 class PretrainedWorldModel:
-    """What a world model's file holds.
+    """Contents of a world model's file.
 
     :param sensors: shape of each sensor.
     :param discrete: whether actions are one-hot.
@@ -139,12 +139,12 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
 
 
 def _stored(sensors: Mapping[str, SensorShape]) -> dict[str, Any]:
-    """As JSON: a vector's size, an image's shape."""
+    """Return sensors as JSON: a vector's size, an image's shape."""
     return {name: list(shape) if is_image(shape) else shape[0] for name, shape in sensors.items()}
 
 
 def _body(sensors: Mapping[str, SensorShape], action_size: int, discrete: bool) -> str:
-    """What a model and an environment have to agree on, in words."""
+    """Describe what a model and an environment have to agree on."""
     return f"sensors {_stored(sensors)} and {action_size} {'one-hot ' if discrete else ''}actions"
 
 

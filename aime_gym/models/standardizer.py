@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 #: Std, relative to the mean, that is no more than rounding; and the std that stands for none at all.
 _NOISE, _LEAST = 1e-6, 1e-6
 
@@ -28,8 +27,8 @@ class Standardizer(nn.Module):
         """Take mean and std of ``values`` (N, D).
 
         Dimensions that hardly move in the play data would explode under their own std as soon as a demonstration moves
-        them, so no std falls below ``floor`` times the root mean square of all. A few large dimensions must not hide the
-        others, though: where even the median of those that move lies below that, no std falls below ``floor`` times
+        them, so no std falls below ``floor`` times the root mean square of all. A few large dimensions must not hide
+        the others, though: where even the median of those that move lies below that, no std falls below ``floor`` times
         the median instead.
         """
         mean, std = _mean_and_std(values)

@@ -24,8 +24,8 @@ class CallbackModel(Protocol):
 def with_update_clock(agent: CallbackModel) -> CallbackModel:
     """Return an agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates.
 
-    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and ``copy``
-    find what they find in the agent.
+    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and
+    ``copy`` find what they find in the agent.
     """
     kind = type(agent)
     body = {"num_timesteps": property(_updates, _set_timesteps), "__module__": kind.__module__, "__doc__": kind.__doc__}

@@ -59,7 +59,9 @@ def test_a_taken_name_is_refused():
 
 def test_a_taken_class_name_is_refused():
     other = type("BCAgent", (BCOAgent,), {})
-    with pytest.raises(ValueError, match="agent_class: expected a class name that is free.* got BCAgent, which is 'bc'"):
+    with pytest.raises(
+        ValueError, match="agent_class: expected a class name that is free.* got BCAgent, which is 'bc'"
+    ):
         register_agent("mine", other)
 
 

@@ -390,7 +390,7 @@ def test_flipped_bits_are_found(tmp_path, kind):
             try:
                 found = load_trajectories(folder)
             except ValueError as error:
-                assert str(folder) in str(error)
+                assert str(folder) in str(error)  # noqa: PT017
             else:
                 assert_same(trajectories, found)
         path.write_bytes(content)

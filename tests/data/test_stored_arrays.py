@@ -69,8 +69,6 @@ def wide_chunks(group, name, path):
     group.create_dataset(name, (5, 3), "f4", chunks=(2**13, 2**16), maxshape=(None, None), compression="gzip")
 
 
-
-
 @pytest.mark.parametrize("container", [in_hdf5, in_minari])
 @pytest.mark.parametrize(
     "put", [external_link, soft_link, external_storage, virtual, unwritten, compressed, wide_chunks]

@@ -1,4 +1,4 @@
-"""Units of observations: what moves is seen, whatever else is in the observation, and what is still does not explode."""
+"""Units of observations: what moves is seen, whatever else is observed, and what is still does not explode."""
 
 import pytest
 import torch
