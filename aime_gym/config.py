@@ -73,14 +73,15 @@ def check_number(name: str, value: Any, least: float, most: float | None = None,
         raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
-def check_seed(seed: Any, name: str = "seed") -> int | None:
+def check_seed(seed: Any, most: int = 2**32 - 1) -> int | None:
     """Return a seed as a Python integer, or ``None`` for no seed.
 
-    :raises ValueError: anything but ``None`` and a whole number that NumPy and PyTorch take as a seed.
+    :param most: greatest seed; NumPy's global random numbers take no more than the default.
+    :raises ValueError: anything but ``None`` and a whole number in these bounds.
     """
     if seed is None:
         return None
-    check_number(name, seed, 0, 2**32 - 1, whole=True)
+    check_number("seed", seed, 0, most, whole=True)
     return int(seed)
 
 

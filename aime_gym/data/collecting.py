@@ -64,7 +64,7 @@ def collect(
         action space, or one that is not finite; an episode that does not end.
     """
     check_number("episodes", episodes, 1, whole=True)
-    seed = check_seed(seed)
+    seed = check_seed(seed, most=2**63 - 1)
     if isinstance(env, str):
         from aime_gym.envs import make_env  # loads the simulators, which recording in one's own env does not need
 

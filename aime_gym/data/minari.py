@@ -302,7 +302,7 @@ class _Folder:
         if not self._check_digests:
             return
         if not self.digests:
-            if file.file.attrs.get(_METADATA_KEY) is not None:
+            if _METADATA_KEY in file.file.attrs:
                 raise ValueError(f"its {_METADATA_FILE} lacks what was written with it")
             return
         found = {_METADATA_FILE: _metadata_digest(self._unsigned), _DATA_FILE: file_digest(self.path)}

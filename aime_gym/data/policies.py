@@ -148,5 +148,5 @@ def _metaworld_task(simulator: gym.Env) -> str | None:
 
 
 def _generator(seed: int | None) -> np.random.Generator:
-    seed = check_seed(seed)
+    seed = check_seed(seed, most=2**63 - 1)
     return np.random.default_rng(None if seed is None else [_SEED_DOMAIN, seed])

@@ -21,6 +21,8 @@ _FAR = 100
 _STEPS, _COARSE = 16, 1e-3
 #: Std that is no noise, and how small beside a typical one it may be before standardising hides it.
 _LEAST_SIGNAL, _HIDDEN = 1e-3, 0.01
+#: Share of the entries that has to be hidden for a warning: some of many hardly move.
+_MANY = 0.1
 
 
 def check_trajectories(
@@ -253,7 +255,7 @@ def _warn_of_bounds_and_offsets(trajectories: Sequence[Trajectory], space: space
         moving = spread.std[spread.std > 0]
         typical = min(np.sqrt(np.square(moving).mean()), np.median(moving)) if len(moving) else 0.0
         hidden = (spread.std > _LEAST_SIGNAL) & (spread.std < _HIDDEN * typical)
-        if hidden.any():
+        if hidden.sum() > _MANY * len(moving):
             first = int(np.argmax(hidden))
             warnings.warn(
                 f"{argument}: {int(hidden.sum())} of {len(hidden)} entries of {name!r} are observations that are small "
