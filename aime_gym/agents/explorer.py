@@ -34,8 +34,8 @@ import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
-from aime_gym.agents.agent import Agent
-from aime_gym.config import check_bounds, check_choices
+from aime_gym.agents.agent import Agent, whole_timesteps
+from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, check_choices, check_number, check_seed
 from aime_gym.data import HeldRandomPolicy, TrajectoryDataset
 from aime_gym.model_based.actor_critic import Critic, ImaginationConfig, ImaginedRollout, draw_starts, imagine
 from aime_gym.model_based.predict import act_in_latents, initial_memory
@@ -94,9 +94,9 @@ class ExplorerConfig(ImaginationConfig, WorldModelTrainingConfig):
             random_episodes=(1, None),
             first_updates=(0, None),
             updates_per_step=(0, None),
-            ensemble=(2, None),
-            ensemble_hidden=(1, None),
-            policy_hidden=(1, None),
+            ensemble=(2, MAX_LAYERS),
+            ensemble_hidden=(1, MAX_UNITS),
+            policy_hidden=(1, MAX_UNITS),
             actor_learning_rate=(0, None),
             ensemble_learning_rate=(0, None),
         )
@@ -126,7 +126,11 @@ class Explorer(Agent):
         super().__init__(*args, **options)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the explorer, and leave the process's own random numbers as they are."""
+        """Seed the explorer, and leave the process's own random numbers as they are.
+
+        :raises ValueError: anything but ``None`` and a whole number of at most 32 bits.
+        """
+        seed = check_seed(seed)
         self.seed = seed
         training, acting, weights = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
         self.generator = torch.Generator().manual_seed(training)
@@ -181,8 +185,7 @@ class Explorer(Agent):
         :return: the new episodes, with actions and the task's rewards.
         :raises ValueError: ``episodes`` below 1.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes: expected at least 1, got {episodes}")
+        check_number("episodes", episodes, 1, whole=True)
         before = len(self.trajectories)
         self._collect_and_learn(episodes, "episodes", tb_log_name="explore", progress_bar=progress_bar)
         return self.trajectories[before:]
@@ -204,8 +207,7 @@ class Explorer(Agent):
         :param reset_num_timesteps: whether ``num_timesteps`` starts again at zero.
         :raises ValueError: ``total_timesteps`` below 1.
         """
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
+        total_timesteps = whole_timesteps(total_timesteps, least=1)
         if reset_num_timesteps:
             self.num_timesteps = 0
         self._collect_and_learn(

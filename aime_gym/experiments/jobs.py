@@ -19,7 +19,7 @@ from aime_gym.experiments.data import derived_seeds, describe, load_for_task, re
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import Expert, prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
-from aime_gym.experiments.suite import Cell, Imports, SuiteTask, digest
+from aime_gym.experiments.suite import Cell, Imports, SuiteTask, identity_digest
 
 #: Demonstrations as observers see them, and as oracles do.
 _OBSERVED, _WITH_ACTIONS = "observed", "with-actions"
@@ -79,7 +79,7 @@ class RandomJob(Job):
 
     @property
     def key(self) -> str:
-        return digest(self.task.random_identity())
+        return identity_digest(self.task.random_identity())
 
     def run(self, *, progress: bool = False) -> dict[str, Any]:
         with self.task.config.make() as env:
@@ -94,7 +94,7 @@ class PlayJob(Job):
 
     @property
     def key(self) -> str:
-        return digest(self.task.play_identity())
+        return identity_digest(self.task.play_identity())
 
     @property
     def folder(self) -> Path:
@@ -123,12 +123,12 @@ class DemosJob(Job):
 
     @property
     def key(self) -> str:
-        return digest(self.task.expert_identity())
+        return identity_digest(self.task.expert_identity())
 
     @property
     def folder(self) -> Path:
         """The data's folder."""
-        return self.data / f"demos-{digest(self.task.demos_identity(self.count))}"
+        return self.data / f"demos-{identity_digest(self.task.demos_identity(self.count))}"
 
     def source(self, *, actions: bool) -> str | Path:
         """Return where a cell finds demonstrations: only oracles are given a file that has actions."""

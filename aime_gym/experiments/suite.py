@@ -34,7 +34,6 @@ A module that is imported runs its code, and so does an SB3 model that is read. 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import sys
@@ -51,6 +50,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
 from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig
+from aime_gym.serialization import digest
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Cell:
             "evaluation": self.task.expert_identity(),
             "play": self.task.play_identity() if self.spec.agent_class.needs_play else None,
         }
-        return digest(identity | ({"learn": self.learn} if self.learn else {}))
+        return identity_digest(identity | ({"learn": self.learn} if self.learn else {}))
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,10 @@ class Suite:
         return [cell for cell in self.cells if cell.task.label == task.label]
 
 
-def digest(identity: Mapping[str, Any]) -> str:
+def identity_digest(identity: Mapping[str, Any]) -> str:
     """Return a short name for a JSON document: equal for equal ones."""
     text = json.dumps(identity, sort_keys=True, default=list)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digest([text], size=8)
 
 
 # The file: keys, types and bounds

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aime_gym.models.images import ImageEncoder
-from aime_gym.models.networks import mlp
+from aime_gym.models.networks import SensorModules, mlp
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import SensorShape, is_image
 
@@ -47,7 +47,7 @@ class StackedNetwork(nn.Module):
         self.vectors = [name for name, shape in sensors.items() if not is_image(shape)]
         size = sum(sensors[name][0] for name in self.vectors)
         self.standardizer = Standardizer(size)
-        self.encoders = nn.ModuleDict(
+        self.encoders = SensorModules(
             {name: ImageEncoder(shape, "patch", _DEPTH) for name, shape in sensors.items() if is_image(shape)}
         )
         size += sum(cast(ImageEncoder, encoder).size for encoder in self.encoders.values())

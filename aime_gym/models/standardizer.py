@@ -1,13 +1,16 @@
-"""Observations in units of the data's own spread."""
+"""Standardisation: observations in units of the data's own spread."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+#: Std, relative to the mean, that is no more than rounding; and the std that stands for none at all.
+_NOISE, _LEAST = 1e-6, 1e-6
+
 
 class Standardizer(nn.Module):
-    """Shift and scale of one sensor, fitted once to play data.
+    """Shift and scale of one sensor, fitted to play data.
 
     :param size: features of the sensor.
     """
@@ -24,14 +27,30 @@ class Standardizer(nn.Module):
         """Take mean and std of ``values`` (N, D).
 
         Dimensions that hardly move in the play data would explode under their own std as soon as a demonstration moves
-        them, so no std falls below ``floor`` times the root mean square of all.
+        them, so no std falls below ``floor`` times the root mean square of all. A few large dimensions must not hide
+        the others, though: where even the median of those that move lies below that, no std falls below ``floor`` times
+        the median instead.
         """
-        std = values.std(dim=0, correction=min(1, len(values) - 1))  # a single row has no spread
-        self.mean.copy_(values.mean(dim=0))
-        self.std.copy_(std.clamp_min(floor * std.square().mean().sqrt()).clamp_min(1e-6))
+        mean, std = _mean_and_std(values)
+        least = floor * std.square().mean().sqrt()
+        if not (least.isfinite() and mean.isfinite().all()):  # the square of a large float32 is none
+            mean, std = _mean_and_std(values.double())
+            least = floor * std.square().mean().sqrt()
+        moving = std[std > _NOISE * mean.abs()]
+        if not len(moving):
+            least = least.clamp_min(_LEAST)
+        elif moving.median() < least:
+            least = floor * moving.median()
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp_min(least))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std
+
+
+def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
+    # A single row has no spread.
+    return values.mean(dim=0), values.std(dim=0, correction=min(1, len(values) - 1))
 
 
 class RunningStandardizer(nn.Module):
@@ -53,7 +72,7 @@ class RunningStandardizer(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Take rows (N, D) into the statistics (Chan, Golub and LeVeque 1979)."""
+        """Add rows (N, D) to the statistics (Chan, Golub and LeVeque 1979)."""
         if not rows.shape[-1]:
             return  # no numbers have no variance, and PyTorch warns of it
         rows = rows.to(self.mean.dtype)
@@ -65,6 +84,6 @@ class RunningStandardizer(nn.Module):
         self.count.copy_(total)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
+        """Return rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
         std = self.variance.sqrt().clamp_min(1e-6)
         return ((rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)).clamp(-10, 10)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.distributions import HALF_LOG_2PI, Normal
 from aime_gym.models.images import ImageDecoder, ImageEncoder, as_floats
-from aime_gym.models.networks import mlp
+from aime_gym.models.networks import SensorModules, mlp
 from aime_gym.models.rssm import RSSM, ActionSource, Latents, State
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import Metrics, SensorShape, is_image
@@ -126,7 +126,7 @@ class WorldModel(nn.Module):
         self.sensors = {name: tuple(shape) for name, shape in sensors.items()}
         self.vectors = {name: shape[0] for name, shape in self.sensors.items() if not is_image(shape)}
         images = {name: shape for name, shape in self.sensors.items() if is_image(shape)}
-        self.standardizers = nn.ModuleDict({name: Standardizer(size) for name, size in self.vectors.items()})
+        self.standardizers = SensorModules({name: Standardizer(size) for name, size in self.vectors.items()})
         observed = sum(self.vectors.values())
         encodes = bool(config.encoder_layers and observed)
         self.encoder: nn.Module = (
@@ -134,7 +134,7 @@ class WorldModel(nn.Module):
             if encodes
             else nn.Identity()
         )
-        self.frame_encoders = nn.ModuleDict(
+        self.frame_encoders = SensorModules(
             {name: ImageEncoder(shape, config.image_encoder, config.image_depth) for name, shape in images.items()}
         )
         #: Size of the embeddings of all images of an observation together.
@@ -143,7 +143,7 @@ class WorldModel(nn.Module):
         self.feature_size = config.deter + config.stoch
         self.action_size = actions
         self.rssm = RSSM(config, self.embedding_size, actions)
-        self.decoders = nn.ModuleDict(
+        self.decoders = SensorModules(
             {
                 name: (GaussianImageDecoder if is_image(shape) else GaussianVectorDecoder)(
                     self.feature_size, shape, config

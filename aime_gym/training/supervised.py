@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_LAYERS, MAX_ROWS, check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.loop import RunComplete, UpdateRunner
@@ -51,13 +51,13 @@ class StackedConfig:
     def __post_init__(self) -> None:
         check_bounds(
             self,
-            stack=(1, None),
+            stack=(1, MAX_LAYERS),
             train_fraction=(0, 1),
             min_epochs=(0, None),
             min_updates=(1, None),
             max_epochs=(1, None),
             patience=(0, None),
-            batch_size=(1, None),
+            batch_size=(1, MAX_ROWS),
             learning_rate=(0, None),
         )
 
