@@ -53,8 +53,8 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
     """
     with shared.checks():
         from aime_gym.experiments.provenance import available_cores
-        from aime_gym.experiments.report import task_tables
-        from aime_gym.experiments.results import load_results, summarise
+        from aime_gym.experiments.report import result_tables
+        from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
 
@@ -63,8 +63,7 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
         shared.check_output(out, "out", folder=True)
         outcome = run_suite(checked, out, workers=workers or available_cores(), retry_failed=retry_failed)
     if outcome.done:
-        results = load_results([out])
-        shared.console().print(task_tables(results, summarise(results)))
+        shared.console().print(result_tables(load_results([out])))
     for title, error in outcome.failed.items():
         print(f"failed: {title}: {error}")
     print(f"{out}: {outcome.done} of {outcome.cells} cells are done; `aime-gym report {out}` has intervals and figures")

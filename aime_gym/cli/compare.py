@@ -75,14 +75,19 @@ def compare(
     """
     with shared.checks():
         from aime_gym.experiments.agent_spec import AgentSpec
-        from aime_gym.experiments.comparison import Comparison, check_folder, prepare, run
+        from aime_gym.experiments.comparison import (
+            check_comparison,
+            check_folder,
+            comparison_suite,
+            run_comparison,
+        )
         from aime_gym.experiments.jobs import as_file_name
 
         specs = tuple(map(AgentSpec.parse, agents))
-        comparison = Comparison(task, specs, data, eval_episodes, video_episodes, seed)
+        suite = comparison_suite(task, specs, data, eval_episodes=eval_episodes, seed=seed)
         out = out or Path("runs") / as_file_name(task.env_id)
         check_folder(out)
-        prepared = prepare(comparison)
+        checked = check_comparison(suite)
         shared.check_output(out, "out", folder=True)
-    results = run(prepared, out)
+    results = run_comparison(checked, out, video_episodes=video_episodes)
     return 130 if results["interrupted"] else 1 if results["failed"] else 0

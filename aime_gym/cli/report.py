@@ -39,6 +39,6 @@ def report(results: tuple[Path, ...], against: str | None, out: Path | None) -> 
         out = out or (results[0] if results[0].is_dir() else results[0].parent)
         shared.check_output(out, "out", folder=True)
     files = write_report(analysed, out)
-    shared.console().print(report_tables(analysed))
+    shared.console().print(*report_tables(analysed))
     print(f"{loaded.progress}; wrote {', '.join(map(str, files))}")
     return 0

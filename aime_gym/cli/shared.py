@@ -188,9 +188,16 @@ _METAVARS = {
 }
 
 
+def _parameter_texts(config: type) -> dict[str, str]:
+    """Return the descriptions of parameters in a docstring."""
+    described = re.findall(r":param (\w+): (.*?)(?=\n:|\Z)", inspect.getdoc(config) or "", re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in described}
+
+
 def _config_options(config: type, argument: str, group: str, default_env: str | None = None) -> Any:
     """Return a decorator that adds a flag for each field of a configuration, and hands on the configuration."""
     hints = get_type_hints(config, include_extras=True)
+    texts = _parameter_texts(config)
 
     def decorate(function: _Function) -> _Function:
         @functools.wraps(function)
@@ -203,7 +210,7 @@ def _config_options(config: type, argument: str, group: str, default_env: str | 
         decorated: Any = with_config
         for field in reversed(fields(config)):
             hint = hints[field.name]
-            text = hint.__metadata__[0].documentation
+            text = texts[field.name]
             if field.name == "env_id":
                 required = default_env is None
                 text += "" if required else f" (default: {default_env})"
@@ -215,15 +222,9 @@ def _config_options(config: type, argument: str, group: str, default_env: str | 
             kind: Any = Number(lower_bound(hint)) if _is_number(hint) else str
             if field.name == "positions":
                 kind = _Positions()
-            decorated = click.option(
-                f"--{field.name.replace('_', '-')}",
-                cls=_Option,
-                group=group,
-                type=kind,
-                default=field.default,
-                metavar=_METAVARS.get(field.name),
-                help=text,
-            )(decorated)
+            name = f"--{field.name.replace('_', '-')}"
+            look: dict[str, Any] = {"cls": _Option, "group": group, "metavar": _METAVARS.get(field.name), "help": text}
+            decorated = click.option(name, type=kind, default=field.default, **look)(decorated)
         return decorated
 
     return decorate
