@@ -62,7 +62,7 @@ class Agent(BaseAlgorithm):
     presets: ClassVar[Mapping[str, Any]]
     #: Plain values that a file keeps, each with the check that it has to pass when it is read.
     saved_attributes: ClassVar[ValueChecks] = {
-        "seed": lambda name, value: check_seed(value, name),
+        "seed": lambda name, value: check_seed(value),
         "policy_kwargs": check_policy_kwargs,
         "num_phases": check_count,
         "num_updates": check_count,
