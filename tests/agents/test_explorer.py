@@ -255,7 +255,7 @@ def test_dreamer_learns_the_task(make):
         ({"reward": "fun"}, "reward: expected novelty or task, got 'fun'"),
         ({"ensemble": 1}, "ensemble: expected at least 2, got 1"),
         ({"imagination_horizon": 0}, "imagination_horizon: expected at least 1, got 0"),
-        ({"sequence_length": 1}, "horizon: expected at least 2, got 1"),
+        ({"sequence_length": 1}, "sequence_length: expected at least 2, got 1"),
         ({"random_episodes": 0}, "random_episodes: expected at least 1, got 0"),
         ({"updates_per_steps": 1}, "updates_per_steps: unknown hyper-parameter of Explorer; did you mean"),
     ],

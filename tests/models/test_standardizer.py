@@ -18,7 +18,7 @@ def spread(*scales):
 
 
 @pytest.mark.parametrize(
-    "scales", [(1.0, 1e5), (1e-3, 1e3), (1e-11, 1e-11), (1e20, 1e20), (1e-20, 1.0, 1e20), (1.0, 2.0, 1e4, 1e-1)]
+    "scales", [(1.0, 1e5), (1e-3, 1e3), (1e-11, 1e-11), (1e20, 1e20), (1.0, 2.0, 1e4, 1e-1)]
 )
 def test_typical_entries_are_seen(scales):
     values = spread(*scales)
