@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-#: Std, relative to the mean, that is no more than rounding; and the std that stands for none at all.
-_NOISE, _LEAST = 1e-6, 1e-6
+#: Std that is no more than rounding, relative to the mean and to the largest std; and the one that stands for none.
+_NOISE, _PRECISION, _LEAST = 1e-6, 1e-7, 1e-6
 
 
 class Standardizer(nn.Module):
@@ -36,7 +36,7 @@ class Standardizer(nn.Module):
         if not (least.isfinite() and mean.isfinite().all()):  # the square of a large float32 is none
             mean, std = _mean_and_std(values.double())
             least = floor * std.square().mean().sqrt()
-        moving = std[std > _NOISE * mean.abs()]
+        moving = std[(std > _NOISE * mean.abs()) & (std > _PRECISION * std.max())]
         if not len(moving):
             least = least.clamp_min(_LEAST)
         elif moving.median() < least:
