@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import click
+from typing import Annotated
 
 from aime_gym.cli import shared
+from aime_gym.experiments.config import Positive
 
 
 @shared.verb("run a suite of agents, tasks and seeds on all cores")
-@click.argument(
-    "suite",
-    metavar="SUITE",
-    type=click.Path(path_type=Path),
-    help="a TOML file, as those in benchmarks/suites/",
-)
-@shared.path_option("--out", "FOLDER", "for all that is written (default: runs/SUITE)")
-@shared.number_option("--workers", "processes (default: one for each core)")
-@click.option("--retry-failed", is_flag=True, help="do again what failed before")
-@click.option("--allow-imports", is_flag=True, help="import modules and read SB3 models that the suite names")
-def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: bool, allow_imports: bool) -> int:
+def benchmark(
+    suite: Annotated[Path, "SUITE"],
+    *,
+    out: shared.Folder | None = None,
+    workers: Positive | None = None,
+    retry_failed: bool = False,
+    allow_imports: bool = False,
+) -> int:
     """Train and evaluate all agents of a suite on all of its tasks, with all of its
     seeds and numbers of demonstrations, in processes of one thread each. What cells
     of a task share (play, demonstrations, the expert) is made once.
@@ -33,6 +30,12 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
     Warning: a suite may name modules to import and SB3 models to read, and both run
     their code. Such a suite is refused without --allow-imports: use it only with
     suites, modules and models that you trust.
+
+    :param suite: a TOML file, as those in benchmarks/suites/
+    :param out: folder for all that is written (default: runs/SUITE)
+    :param workers: processes (default: one for each core)
+    :param retry_failed: whether to do again what failed before
+    :param allow_imports: whether to import modules and read SB3 models that the suite names
 
     Examples:
       aime-gym benchmark benchmarks/suites/classic.toml --out runs/classic

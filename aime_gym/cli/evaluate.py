@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
-
 from aime_gym.cli import shared
-from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.config import Positive, TaskConfig
 
 
 @shared.verb("evaluate a saved agent")
-@shared.agent_file
-@shared.task_options()
-@shared.number_option("--episodes", "how many", default=50)
-@click.option("--video", type=click.Path(path_type=Path), metavar="FILE", help="write an .mp4 of the first 3 episodes")
-@shared.seed_option
-def evaluate(agent: Path, task: TaskConfig, episodes: int, video: Path | None, seed: int) -> int:
+def evaluate(
+    agent: shared.File,
+    task: TaskConfig,
+    *,
+    episodes: Positive = 50,
+    video: shared.File | None = None,
+    seed: shared.Seed = 0,
+) -> int:
     """Run a saved agent for whole episodes, beside random actions.
+
+    :param agent: an agent's file, as train and compare write it
+    :param episodes: number of episodes
+    :param video: an .mp4 of the first 3 episodes
+    :param seed: the same seed, the same run
 
     Examples (make the task with the options that the agent was trained with):
       aime-gym evaluate reach.zip reach-v3 --video reach.mp4
