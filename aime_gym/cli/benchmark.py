@@ -56,7 +56,7 @@ def benchmark(
     """
     with shared.checks():
         from aime_gym.experiments.provenance import available_cores
-        from aime_gym.experiments.report import result_tables
+        from aime_gym.experiments.report import print_tables, result_tables
         from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
@@ -66,7 +66,7 @@ def benchmark(
         shared.check_output(out, "out", folder=True)
         outcome = run_suite(checked, out, workers=workers or available_cores(), retry_failed=retry_failed)
     if outcome.done:
-        shared.console().print(result_tables(load_results([out])))
+        print_tables(*result_tables(load_results([out])))
     for title, error in outcome.failed.items():
         print(f"failed: {title}: {error}")
     print(f"{out}: {outcome.done} of {outcome.cells} cells are done; `aime-gym report {out}` has intervals and figures")

@@ -32,7 +32,7 @@ def collect(
     :param without_actions: whether to leave the actions out, for demonstrations
     :param video: whether to write each episode as an .mp4, without loss, and a videos.json beside them, in place of a
         Minari dataset: demonstrations without actions and rewards; with --modality pixels
-    :param seed: the same seed, the same run
+    :param seed: seed of all random numbers: the same seed gives the same run
     :param out: a folder that does not exist yet
 
     Examples:

@@ -39,7 +39,7 @@ def compare(
     :param agents: registered agents, with hyper-parameters that differ from the default (default: aime bco bc)
     :param eval_episodes: episodes for each policy
     :param video_episodes: episodes in the video; 0 for no video
-    :param seed: the same seed, the same run
+    :param seed: seed of all random numbers: the same seed gives the same run
     :param out: folder for all that is written (default: runs/ENV_ID)
 
     Examples: the same job for ...

@@ -37,11 +37,12 @@ def diagnose(
         --play data/reach-fresh-play --out runs/reach-diagnosis
     """
     with shared.checks():
+        from aime_gym.experiments.report import print_tables
         from aime_gym.experiments.saved_agents import diagnose_saved, write_diagnosis
 
         shared.check_output(out, "out", folder=True)
         report = diagnose_saved(agent, demos, play, demo_count=demo_count)
     files = write_diagnosis(report, out)
-    shared.console().print(report.table())
+    print_tables(report.table())
     print(f"wrote {', '.join(map(str, files))}")
     return 0

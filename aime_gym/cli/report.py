@@ -29,7 +29,7 @@ def report(
       aime-gym report runs/one runs/other/results.jsonl --out runs/both
     """
     with shared.checks():
-        from aime_gym.experiments.report import report_tables, write_report
+        from aime_gym.experiments.report import print_tables, report_tables, write_report
         from aime_gym.experiments.results import analyse, load_results
 
         loaded = load_results(results)
@@ -37,6 +37,6 @@ def report(
         out = out or (results[0] if results[0].is_dir() else results[0].parent)
         shared.check_output(out, "out", folder=True)
     files = write_report(analysed, out)
-    shared.console().print(*report_tables(analysed))
+    print_tables(*report_tables(analysed))
     print(f"{loaded.progress}; wrote {', '.join(map(str, files))}")
     return 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import click
 from annotated_types import Ge
@@ -18,9 +18,6 @@ from annotated_types import Ge
 from aime_gym.config import nearest_names
 from aime_gym.experiments.config import DataConfig, TaskConfig, lower_bound
 from aime_gym.wrappers.rendering import RenderingError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Types of the parameters of verbs: a text beside the type is the placeholder of a value in the help, or a short flag.
 File = Annotated[Path, "FILE"]
@@ -265,44 +262,23 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
 
 
 def check_output(path: Path | None, argument: str, *, folder: bool = False) -> None:
-    """Try to write where the results will go, and leave nothing there.
+    """Check that the results can be written where they will go.
 
     :param folder: whether ``path`` is a folder, and not a file.
-    :raises ValueError: it cannot be written.
+    :raises ValueError: a path that cannot be written.
     """
     if path is None:
         return
-    target = path if folder else path.parent
-    kind = "folder" if folder else "file"
     if not folder and path.is_dir():
         raise ValueError(f"{argument}: expected a file, got the folder {path}")
-    missing = [place for place in (target, *target.parents) if not place.exists()]
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target, prefix=f".{path.name[:200]}"):
-            pass
-        if not folder and path.exists():
-            path.open("ab").close()
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"{argument}: expected a {kind} that can be written, got {path} ({reason})") from error
-    finally:
-        for place in missing:
-            with suppress(OSError):
-                place.rmdir()
+    place = next(place for place in (path, *path.absolute().parents) if place.exists())
+    fits = place.is_dir() or (place == path and not folder)
+    if not fits or not os.access(place, os.W_OK):
+        kind = "folder" if folder else "file"
+        raise ValueError(f"{argument}: expected a {kind} that can be written, got {path} (see {place})")
 
 
 def interrupted_name(path: Path) -> Path:
     """Return a free name that says that the work was interrupted: ``reach.zip`` as ``reach-interrupted.zip``."""
     names = (path.with_name(f"{path.stem}-interrupted{number}{path.suffix}") for number in ("", *range(2, 1000)))
     return next(name for name in names if not name.exists())
-
-
-def console() -> Console:
-    """Return a console that leaves room for tables where a file, and no terminal, decides the width."""
-    from rich.console import Console
-
-    made = Console()
-    if not made.is_terminal:
-        made.width = 130
-    return made

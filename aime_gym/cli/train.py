@@ -32,7 +32,7 @@ def train(
     :param option: a hyper-parameter, or preset=NAME; again for further ones
     :param learn: environment steps of learn, after imitate
     :param checkpoint: progress of the training: the same command, after Ctrl-C or a crash, goes on from there
-    :param seed: the same seed, the same run
+    :param seed: seed of all random numbers: the same seed gives the same run
     :param out: the agent's file, a .zip
 
     Examples:

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aime_gym.experiments.data import derived_seeds, prepare_data
+from aime_gym.experiments.data import prepare_data
 from aime_gym.experiments.jobs import Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask
@@ -54,7 +54,7 @@ def check(suite: Suite) -> CheckedSuite:
 def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False) -> dict[tuple[str, str], bool]:
     """Check the cells on one task, and return which of them need play, as :class:`CheckedSuite` has it.
 
-    :param progress: show a progress bar while videos are read.
+    :param progress: whether to show a progress bar while videos are read.
     """
     # One cell of each agent: neither the seed nor the number of demonstrations changes what it takes.
     by_agent = {cell.agent: cell for cell in cells}
@@ -64,7 +64,7 @@ def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False
     data = prepare_data(
         task.config,
         task.data,
-        seeds=derived_seeds(task.data_seed),
+        seeds=task.seeds,
         needs_play=any(needs_play.values()),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents.values()),
         progress=progress,
@@ -216,7 +216,7 @@ class _Queue:
         return record is None
 
     def next(self) -> Job | None:
-        """Take the first job that waits for no other one, if there is any."""
+        """Take the first job that needs no unfinished one, if there is any."""
         ready = (job for job in self.waiting if not job.needs & self._unfinished)
         job = next(ready, None)
         if job is not None:

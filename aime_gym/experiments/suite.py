@@ -52,6 +52,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
 from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig, check_bounds
+from aime_gym.experiments.data import derived_seeds
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class SuiteTask:
 
     def _identity(self, what: str, **details: Any) -> dict[str, Any]:
         return {"what": what, "task": asdict(self.config), "data_seed": self.data_seed, **details}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of recording and of the evaluation."""
+        return derived_seeds(self.data_seed)
 
     @property
     def play_episodes(self) -> int | None:

@@ -26,9 +26,11 @@ _RATE, _HOLD_SECONDS = 30, 0.7
 
 
 class VideoPolicy(NamedTuple):
-    """One of the policies in a video.
+    """A policy in a video.
 
-    :param policy: makes the policy for an environment of ``task``.
+    :param label: name in the caption.
+    :param task: task that the policy acts in.
+    :param policy: function that makes the policy for an environment of ``task``.
     """
 
     label: str

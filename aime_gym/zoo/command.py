@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import gymnasium as gym
 
@@ -101,10 +101,9 @@ def _train(options: argparse.Namespace, others: Sequence[str]) -> None:
     With -i AGENT.zip, that agent imitates --demos anew; with --play, it goes through pretrain again before.
     --gym-packages may register agents, too.
     """
-    from rl_zoo3 import train as script
-
     from aime_gym.zoo.experiment import BadInput, ImitationExperiment
 
+    script: Any = import_module("rl_zoo3.train")
     if options.algo not in AGENTS:
         sys.argv += others
         script.train()
