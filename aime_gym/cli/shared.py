@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -247,7 +247,7 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
         text += f" (default: {default})"
     types = {int: Number(lower_bound(hint)), float: Number(lower_bound(hint), float), Path: click.Path(path_type=Path)}
     required = default is inspect.Parameter.empty
-    settings: dict[str, Any] = {"required": required, "default": None if required else default, "help": text}
+    settings: dict[str, Any] = {"help": text} | ({"required": True} if required else {"default": default})
     if kind is bool:
         return _Option([f"--{name.replace('_', '-')}"], group or "", is_flag=True, **settings)
     settings["type"] = _Positions() if name == "positions" else types.get(kind, str)
@@ -262,7 +262,7 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
 
 
 def check_output(path: Path | None, argument: str, *, folder: bool = False) -> None:
-    """Check that the results can be written where they will go.
+    """Try to write where the results will go, and leave nothing there.
 
     :param folder: whether ``path`` is a folder, and not a file.
     :raises ValueError: a path that cannot be written.
@@ -272,10 +272,15 @@ def check_output(path: Path | None, argument: str, *, folder: bool = False) -> N
     if not folder and path.is_dir():
         raise ValueError(f"{argument}: expected a file, got the folder {path}")
     place = next(place for place in (path, *path.absolute().parents) if place.exists())
-    fits = place.is_dir() or (place == path and not folder)
-    if not fits or not os.access(place, os.W_OK):
+    try:
+        if place == path and not folder:
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
         kind = "folder" if folder else "file"
-        raise ValueError(f"{argument}: expected a {kind} that can be written, got {path} (see {place})")
+        reason = error.strerror or error
+        raise ValueError(f"{argument}: expected a {kind} that can be written, got {path} ({reason})") from error
 
 
 def interrupted_name(path: Path) -> Path:

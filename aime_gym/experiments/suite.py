@@ -233,9 +233,14 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _TaskKeys(_Table):
+class _Overrides(_Table):
+    """Keys of tasks and agents that override those of the suite."""
+
     demonstrations: _Counts | None = None
     seeds: _Seeds | None = None
+
+
+class _TaskKeys(_Overrides):
     eval_episodes: Positive | None = None
     options: dict[str, dict[str, Any]] = {}
 
@@ -253,11 +258,9 @@ _TaskTable: Any = create_model(
 )
 
 
-class _AgentTable(_Table):
+class _AgentTable(_Overrides):
     agent: str | None = None
     options: dict[str, Any] = {}
-    demonstrations: _Counts | None = None
-    seeds: _Seeds | None = None
     tasks: _Names | None = None
     learn: Annotated[int, Ge(0)] = 0
 
