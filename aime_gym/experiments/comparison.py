@@ -16,12 +16,11 @@ from rich.console import Console
 from aime_gym.agents.registry import load_agent
 from aime_gym.experiments.agent_spec import AgentSpec
 from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig, TaskConfig
-from aime_gym.experiments.data import derived_seeds
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.figures import draw_returns
 from aime_gym.experiments.jobs import as_file_name
 from aime_gym.experiments.provenance import describe_machine, package_versions
-from aime_gym.experiments.report import run_table
+from aime_gym.experiments.report import print_tables, run_table
 from aime_gym.experiments.results import Run, load_results
 from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, check_task, run_suite
 from aime_gym.experiments.suite import Cell, Suite, SuiteTask
@@ -116,9 +115,7 @@ def run_comparison(
     if runs:
         task = suite.tasks[0]
         title = f"{task.config}, {task.eval_episodes} episodes each"
-        tables = Console()
-        tables.width = tables.width if tables.is_terminal else 130
-        tables.print(run_table(runs, title))
+        print_tables(run_table(runs, title))
         draw_returns(runs, title, out / _FIGURE)
         if video_episodes:
             console.print(f"video: {video_episodes} episodes", markup=False)
@@ -162,7 +159,7 @@ def _document(suite: Suite, runs: Sequence[Run], outcome: Outcome) -> dict[str, 
         "task": asdict(task.config),
         "eval_episodes": task.eval_episodes,
         "seed": task.data_seed,
-        "seeds": derived_seeds(task.data_seed),
+        "seeds": task.seeds,
         "data": {
             name: {"source": run.record["data"][name], **about}
             for run in runs
@@ -206,4 +203,4 @@ def _record_video(task: SuiteTask, runs: Sequence[Run], out: Path, path: Path, e
         name = f"{(task.data.expert or '').partition(':')[0]}:{trained}" if trained.exists() else task.data.expert
         expert = prepare_expert(name, task.config, task.data_seed)
         policies.insert(0, VideoPolicy("expert", expert.task, expert.policy))
-    record_video(path, policies, episodes=episodes, seed=derived_seeds(task.data_seed)["evaluation"])
+    record_video(path, policies, episodes=episodes, seed=task.seeds["evaluation"])

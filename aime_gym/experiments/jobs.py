@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import save_minari
 from aime_gym.experiments.agent_spec import train, training_env
 from aime_gym.experiments.config import DEMONSTRATIONS
-from aime_gym.experiments.data import derived_seeds, describe, load_for_task, record_play
+from aime_gym.experiments.data import describe, load_for_task, record_play
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
@@ -86,70 +86,60 @@ def jobs_of(
     :param keep: folder for trained agents and experts; ``None`` to keep none.
     """
     count = max((cell.demonstrations or DEMONSTRATIONS for cell in cells), default=1)
-    keys = {
+    play_key = identity_digest(task.play_identity())
+    play_folder = data / f"play-{play_key}"
+    demos_folder = data / f"demos-{identity_digest(task.demos_identity(count))}"
+    references = {
         "random": identity_digest(task.random_identity()),
         "expert": identity_digest(task.expert_identity()),
-        "play": identity_digest(task.play_identity()),
     }
-    play_folder = data / f"play-{keys['play']}"
-    demos_folder = data / f"demos-{identity_digest(task.demos_identity(count))}"
-    shared = {
-        "random": partial(score_random, task),
-        "expert": partial(record_expert, task, count, demos_folder, keep),
-        "play": partial(record_shared_play, task, play_folder),
-    }
-    jobs = [Job(f"{task.label}, {what}", _about(what, keys[what], task), shared[what]) for what in shared]
+    random = _job(task, "random", references["random"], partial(score_random, task))
+    expert = _job(task, "expert", references["expert"], partial(record_expert, task, count, demos_folder, keep))
+    play = _job(task, "play", play_key, partial(record_shared_play, task, play_folder))
+    jobs = [expert, random, play]
     for cell in cells:
-        agent_class = cell.spec.agent_class
+        oracle = cell.spec.agent_class.needs_demonstration_actions
         needs = set()
-        play: str | Path | None = None
-        demos: str | Path = task.data.demos
+        play_source: str | Path | None = None
         if needs_play[task.label, cell.agent]:
-            play = task.data.play
-            if task.data.records_play:
-                play = play_folder
-                needs |= set() if play_folder.is_dir() else {f"{task.label}, play"}
+            play_source = play_folder if task.data.records_play else task.data.play
+            needs |= {play.title} if task.data.records_play and not play_folder.is_dir() else set()
+        demos_source: str | Path = task.data.demos
         if task.data.records_demos:
             # Only oracles are given a folder that has actions.
-            demos = demos_folder / (_WITH_ACTIONS if agent_class.needs_demonstration_actions else _OBSERVED)
-            needs |= set() if demos_folder.is_dir() else {f"{task.label}, expert"}
-        about = _about("cell", cell.key, task) | {
+            demos_source = demos_folder / (_WITH_ACTIONS if oracle else _OBSERVED)
+            needs |= {expert.title} if not demos_folder.is_dir() else set()
+        about = {
             "agent": cell.agent,
             "name": cell.spec.name,
             "options": dict(cell.spec.options),
-            "oracle": agent_class.needs_demonstration_actions,
+            "oracle": oracle,
             "demonstrations": cell.demonstrations,
             "seed": cell.seed,
-            "random": keys["random"],
-            "expert": keys["expert"],
         }
-        work = partial(run_cell, cell, play_source=play, demos_source=demos, keep=keep)
-        jobs.append(Job(cell.title, about, work, frozenset(needs)))
+        work = partial(run_cell, cell, play_source=play_source, demos_source=demos_source, keep=keep)
+        job = _job(task, "cell", cell.key, work, **about, **references)
+        jobs.append(replace(job, title=cell.title, needs=frozenset(needs)))
     return jobs
 
 
-def _about(what: str, key: str, task: SuiteTask) -> dict[str, Any]:
-    return {
-        "what": what,
-        "key": key,
-        "task": task.label,
-        "env": asdict(task.config),
-        "data": {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert},
-        "data_seed": task.data_seed,
-    }
+def _job(task: SuiteTask, what: str, key: str, work: Callable[..., Result], **about: Any) -> Job:
+    origin = {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert}
+    known = {"what": what, "key": key, "task": task.label, "env": asdict(task.config), "data": origin}
+    return Job(f"{task.label}, {what}", {**known, "data_seed": task.data_seed, **about}, work)
 
 
 def score_random(task: SuiteTask, *, progress: bool = False) -> Result:
     """Evaluate uniform random actions."""
     with task.config.make() as env:
-        return _scored(evaluate_random(env, task.eval_episodes, seed=_eval_seed(task), progress=progress))
+        return _scored(evaluate_random(env, task.eval_episodes, seed=task.seeds["evaluation"], progress=progress))
 
 
 def record_shared_play(task: SuiteTask, folder: Path, *, progress: bool = False) -> Result:
     """Record the play data of a task."""
     episodes = task.play_episodes
     assert episodes is not None
-    seed = derived_seeds(task.data_seed)["play"]
+    seed = task.seeds["play"]
     play = record_play(task.config, task.data.play, episodes, seed=seed, progress=progress)
     with task.config.make() as env:
         save_minari(folder, play, env, metadata={"policy": task.data.play})
@@ -167,7 +157,7 @@ def record_expert(task: SuiteTask, count: int, folder: Path, keep: Path | None, 
         if any(demo.rewards is None for demo in demos):
             return {"returns": None}
         return _scored(Score(tuple(demo.episode_return for demo in demos), tuple(map(len, demos))))
-    seeds = derived_seeds(task.data_seed)
+    seeds = task.seeds
     expert = prepare_expert(task.data.expert, config, seeds["agents"])
     with _kept_if_interrupted(expert.model, keep, "expert"):
         seconds = expert.train(progress=progress)
@@ -208,7 +198,7 @@ def run_cell(
         play = load_for_task(config, play_source, argument="play", actions=True, limit=limit)
     actions = agent_class.needs_demonstration_actions
     demos = load_for_task(config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations)
-    seed = _eval_seed(task)
+    seed = task.seeds["evaluation"]
     with training_env(agent_class, config) as training, config.make() as env:
         agent = cell.spec.build(config, training, cell.seed)
         curve = None
@@ -228,10 +218,6 @@ def run_cell(
         "curve": [] if curve is None else curve.points,
         "file": file,
     }
-
-
-def _eval_seed(task: SuiteTask) -> int:
-    return derived_seeds(task.data_seed)["evaluation"]
 
 
 def _save(model: Any, keep: Path | None, label: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from aime_gym.experiments.figures import draw_report
@@ -24,9 +24,17 @@ def run_table(runs: Sequence[Run], title: str) -> Table:
     return table
 
 
-def result_tables(results: Results) -> Group:
+def print_tables(*tables: RenderableType) -> None:
+    """Print tables, with room for them where a file, and no terminal, decides the width."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 130
+    console.print(*tables)
+
+
+def result_tables(results: Results) -> list[Table]:
     """Return a table for each task, without intervals."""
-    return Group(*_task_tables(results, summarise(results)))
+    return _task_tables(results, summarise(results))
 
 
 def report_tables(report: Report) -> list[Table]:

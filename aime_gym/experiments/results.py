@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,7 @@ class Run:
     percent: float | None
     success: float | None
     train_seconds: float | None
+    eval_seconds: float | None
     curve: tuple[tuple[int, float], ...]
     record: Record = field(repr=False, compare=False)
 
@@ -210,6 +211,7 @@ def _run(record: Record, policy: str, role: Role, references: Mapping[str, float
         None if expert is None or expert <= 0 else 100 * score / expert,
         None if successes is None else float(np.mean(successes)),
         record.get("train_seconds"),
+        record.get("eval_seconds"),
         tuple((point["env_steps"], float(np.mean(point["returns"]))) for point in record.get("curve", ())),
         record,
     )
@@ -271,14 +273,8 @@ def summarise(results: Results, *, intervals: bool = False) -> dict[str, list[Li
 
     :param intervals: whether to estimate bootstrap intervals, which need rliable.
     """
-    return {
-        task: [
-            summarise_runs(runs, intervals=intervals)
-            for policy in results.policies
-            if (runs := results.of(task, policy))
-        ]
-        for task in results.tasks
-    }
+    groups = {task: [results.of(task, policy) for policy in results.policies] for task in results.tasks}
+    return {task: [summarise_runs(runs, intervals=intervals) for runs in groups[task] if runs] for task in groups}
 
 
 def summarise_runs(runs: Sequence[Run], *, intervals: bool = False) -> Line:
@@ -293,25 +289,18 @@ def summarise_runs(runs: Sequence[Run], *, intervals: bool = False) -> Line:
             return estimates(scores)
         return Estimate(float(scores.mean())), Estimate(interquartile_mean(scores))
 
+    def average(values: Sequence[float | None]) -> float | None:
+        return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+
+    count = 0 if first.role in ("random", "expert") else len(runs)
+    mean, _ = estimate([run.score for run in runs])
+    std = first.std if len(runs) == 1 else None
     normalised, iqm = estimate([run.normalised for run in runs])
-    return Line(
-        first.policy,
-        first.role,
-        0 if first.role in ("random", "expert") else len(runs),
-        estimate([run.score for run in runs])[0],
-        first.std if len(runs) == 1 else None,
-        normalised,
-        iqm,
-        _average(run.percent for run in runs),
-        _average(run.success for run in runs),
-        _average(run.train_seconds for run in runs),
-        _average(run.record.get("eval_seconds") for run in runs),
-    )
-
-
-def _average(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if None in known else float(np.mean(known))  # type: ignore[arg-type]
+    averages = {
+        name: average([getattr(run, name) for run in runs])
+        for name in ("percent", "success", "train_seconds", "eval_seconds")
+    }
+    return Line(first.policy, first.role, count, mean, std, normalised, iqm, **averages)
 
 
 def analyse(results: Results, against: str | None = None) -> Report:

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aime_gym.experiments.data import derived_seeds, prepare_data
+from aime_gym.experiments.data import prepare_data
 from aime_gym.experiments.jobs import Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask
@@ -54,7 +54,7 @@ def check(suite: Suite) -> CheckedSuite:
 def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False) -> dict[tuple[str, str], bool]:
     """Check the cells on one task, and return which of them need play, as :class:`CheckedSuite` has it.
 
-    :param progress: show a progress bar while videos are read.
+    :param progress: whether to show a progress bar while videos are read.
     """
     # One cell of each agent: neither the seed nor the number of demonstrations changes what it takes.
     by_agent = {cell.agent: cell for cell in cells}
@@ -64,7 +64,7 @@ def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False
     data = prepare_data(
         task.config,
         task.data,
-        seeds=derived_seeds(task.data_seed),
+        seeds=task.seeds,
         needs_play=any(needs_play.values()),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents.values()),
         progress=progress,
@@ -124,71 +124,69 @@ def run_suite(
     """
     with _locked(out):
         cut_torn_line(out / RESULTS)
-        queue = _Queue(checked, out / RESULTS, data or out / "data", keep, retry_failed)
+        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
+        queue = _Queue(checked, out, data or out / "data", keep, retry_failed, console, after_job)
         cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
         plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}
         with atomically(out / PLAN) as file:
             file.write(json.dumps(plan, indent=1).encode())
-        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
         try:
             if workers is None:
-                _run_here(queue, console, progress, after_job)
+                _run_here(queue, progress)
             else:
-                _run_in_processes(queue, workers, console, checked.suite.imports, out / LOGS, after_job)
+                _run_in_processes(queue, workers, checked.suite.imports)
         except KeyboardInterrupt:
             queue.outcome.interrupted = True
     return queue.outcome
 
 
-def _run_here(queue: _Queue, console: Console, progress: bool, after_job: Callable[[Outcome], object]) -> None:
+def _run_here(queue: _Queue, progress: bool) -> None:
     while (job := queue.next()) is not None:
-        console.print(job.title, markup=False)
+        queue.console.print(job.title, markup=False)
         start = time.perf_counter()
-        result = job.run(progress=progress)
-        console.print(queue.finish(job, result, time.perf_counter() - start), markup=False)
-        after_job(queue.outcome)
+        queue.finish(job, job.run(progress=progress), start)
 
 
-def _run_in_processes(
-    queue: _Queue,
-    workers: int,
-    console: Console,
-    imports: Imports,
-    logs: Path,
-    after_job: Callable[[Outcome], object],
-) -> None:
+def _run_in_processes(queue: _Queue, workers: int, imports: Imports) -> None:
     outcome = queue.outcome
     running: list[Worker] = []
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     titles = TextColumn("{task.description}")
-    with Progress("cells", *columns, titles, console=console, disable=console.quiet) as bar:
+    with Progress("cells", *columns, titles, console=queue.console, disable=queue.console.quiet) as bar:
         cells = bar.add_task("", total=outcome.cells)
         try:
             while True:
                 while len(running) < workers and (job := queue.next()) is not None:
-                    running.append(Worker(job, imports, logs / f"{job.about['key']}.log"))
+                    running.append(Worker(job, imports, queue.out / LOGS / f"{job.about['key']}.log"))
                 about = "; ".join(worker.job.title for worker in running)
                 bar.update(cells, completed=outcome.done + outcome.failed_cells, description=about)
                 if not running:
                     break
                 worker = first_finished(running)
                 running.remove(worker)
-                seconds = time.perf_counter() - worker.start_time
-                bar.console.print(queue.finish(worker.job, worker.outcome(), seconds), markup=False)
-                after_job(outcome)
+                queue.finish(worker.job, worker.outcome(), worker.start_time)
         finally:
             for worker in running:
                 worker.stop()
 
 
 class _Queue:
-    """Jobs that are left to do, each after the jobs that it needs, and the file of results."""
+    """Jobs that are left to do, each after the jobs that it needs, and the file of their results."""
 
     def __init__(
-        self, checked: CheckedSuite, results: Path, data: Path, keep: Path | None = None, retry_failed: bool = False
+        self,
+        checked: CheckedSuite,
+        out: Path,
+        data: Path,
+        keep: Path | None,
+        retry_failed: bool,
+        console: Console,
+        after_job: Callable[[Outcome], object],
     ) -> None:
-        self._results = results
-        records = {(record["what"], record["key"]): record for record in read_records(results)}
+        self.out = out
+        self.console = console
+        self._after_job = after_job
+        records = {(record["what"], record["key"]): record for record in read_records(out / RESULTS)}
         self._known = {
             identity: record for identity, record in records.items() if record["status"] == "done" or not retry_failed
         }
@@ -216,24 +214,28 @@ class _Queue:
         return record is None
 
     def next(self) -> Job | None:
-        """Take the first job that waits for no other one, if there is any."""
+        """Take the first job that needs no unfinished one, if there is any."""
         ready = (job for job in self.waiting if not job.needs & self._unfinished)
         job = next(ready, None)
         if job is not None:
             self.waiting.remove(job)
         return job
 
-    def finish(self, job: Job, result: Result | Failure, seconds: float) -> str:
-        """Record a result or a failure, and return it in words."""
+    def finish(self, job: Job, result: Result | Failure, start: float) -> None:
+        """Record and print a result or a failure."""
         if isinstance(result, Failure):
             self._fail(job, result)
-            return f"failed: {job.title}: {result.error}"
-        self._record(job, {"status": "done"} | result)
-        self.outcome.add(job, None)
-        self._unfinished.remove(job.title)
-        about = f": return {np.mean(result['returns']):.1f}" if result.get("returns") else ""
-        about += f": {result['episodes']} episodes, {result['transitions']} transitions" if "episodes" in result else ""
-        return f"{job.title}{about} ({seconds:.0f} s)"
+            text = f"failed: {job.title}: {result.error}"
+        else:
+            self._record(job, {"status": "done"} | result)
+            self.outcome.add(job, None)
+            self._unfinished.remove(job.title)
+            about = f": return {np.mean(result['returns']):.1f}" if result.get("returns") else ""
+            if "episodes" in result:
+                about = f": {result['episodes']} episodes, {result['transitions']} transitions"
+            text = f"{job.title}{about} ({time.perf_counter() - start:.0f} s)"
+        self.console.print(text, markup=False)
+        self._after_job(self.outcome)
 
     def _fail(self, job: Job, failure: Failure) -> None:
         self._record(job, {"status": "failed"} | asdict(failure))
@@ -244,7 +246,7 @@ class _Queue:
 
     def _record(self, job: Job, result: Mapping[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        append_record(self._results, {**job.about, "time": now, **result})
+        append_record(self.out / RESULTS, {**job.about, "time": now, **result})
 
 
 @contextmanager

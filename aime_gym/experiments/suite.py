@@ -51,6 +51,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
 from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig, check_bounds
+from aime_gym.experiments.data import derived_seeds
 from aime_gym.serialization import digest
 
 
@@ -130,6 +131,11 @@ class SuiteTask:
 
     def _identity(self, what: str, **details: Any) -> dict[str, Any]:
         return {"what": what, "task": asdict(self.config), "data_seed": self.data_seed, **details}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of recording and of the evaluation."""
+        return derived_seeds(self.data_seed)
 
     @property
     def play_episodes(self) -> int | None:
@@ -227,9 +233,14 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _TaskKeys(_Table):
+class _Overrides(_Table):
+    """Keys of tasks and agents that override those of the suite."""
+
     demonstrations: _Counts | None = None
     seeds: _Seeds | None = None
+
+
+class _TaskKeys(_Overrides):
     eval_episodes: Positive | None = None
     options: dict[str, dict[str, Any]] = {}
 
@@ -247,11 +258,9 @@ _TaskTable: Any = create_model(
 )
 
 
-class _AgentTable(_Table):
+class _AgentTable(_Overrides):
     agent: str | None = None
     options: dict[str, Any] = {}
-    demonstrations: _Counts | None = None
-    seeds: _Seeds | None = None
     tasks: _Names | None = None
     learn: Annotated[int, Ge(0)] = 0
 

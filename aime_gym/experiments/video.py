@@ -30,9 +30,9 @@ _RATE, _HOLD_SECONDS = 30, 0.7
 class VideoPolicy(NamedTuple):
     """One of the policies in a video."""
 
-    label: str
-    task: TaskConfig
-    policy: Callable[[gym.Env], Policy]  # makes the policy for an environment of the task
+    label: str  # name in the caption
+    task: TaskConfig  # task that the policy acts in
+    policy: Callable[[gym.Env], Policy]  # function that makes the policy for an environment of the task
 
 
 class _Step(NamedTuple):

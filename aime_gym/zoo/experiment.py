@@ -25,7 +25,7 @@ class ImitationExperiment(ExperimentManager):
 
     A folder without an agent in it would be the run that ``enjoy`` takes for the latest.
 
-    :param demos: what to imitate, over ``demonstrations`` of the hyper-parameters: a Minari id, or a path.
+    :param demos: data to imitate, over ``demonstrations`` of the hyper-parameters: a Minari id, or a path.
     :param play: data to learn the body from, over ``play`` of the hyper-parameters.
     """
 
