@@ -28,7 +28,7 @@ _RATE, _HOLD_SECONDS = 30, 0.7
 
 
 class VideoPolicy(NamedTuple):
-    """One of the policies in a video."""
+    """A policy in a video."""
 
     label: str  # name in the caption
     task: TaskConfig  # task that the policy acts in
