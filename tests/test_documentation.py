@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from aime_gym import cli
@@ -76,9 +77,11 @@ def refused(words):
     program, *arguments = words
     if program == "aime-gym":
         try:
-            cli._parser().parse_args(arguments)
-        except SystemExit:
-            return "refused:"
+            group = click.Context(cli._PROGRAM)
+            verb = cli._PROGRAM.get_command(group, arguments[0])
+            verb.make_context(arguments[0], arguments[1:], parent=group)
+        except click.ClickException as error:
+            return f"refused: {error.format_message()}"
     elif program == "make":
         return None if set(arguments) <= TARGETS else f"expected some of {sorted(TARGETS)}"
     elif program == "pip":

@@ -14,9 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "aime_gym"
 # Rooms, and modules of rooms, whose prose is still to be revised.
 PENDING = {
     "agents",
-    "cli",
     "data",
-    "experiments",
     "learned_reward",
     "model_based",
     "models/discriminator",
@@ -24,7 +22,6 @@ PENDING = {
     "models/pretrained",
     "serialization",
     "training",
-    "zoo",
 }
 
 # A docstring opens with a verb in the imperative or with a noun of its own, a parameter with a noun phrase: neither

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import click
+from typing import Annotated
 
 from aime_gym.cli import shared
+from aime_gym.experiments.config import Positive
 
 
 @shared.verb("run a suite of agents, tasks and seeds on all cores")
-@click.argument(
-    "suite",
-    metavar="SUITE",
-    type=click.Path(path_type=Path),
-    help="a TOML file, as those in benchmarks/suites/",
-)
-@shared.path_option("--out", "FOLDER", "for all that is written (default: runs/SUITE)")
-@shared.number_option("--workers", "processes (default: one for each core)")
-@click.option("--retry-failed", is_flag=True, help="do again what failed before")
-@click.option("--allow-imports", is_flag=True, help="import modules and read SB3 models that the suite names")
-def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: bool, allow_imports: bool) -> int:
+def benchmark(
+    suite: Annotated[Path, "SUITE"],
+    *,
+    out: shared.Folder | None = None,
+    workers: Positive | None = None,
+    retry_failed: bool = False,
+    allow_imports: bool = False,
+) -> int:
     """Train and evaluate all agents of a suite on all of its tasks, with all of its
     seeds and numbers of demonstrations, in processes of one thread each. What cells
     of a task share (play, demonstrations, the expert) is made once.
@@ -33,6 +30,12 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
     Warning: a suite may name modules to import and SB3 models to read, and both run
     their code. Such a suite is refused without --allow-imports: use it only with
     suites, modules and models that you trust.
+
+    :param suite: a TOML file, as those in benchmarks/suites/
+    :param out: folder for all that is written (default: runs/SUITE)
+    :param workers: processes (default: one for each core)
+    :param retry_failed: whether to do again what failed before
+    :param allow_imports: whether to import modules and read SB3 models that the suite names
 
     Examples:
       aime-gym benchmark benchmarks/suites/classic.toml --out runs/classic
@@ -53,8 +56,8 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
     """
     with shared.checks():
         from aime_gym.experiments.provenance import available_cores
-        from aime_gym.experiments.report import task_tables
-        from aime_gym.experiments.results import load_results, summarise
+        from aime_gym.experiments.report import print_tables, result_tables
+        from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
 
@@ -63,8 +66,7 @@ def benchmark(suite: Path, out: Path | None, workers: int | None, retry_failed: 
         shared.check_output(out, "out", folder=True)
         outcome = run_suite(checked, out, workers=workers or available_cores(), retry_failed=retry_failed)
     if outcome.done:
-        results = load_results([out])
-        shared.console().print(task_tables(results, summarise(results)))
+        print_tables(*result_tables(load_results([out])))
     for title, error in outcome.failed.items():
         print(f"failed: {title}: {error}")
     print(f"{out}: {outcome.done} of {outcome.cells} cells are done; `aime-gym report {out}` has intervals and figures")

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-import click
+from typing import Annotated
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import PLAY_POLICIES, TaskConfig
+from aime_gym.experiments.config import PLAY_POLICIES, Positive, TaskConfig
 
 
 @shared.verb("record episodes as a Minari dataset, or as videos")
-@shared.task_options()
-@click.option(
-    "--policy",
-    default="play",
-    metavar="POLICY",
-    help="'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert' "
-    "(Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help), 'plan2explore' (looks "
-    "for what its world model cannot predict, without a reward: all episodes that it takes to learn are the data), "
-    "'dreamer:20000' (learns the task in its world model's imagination for so many steps: the data are the "
-    "episodes that it then demonstrates)",
-)
-@shared.number_option("--episodes", "how many", default=50)
-@click.option("--without-actions", is_flag=True, help="leave the actions out, for demonstrations")
-@click.option(
-    "--video",
-    is_flag=True,
-    help="write each episode as an .mp4, without loss, and a videos.json beside them, in place of a Minari "
-    "dataset: demonstrations without actions and rewards; with --modality pixels",
-)
-@shared.seed_option
-@shared.path_option("--out", "FOLDER", "a folder that does not exist yet", required=True)
 def collect(
-    task: TaskConfig, policy: str, episodes: int, without_actions: bool, video: bool, seed: int, out: Path
+    task: TaskConfig,
+    *,
+    policy: Annotated[str, "POLICY"] = "play",
+    episodes: Positive = 50,
+    without_actions: bool = False,
+    video: bool = False,
+    seed: shared.Seed = 0,
+    out: shared.Folder,
 ) -> int:
     r"""Record whole episodes of a policy as a Minari dataset, or as videos. Ctrl-C ends
     it: the complete episodes are kept as OUT-interrupted.
+
+    :param policy: 'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert'
+        (Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help), 'plan2explore' (looks for
+        what its world model cannot predict, without a reward: all episodes that it takes to learn are the data),
+        'dreamer:20000' (learns the task in its world model's imagination for so many steps: the data are the episodes
+        that it then demonstrates)
+    :param episodes: number of episodes
+    :param without_actions: whether to leave the actions out, for demonstrations
+    :param video: whether to write each episode as an .mp4, without loss, and a videos.json beside them, in place of a
+        Minari dataset: demonstrations without actions and rewards; with --modality pixels
+    :param seed: seed of all random numbers: the same seed gives the same run
+    :param out: a folder that does not exist yet
 
     Examples:
       aime-gym collect reach-v3 --policy play --episodes 200 --out data/reach-play

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import click
+from annotated_types import Ge
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.config import DataConfig, Positive, TaskConfig
+
+_DEMO = TaskConfig("reach-v3")
 
 
 @shared.verb("train agents on the same data, evaluate and report")
-@shared.task_options(default_env="reach-v3")
-@shared.data_options
-@click.option(
-    "--agents",
-    multiple=True,
-    default=("aime", "bco", "bc"),
-    metavar="AGENT[:OPTION=VALUE,...] ...",
-    help="registered agents, with hyper-parameters that differ from the default (default: aime bco bc)",
-)
-@shared.number_option("--eval-episodes", "for each policy", default=50)
-@shared.number_option("--video-episodes", "episodes in the video; 0 for no video", least=0, default=3)
-@shared.seed_option
-@shared.path_option("--out", "FOLDER", "for all that is written (default: runs/ENV_ID)")
 def compare(
-    task: TaskConfig,
     data: DataConfig,
-    agents: tuple[str, ...],
-    eval_episodes: int,
-    video_episodes: int,
-    seed: int,
-    out: Path | None,
+    task: TaskConfig = _DEMO,
+    *,
+    agents: Annotated[tuple[str, ...], "AGENT[:OPTION=VALUE,...] ..."] = ("aime", "bco", "bc"),
+    eval_episodes: Positive = 50,
+    video_episodes: Annotated[int, Ge(0)] = 3,
+    seed: shared.Seed = 0,
+    out: shared.Folder | None = None,
 ) -> int:
     r"""Record play data and demonstrations (or load them), train agents on them,
     evaluate all of them on the same episodes, and print one table beside a random
@@ -44,6 +35,12 @@ def compare(
     trained agent as a .zip; files of an earlier comparison there go. Ctrl-C ends
     the work: what was finished is reported, and a half-trained agent is kept as
     AGENT-interrupted.zip.
+
+    :param agents: registered agents, with hyper-parameters that differ from the default (default: aime bco bc)
+    :param eval_episodes: episodes for each policy
+    :param video_episodes: episodes in the video; 0 for no video
+    :param seed: seed of all random numbers: the same seed gives the same run
+    :param out: folder for all that is written (default: runs/ENV_ID)
 
     Examples: the same job for ...
 
@@ -75,14 +72,19 @@ def compare(
     """
     with shared.checks():
         from aime_gym.experiments.agent_spec import AgentSpec
-        from aime_gym.experiments.comparison import Comparison, check_folder, prepare, run
+        from aime_gym.experiments.comparison import (
+            check_comparison,
+            check_folder,
+            comparison_suite,
+            run_comparison,
+        )
         from aime_gym.experiments.jobs import as_file_name
 
         specs = tuple(map(AgentSpec.parse, agents))
-        comparison = Comparison(task, specs, data, eval_episodes, video_episodes, seed)
+        suite = comparison_suite(task, specs, data, eval_episodes=eval_episodes, seed=seed)
         out = out or Path("runs") / as_file_name(task.env_id)
         check_folder(out)
-        prepared = prepare(comparison)
+        checked = check_comparison(suite)
         shared.check_output(out, "out", folder=True)
-    results = run(prepared, out)
+    results = run_comparison(checked, out, video_episodes=video_episodes)
     return 130 if results["interrupted"] else 1 if results["failed"] else 0

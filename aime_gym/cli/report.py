@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import click
+from typing import Annotated
 
 from aime_gym.cli import shared
 
 
 @shared.verb("tables with intervals, and figures, from a benchmark")
-@click.argument(
-    "results",
-    nargs=-1,
-    required=True,
-    metavar="RESULTS",
-    type=click.Path(path_type=Path),
-    help="folders of `aime-gym benchmark` or `compare`",
-)
-@click.option("--against", metavar="POLICY", help="which the others are to improve on (default: the first)")
-@shared.path_option("--out", "FOLDER", "for report.md, report.json and the figures (default: the first one)")
-def report(results: tuple[Path, ...], against: str | None, out: Path | None) -> int:
+def report(
+    results: Annotated[tuple[Path, ...], "RESULTS"],
+    *,
+    against: Annotated[str, "POLICY"] | None = None,
+    out: shared.Folder | None = None,
+) -> int:
     """Normalised means and interquartile means with 95% bootstrap intervals,
     performance profiles, probability of improvement and learning curves, from a
     benchmark that is finished or not.
+
+    :param results: folders of `aime-gym benchmark` or `compare`
+    :param against: policy that the others are to improve on (default: the first)
+    :param out: folder for report.md, report.json and the figures (default: the first one)
 
     Examples:
       aime-gym report runs/classic
@@ -31,7 +29,7 @@ def report(results: tuple[Path, ...], against: str | None, out: Path | None) -> 
       aime-gym report runs/one runs/other/results.jsonl --out runs/both
     """
     with shared.checks():
-        from aime_gym.experiments.report import report_tables, write_report
+        from aime_gym.experiments.report import print_tables, report_tables, write_report
         from aime_gym.experiments.results import analyse, load_results
 
         loaded = load_results(results)
@@ -39,6 +37,6 @@ def report(results: tuple[Path, ...], against: str | None, out: Path | None) -> 
         out = out or (results[0] if results[0].is_dir() else results[0].parent)
         shared.check_output(out, "out", folder=True)
     files = write_report(analysed, out)
-    shared.console().print(report_tables(analysed))
+    print_tables(*report_tables(analysed))
     print(f"{loaded.progress}; wrote {', '.join(map(str, files))}")
     return 0

@@ -1,44 +1,85 @@
-"""Pieces that the verbs share: flags of the task and of the data, errors in one line, and checks of what is written."""
+"""Pieces that the verbs share: a function as a verb, errors in one line, and checks of what is written."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import click
+from annotated_types import Ge
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.config import DataConfig, TaskConfig, lower_bound
 from aime_gym.wrappers.rendering import RenderingError
 
-if TYPE_CHECKING:
-    from rich.console import Console
+# Types of the parameters of verbs: a text beside the type is the placeholder of a value in the help, or a short flag.
+File = Annotated[Path, "FILE"]
+Folder = Annotated[Path, "FOLDER"]
+Dataset = Annotated[str, "PATH|ID"]
+Seed = Annotated[int, Ge(0)]
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+#: Placeholders of the fields of configurations.
+_PLACEHOLDERS = {
+    "env_id": "ENV_ID",
+    "modality": "MODALITY",
+    "positions": "A,B,...",
+    "quality": "QUALITY",
+    "play": "play|random|plan2explore|PATH|ID",
+    "demos": "expert|PATH|ID",
+    "expert": "EXPERT",
+}
+#: Configurations whose fields are options of a verb, and their titles in its help.
+_GROUPS: dict[type, str] = {TaskConfig: "The task", DataConfig: "The data"}
 
 
-# Help and errors
+# A function as a verb
+
+
+def verb(short_help: str) -> Callable[[Callable[..., int]], Verb]:
+    """Return a decorator that makes a function a verb.
+
+    Positional parameters are arguments and the others options, as are the fields of a configuration. The docstring is
+    the help: a text, descriptions of the parameters, and examples at its end.
+    """
+    return lambda function: Verb(function, short_help)
 
 
 class Verb(click.Command):
-    """A command whose examples are printed as they are, and whose options stand in groups."""
+    """A command that is a function: its examples are printed as they are, and its options stand in groups."""
 
-    def __init__(self, *arguments: Any, help: str, **options: Any) -> None:  # noqa: A002 - the name that click has
-        text, start, examples = inspect.cleandoc(help).partition("\n\nExamples")
-        super().__init__(*arguments, **options | {"help": text, "epilog": f"{start}{examples}".strip()})
+    def __init__(self, function: Callable[..., int], short_help: str) -> None:
+        hints = get_type_hints(function)
+        self._function = function
+        self._configs = {name: hint for name, hint in hints.items() if hint in _GROUPS}
+        text, start, examples = (inspect.getdoc(function) or "").partition("\n\nExamples")
+        super().__init__(
+            function.__name__,
+            params=list(_parameters(function)),
+            callback=self._call,
+            help=text.partition("\n\n:param")[0],
+            epilog=f"{start}{examples}".strip(),
+            short_help=short_help,
+        )
+
+    def _call(self, **values: Any) -> int:
+        for name, config in self._configs.items():
+            chosen = {field.name: values.pop(field.name) for field in fields(config)}
+            with checks():
+                values[name] = config(**chosen)
+        return self._function(**values)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {"The task": [], "The data": [], "Options": []}
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*_GROUPS.values(), "Options")}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and not isinstance(parameter, click.Argument):
+            if record is not None and isinstance(parameter, click.Option):
                 groups[getattr(parameter, "group", "Options")].append(record)
         for title, records in groups.items():
             if records:
@@ -55,11 +96,6 @@ class Verb(click.Command):
         except click.UsageError as error:
             error.ctx = ctx
             raise
-
-
-def verb(short_help: str) -> Any:
-    """Return a decorator that makes a function a verb: its docstring is the help, with the examples at its end."""
-    return click.command(cls=Verb, short_help=short_help)
 
 
 class Verbs(click.Group):
@@ -173,95 +209,53 @@ class _Positions(click.ParamType):
 class _Option(click.Option):
     """An option in a group of the help."""
 
-    def __init__(self, names: list[str], group: str, **options: Any) -> None:
-        super().__init__(names, **options)
+    def __init__(self, names: list[str], group: str, **settings: Any) -> None:
+        super().__init__(names, **settings)
         self.group = group
 
 
-_METAVARS = {
-    "modality": "MODALITY",
-    "positions": "A,B,...",
-    "quality": "QUALITY",
-    "play": "play|random|plan2explore|PATH|ID",
-    "demos": "expert|PATH|ID",
-    "expert": "EXPERT",
-}
+def _parameters(signed: Callable[..., Any], group: str = "Options", config: Any = None) -> Iterator[click.Parameter]:
+    """Yield the arguments and the options for the parameters of a function, or for the fields of a configuration.
+
+    :param config: configuration with the defaults of its class's options, if they are not those of the class.
+    """
+    hints = get_type_hints(signed, include_extras=True)
+    described = re.findall(r":param (\w+): (.*?)(?=\n:|\n\n|\Z)", inspect.getdoc(signed) or "", re.DOTALL)
+    texts = {name: " ".join(text.split()) for name, text in described}
+    for name, parameter in inspect.signature(signed).parameters.items():
+        default = getattr(config, name, parameter.default)
+        if hints[name] in _GROUPS:
+            yield from _parameters(hints[name], _GROUPS[hints[name]], default)
+        elif name == "env_id" or (signed not in _GROUPS and parameter.kind is not parameter.KEYWORD_ONLY):
+            yield _parameter(name, hints[name], texts[name], default)
+        else:
+            yield _parameter(name, hints[name], texts[name], default, group)
 
 
-def _config_options(config: type, argument: str, group: str, default_env: str | None = None) -> Any:
-    """Return a decorator that adds a flag for each field of a configuration, and hands on the configuration."""
-    hints = get_type_hints(config, include_extras=True)
-
-    def decorate(function: _Function) -> _Function:
-        @functools.wraps(function)
-        def with_config(**options: Any) -> Any:
-            values = {field.name: options.pop(field.name) for field in fields(config)}
-            with checks():
-                made = config(**values)
-            return function(**{argument: made}, **options)
-
-        decorated: Any = with_config
-        for field in reversed(fields(config)):
-            hint = hints[field.name]
-            text = hint.__metadata__[0].documentation
-            if field.name == "env_id":
-                required = default_env is None
-                text += "" if required else f" (default: {default_env})"
-                metavar = "ENV_ID" if required else "[ENV_ID]"
-                decorated = click.argument(
-                    "env_id", metavar=metavar, required=required, default=default_env, help=text
-                )(decorated)
-                continue
-            kind: Any = Number(lower_bound(hint)) if _is_number(hint) else str
-            if field.name == "positions":
-                kind = _Positions()
-            decorated = click.option(
-                f"--{field.name.replace('_', '-')}",
-                cls=_Option,
-                group=group,
-                type=kind,
-                default=field.default,
-                metavar=_METAVARS.get(field.name),
-                help=text,
-            )(decorated)
-        return decorated
-
-    return decorate
-
-
-def _is_number(annotation: Any) -> bool:
-    return annotation is int or any(map(_is_number, get_args(annotation)))
-
-
-def task_options(default_env: str | None = None) -> Any:
-    """Return a decorator: ENV_ID and the flags of a task become the argument ``task``."""
-    return _config_options(TaskConfig, "task", "The task", default_env)
-
-
-def data_options(function: _Function) -> _Function:
-    """Make the flags of the data the argument ``data``."""
-    return _config_options(DataConfig, "data", "The data")(function)
-
-
-def number_option(name: str, text: str, *, least: int = 1, default: int | None = None, kind: type = int) -> Any:
-    """Return an option with a number."""
-    text = text if default is None else f"{text} (default: {default})"
-    return click.option(name, type=Number(least, kind), default=default, help=text)
-
-
-seed_option = number_option("--seed", "the same seed, the same run", least=0, default=0)
-agent_file = click.argument(
-    "agent",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="an agent's file, as train and compare write it",
-)
-
-
-def path_option(name: str, metavar: str, text: str, *, required: bool = False) -> Any:
-    """Return an option with a path."""
-    kind = click.Path(path_type=Path)
-    return click.option(name, type=kind, metavar=metavar, required=required, help=text)
+def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None = None) -> click.Parameter:
+    """Return an option in a group of the help, or an argument, which has none."""
+    kind = hint
+    notes: list[Any] = []
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        notes += getattr(kind, "__metadata__", ())
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    short = [note for note in notes if str(note).startswith("-")]
+    placeholder = next((note for note in notes if isinstance(note, str) and note not in short), _PLACEHOLDERS.get(name))
+    several = get_origin(kind) is tuple and name != "positions"
+    kind = get_args(kind)[0] if several else kind
+    if default not in (None, inspect.Parameter.empty) and (group is None or type(default) in (int, float)):
+        text += f" (default: {default})"
+    types = {int: Number(lower_bound(hint)), float: Number(lower_bound(hint), float), Path: click.Path(path_type=Path)}
+    required = default is inspect.Parameter.empty
+    settings: dict[str, Any] = {"help": text} | ({"required": True} if required else {"default": default})
+    if kind is bool:
+        return _Option([f"--{name.replace('_', '-')}"], group or "", is_flag=True, **settings)
+    settings["type"] = _Positions() if name == "positions" else types.get(kind, str)
+    if group is None:
+        placeholder = placeholder if required else f"[{placeholder}]"
+        return click.Argument([name], metavar=placeholder, nargs=-1 if several else 1, **settings)
+    names = [name, f"--{name.replace('_', '-')}", *short]
+    return _Option(names, group, metavar=placeholder, multiple=several, **settings)
 
 
 # Output
@@ -271,41 +265,25 @@ def check_output(path: Path | None, argument: str, *, folder: bool = False) -> N
     """Try to write where the results will go, and leave nothing there.
 
     :param folder: whether ``path`` is a folder, and not a file.
-    :raises ValueError: it cannot be written.
+    :raises ValueError: a path that cannot be written.
     """
     if path is None:
         return
-    target = path if folder else path.parent
-    kind = "folder" if folder else "file"
     if not folder and path.is_dir():
         raise ValueError(f"{argument}: expected a file, got the folder {path}")
-    missing = [place for place in (target, *target.parents) if not place.exists()]
+    place = next(place for place in (path, *path.absolute().parents) if place.exists())
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target, prefix=f".{path.name[:200]}"):
-            pass
-        if not folder and path.exists():
+        if place == path and not folder:
             path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
+        kind = "folder" if folder else "file"
         reason = error.strerror or error
         raise ValueError(f"{argument}: expected a {kind} that can be written, got {path} ({reason})") from error
-    finally:
-        for place in missing:
-            with suppress(OSError):
-                place.rmdir()
 
 
 def interrupted_name(path: Path) -> Path:
     """Return a free name that says that the work was interrupted: ``reach.zip`` as ``reach-interrupted.zip``."""
     names = (path.with_name(f"{path.stem}-interrupted{number}{path.suffix}") for number in ("", *range(2, 1000)))
     return next(name for name in names if not name.exists())
-
-
-def console() -> Console:
-    """Return a console that leaves room for tables where a file, and no terminal, decides the width."""
-    from rich.console import Console
-
-    made = Console()
-    if not made.is_terminal:
-        made.width = 130
-    return made

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Annotated
 
-import click
+from annotated_types import Ge
 
 from aime_gym.cli import shared
 from aime_gym.experiments.config import DataConfig, TaskConfig
 
 
 @shared.verb("train one agent, and save it")
-@click.argument("agent", metavar="AGENT", help="a registered agent: aime, bco, bc")
-@shared.task_options()
-@shared.data_options
-@click.option(
-    "-o",
-    "--option",
-    multiple=True,
-    metavar="OPTION=VALUE",
-    help="a hyper-parameter, or preset=NAME; again for further ones",
-)
-@shared.number_option("--learn", "environment steps of learn, after imitate", least=0, default=0)
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="keep how far the training came: the same command, after Ctrl-C or a crash, goes on from there",
-)
-@shared.seed_option
-@shared.path_option("--out", "FILE", "the agent's file, a .zip", required=True)
 def train(
-    agent: str,
+    agent: Annotated[str, "AGENT"],
     task: TaskConfig,
     data: DataConfig,
-    option: tuple[str, ...],
-    learn: int,
-    checkpoint: Path | None,
-    seed: int,
-    out: Path,
+    *,
+    option: Annotated[tuple[str, ...], "-o", "OPTION=VALUE"] = (),
+    learn: Annotated[int, Ge(0)] = 0,
+    checkpoint: shared.Folder | None = None,
+    seed: shared.Seed = 0,
+    out: shared.File,
 ) -> int:
     r"""Record or load data, run an agent's offline phases on it, and save the agent.
     Ctrl-C ends it: with --checkpoint, the same command goes on; without, the
     half-trained agent is kept as OUT-interrupted.zip, and recorded episodes as
     OUT-play-interrupted.
+
+    :param agent: a registered agent: aime, bco, bc
+    :param option: a hyper-parameter, or preset=NAME; again for further ones
+    :param learn: environment steps of learn, after imitate
+    :param checkpoint: progress of the training: the same command, after Ctrl-C or a crash, goes on from there
+    :param seed: seed of all random numbers: the same seed gives the same run
+    :param out: the agent's file, a .zip
 
     Examples:
       aime-gym train aime reach-v3 --out reach.zip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import NoneType, UnionType
+from functools import partial
+from types import NoneType
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
@@ -24,8 +26,8 @@ from aime_gym.types import Trajectories
 class AgentSpec:
     """A registered agent and the hyper-parameters that differ from its default.
 
-    :param name: in the registry.
-    :param options: of the constructor: ``preset`` and fields of the agent's configuration.
+    :param name: name in the registry.
+    :param options: arguments of the constructor: ``preset`` and fields of the agent's configuration.
     """
 
     name: str
@@ -57,16 +59,7 @@ class AgentSpec:
         for key in options:
             if key not in types:
                 raise ValueError(f"agent {name}: unknown option {key!r}; {nearest_names(key, types)}")
-        return cls(
-            name,
-            {
-                key: value
-                # A table of a file has no form as text.
-                if isinstance(value, dict) and typing.get_origin(types[key]) in (dict, Mapping)
-                else _value(str(value), types[key], f"agent {name}: {key}")
-                for key, value in options.items()
-            },
-        )
+        return cls(name, {key: _value(value, types[key], f"agent {name}: {key}") for key, value in options.items()})
 
     @property
     def agent_class(self) -> type[ImitationAgent]:
@@ -84,7 +77,7 @@ class AgentSpec:
 
         Where one observation holds the velocities, agents that stack observations take one, as in the AIME paper.
 
-        :param arguments: of the constructor, beside the options.
+        :param arguments: arguments of the constructor, beside the options.
         :raises ValueError: options or spaces that the agent refuses.
         :raises NotImplementedError: spaces that it does not take yet.
         """
@@ -100,9 +93,8 @@ class AgentSpec:
 @contextmanager
 def training_env(agent_class: type[ImitationAgent], task: TaskConfig) -> Iterator[GymEnv]:
     """Make the environment that an agent of this class trains in, in as many copies as it takes by default."""
-    env: GymEnv = (
-        make_vec_env(task.make, n_envs=agent_class.default_n_envs) if agent_class.default_n_envs > 1 else task.make()
-    )
+    copies = agent_class.default_n_envs
+    env: GymEnv = make_vec_env(task.make, n_envs=copies) if copies > 1 else task.make()
     try:
         yield env
     finally:
@@ -121,24 +113,17 @@ def train(
     """Run the phases that an agent has data for, and return the seconds that they took.
 
     :param learn: environment steps of ``learn`` afterwards.
-    :param callback: of SB3, in every phase.
+    :param callback: callback of SB3, for every phase.
     :raises KeyboardInterrupt: Ctrl-C. The agent is half trained then, and no later phase runs.
     """
     start = time.perf_counter()
-    if agent.must_pretrain:
-        agent.pretrain(play, callback=callback, progress_bar=progress)
-        _stop_if_interrupted(agent)
-    agent.imitate(demos, callback=callback, progress_bar=progress)
-    _stop_if_interrupted(agent)
-    if learn:
-        agent.learn(learn, callback=callback, progress_bar=progress)
-        _stop_if_interrupted(agent)
+    phases = [partial(agent.pretrain, play)] if agent.must_pretrain else []
+    phases += [partial(agent.imitate, demos)] + ([partial(agent.learn, learn)] if learn else [])
+    for run_phase in phases:
+        run_phase(callback=callback, progress_bar=progress)
+        if agent.interrupted:
+            raise KeyboardInterrupt("the training was interrupted: its result would pass for that of a whole one")
     return time.perf_counter() - start
-
-
-def _stop_if_interrupted(agent: ImitationAgent) -> None:
-    if agent.interrupted:
-        raise KeyboardInterrupt("the training was interrupted: its result would pass for that of a whole one")
 
 
 def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
@@ -156,21 +141,13 @@ def check_learn(agent_class: type[ImitationAgent], steps: int) -> None:
         )
 
 
-def _value(text: str, annotation: Any, argument: str) -> Any:
-    """Read a value as the first type of its annotation that takes it: text comes last, since it takes all."""
-    types = typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    readers: dict[Any, Callable[[str], Any]] = {
-        NoneType: {"none": None}.__getitem__,
-        bool: {"true": True, "false": False}.__getitem__,
-        int: int,
-        float: float,
-        str: str,
-    }
-    for kind, reader in readers.items():
-        if kind in types:
-            try:
-                return reader(text.lower() if kind in (NoneType, bool) else text)
-            except (KeyError, ValueError):
-                continue
-    expected = " or ".join("none" if kind is NoneType else kind.__name__ for kind in types if kind in readers)
-    raise ValueError(f"{argument}: expected {expected or 'what no text can say'}, got {text!r}")
+def _value(value: Any, annotation: Any, argument: str) -> Any:
+    """Read a value from its text; a table of a file has none."""
+    text = value if isinstance(value, dict) else str(value)
+    if NoneType in typing.get_args(annotation) and str(value).lower() == "none":
+        return None
+    try:
+        return TypeAdapter(annotation).validate_python(text)
+    except ValidationError as error:
+        expected = annotation.__name__ if isinstance(annotation, type) else annotation
+        raise ValueError(f"{argument}: expected {expected}, got {text!r}") from error

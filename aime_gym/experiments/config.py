@@ -1,5 +1,7 @@
 """The task and the data of an experiment: each option is declared once, for suites, the command line and scripts.
 
+The descriptions of their parameters are the help of the command line.
+
 Importing this module loads no PyTorch: the command line reads its flags from here.
 """
 
@@ -10,7 +12,6 @@ from typing import Annotated, Any, get_type_hints
 
 import gymnasium as gym
 from annotated_types import Ge
-from typing_extensions import Doc
 
 from aime_gym.envs import Modality, make_env
 from aime_gym.wrappers.quality import Quality
@@ -32,7 +33,8 @@ def check_bounds(config: Any) -> None:
     :raises ValueError: a number below its bound, by name.
     """
     for name, annotation in get_type_hints(type(config), include_extras=True).items():
-        least, value = lower_bound(annotation), getattr(config, name)
+        least = lower_bound(annotation)
+        value = getattr(config, name)
         if least is not None and value is not None and value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
 
@@ -50,27 +52,24 @@ def lower_bound(annotation: Any) -> int | None:
 class TaskConfig:
     """A task by name, with the options of :func:`aime_gym.make_env` that an experiment may choose.
 
+    :param env_id: walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id
+    :param modality: state, position (the default; no velocities) or pixels: rendered frames
+    :param action_repeat: simulator steps per decision (default: the task's own)
+    :param max_episode_steps: episode length in simulator steps (default: the task's own)
+    :param positions: entries (numbers) or sensors (names) that are positions, where the task's are not known
+    :param image_size: side of the frames of pixels (default: 64)
+    :param quality: quality of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections
+        and multisampling (MuJoCo). Data must be rendered as the task is
     :raises ValueError: options of ``"pixels"`` in another modality.
     """
 
-    env_id: Annotated[str, Doc("walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id")]
-    modality: Annotated[Modality, Doc("state, position (the default; no velocities) or pixels: rendered frames")] = (
-        "position"
-    )
-    action_repeat: Annotated[int | None, Doc("simulator steps per decision (default: the task's own)")] = None
-    max_episode_steps: Annotated[int | None, Doc("episode length in simulator steps (default: the task's own)")] = None
-    positions: Annotated[
-        tuple[int, ...] | tuple[str, ...],
-        Doc("the entries (numbers) or sensors (names) that are positions, where the task's are not known"),
-    ] = ()
-    image_size: Annotated[int | None, Doc("side of the frames of pixels (default: 64)")] = None
-    quality: Annotated[
-        Quality,
-        Doc(
-            "of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections and "
-            "multisampling (MuJoCo). Data must be rendered as the task is"
-        ),
-    ] = "default"
+    env_id: str
+    modality: Modality = "position"
+    action_repeat: int | None = None
+    max_episode_steps: int | None = None
+    positions: tuple[int, ...] | tuple[str, ...] = ()
+    image_size: int | None = None
+    quality: Quality = "default"
 
     def __post_init__(self) -> None:
         for name in ("image_size", "quality"):
@@ -108,39 +107,26 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where play data and demonstrations come from: recorded here, or loaded.
+    """Origin of play data and demonstrations: recorded here, or loaded.
 
+    :param play: data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of
+        all sizes; the default), 'random' (uniform), 'plan2explore' (see aime-gym collect --help), or a dataset
+    :param play_episodes: episodes to record (default: 600), or to take of a dataset (default: all)
+    :param demos: data to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their
+        folder). Actions go to oracles only
+    :param demo_count: demonstrations to record (default: 20), or to take from a dataset (default: all)
+    :param expert: policy that demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or
+        td3 on the task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3
+        model; such files run code, load only what you trust). Without one, loaded demonstrations give the expert's
+        score
     :raises ValueError: numbers below 1.
     """
 
-    play: Annotated[
-        str,
-        Doc(
-            "data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of all "
-            "sizes; the default), 'random' (uniform), 'plan2explore' (see aime-gym collect --help), or a dataset"
-        ),
-    ] = "play"
-    play_episodes: Annotated[
-        Positive | None, Doc("to record (default: 600), or to take of a dataset (default: all)")
-    ] = None
-    demos: Annotated[
-        str,
-        Doc(
-            "what to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their "
-            "folder). Actions go to oracles only"
-        ),
-    ] = EXPERT
-    demo_count: Annotated[Positive | None, Doc("to record (default: 20), or to take from a dataset (default: all)")] = (
-        None
-    )
-    expert: Annotated[
-        str | None,
-        Doc(
-            "who demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or td3 on the "
-            "task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3 model; "
-            "such files run code, load only what you trust). Without one, loaded demonstrations give the expert's score"
-        ),
-    ] = None
+    play: str = "play"
+    play_episodes: Positive | None = None
+    demos: str = EXPERT
+    demo_count: Positive | None = None
+    expert: str | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -74,7 +74,7 @@ def prepare_data(
 
     :param needs_play: whether an agent needs play data at all.
     :param demo_actions: whether the demonstrations' actions are needed.
-    :param progress: show a progress bar while videos are read.
+    :param progress: whether to show a progress bar while videos are read.
     :raises ValueError: data that does not fit the task, or no expert that could demonstrate it.
     :raises FileNotFoundError: nothing is stored there.
     """
@@ -128,10 +128,10 @@ def load_for_task(
     Data with one array per sensor is joined as the task joins its sensors; videos have to show what the task shows, and
     are resampled to its decisions.
 
-    :param source: whatever :func:`~aime_gym.data.load_trajectories` accepts.
-    :param argument: what the user calls this data; errors start with it.
-    :param limit: take the first ones only.
-    :param progress: show a progress bar while videos are read.
+    :param source: data that :func:`~aime_gym.data.load_trajectories` accepts.
+    :param argument: name of the data for the user; errors start with it.
+    :param limit: number of trajectories to take, the first ones; ``None`` for all.
+    :param progress: whether to show a progress bar while videos are read.
     :raises ValueError: data that does not fit the task.
     :raises FileNotFoundError: nothing is stored there.
     """

@@ -59,7 +59,7 @@ class EpisodeSeeds(gym.Wrapper):
     then get other goals than its competitors.
 
     :param env: the environment.
-    :param seed: of the first episode.
+    :param seed: seed of the first episode.
     """
 
     def __init__(self, env: gym.Env, seed: int) -> None:
@@ -68,8 +68,8 @@ class EpisodeSeeds(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode; a given ``seed`` is ignored."""
-        seed, self._next = self._next, self._next + 1
-        return self.env.reset(seed=seed, options=options)
+        self._next += 1
+        return self.env.reset(seed=self._next - 1, options=options)
 
 
 class _FunctionPredictor:
@@ -102,8 +102,8 @@ def evaluate(
     """Run a policy for whole episodes, without exploration.
 
     :param env: a task; its success is what it reports as ``is_success`` at the end of an episode.
-    :param seed: of the first episode. The same seed gives every policy the same episodes to begin with.
-    :param title: of the progress bar.
+    :param seed: seed of the first episode. The same seed gives every policy the same episodes to begin with.
+    :param title: title of the progress bar.
     :raises ValueError: an episode that does not end.
     """
     successes: list[bool] = []
@@ -129,12 +129,9 @@ def evaluate(
         )
     assert isinstance(returns, list)
     assert isinstance(lengths, list)
-    return Score(
-        returns=tuple(float(value) for value in returns),
-        lengths=tuple(int(value) for value in lengths),
-        successes=tuple(successes) if len(successes) == episodes else None,
-        seconds=time.perf_counter() - start,
-    )
+    seconds = time.perf_counter() - start
+    known = tuple(successes) if len(successes) == episodes else None
+    return Score(tuple(map(float, returns)), tuple(map(int, lengths)), known, seconds)
 
 
 def evaluate_random(env: gym.Env, episodes: int, *, seed: int, progress: bool = False) -> Score:

@@ -37,8 +37,8 @@ CHOICES = (
 class Expert:
     """A policy that knows the task, and the environment that it needs to see.
 
-    :param name: as the user gave it.
-    :param task: where it acts: a script in any environment, a model in the one with velocities.
+    :param name: name that the user gave.
+    :param task: task that it acts in: for a model, the one with velocities.
     :param model: SB3's, or Dreamer; ``None`` for a script.
     :param steps: environment steps that ``model`` still has to learn for.
     """
@@ -74,7 +74,7 @@ def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
     :param name: ``"scripted"``; ``"sac:20000"``, an SB3 algorithm (or ``dreamer``) and its environment steps;
         ``"sac:model.zip"``, a trained model (SB3's files run code when they are read: load only what you trust);
         ``None`` for the script.
-    :param seed: of the training.
+    :param seed: seed of the training.
     :raises ValueError: another name, no script for this task, an algorithm that does not fit its actions, or a model
         of other spaces.
     :raises FileNotFoundError: no such model.

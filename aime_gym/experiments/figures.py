@@ -23,6 +23,7 @@ def draw_returns(runs: Sequence[Run], title: str, path: Path) -> Path:
     A ring is an episode that failed, where the task says so; the bar is the mean with its standard error.
     """
     agents = [run for run in runs if run.role in ("agent", "oracle")]
+    references = sorted((run for run in runs if run not in agents), key=lambda run: run.score)
     figure, (axes,) = _subplots(1, 8, 2.2 + 0.85 * len(agents))
     jitter = np.random.default_rng(0)
     for height, run in enumerate(agents):
@@ -31,40 +32,31 @@ def draw_returns(runs: Sequence[Run], title: str, path: Path) -> Path:
         colour = _COLOURS[run.role]
         heights = height + jitter.uniform(-0.22, 0.22, len(returns))
         for chosen, face in ((succeeded, colour), (~succeeded, "none")):
-            axes.scatter(
-                returns[chosen], heights[chosen], s=26, facecolors=face, edgecolors=colour, alpha=0.55, zorder=2
-            )
+            look = {"s": 26, "facecolors": face, "edgecolors": colour, "alpha": 0.55}
+            axes.scatter(returns[chosen], heights[chosen], zorder=2, **look)
         error = run.std / np.sqrt(len(returns))
         axes.errorbar(run.score, height, xerr=error, fmt="none", color="black", capsize=4, zorder=3)
         axes.plot([run.score] * 2, [height - 0.3, height + 0.3], color="black", linewidth=2.5, zorder=3)
-    _draw_references(axes, [run for run in runs if run.role in ("random", "expert")])
+    _draw_references(axes, references)
     axes.set_yticks(range(len(agents)), [_caption(run) for run in agents], fontsize=10)
     axes.set_ylim(len(agents) - 0.5, -0.5)
-    axes.set_xlabel(f"return of an episode\n{_legend(agents)}")
+    marks = "filled: success, ring: failure, " if any(run.success is not None for run in agents) else ""
+    axes.set_xlabel(f"return of an episode\n{marks}bar: mean ± standard error")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _save(figure, [axes], path)
 
 
 def _draw_references(axes: Any, references: Sequence[Run]) -> None:
-    references = sorted(references, key=lambda run: run.score)
     for run in references:
         axes.axvline(run.score, color=_COLOURS[run.role], linestyle="--", linewidth=1.5, zorder=1)
     left, right = axes.get_xlim()
-    distance = references[-1].score - references[0].score if references else 0.0
     # Names of lines that stand close together point away from each other.
-    places = ["right", "left"] if len(references) == 2 and distance < 0.2 * (right - left) else ["center", "center"]
-    for run, place in zip(references, places, strict=False):
-        axes.annotate(
-            f"{run.policy}\n{run.score:.4g}",
-            (run.score, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha=place,
-            va="bottom",
-            color=_COLOURS[run.role],
-            fontsize=10,
-        )
+    close = len(references) == 2 and references[1].score - references[0].score < 0.2 * (right - left)
+    for run, side in zip(references, ("right", "left"), strict=False):
+        text = f"{run.policy}\n{run.score:.4g}"
+        look = {"color": _COLOURS[run.role], "fontsize": 10, "va": "bottom", "ha": side if close else "center"}
+        place = {"xy": (run.score, 1.0), "xycoords": ("data", "axes fraction")}
+        axes.annotate(text, **place, xytext=(0, 4), textcoords="offset points", **look)
 
 
 def _caption(run: Run) -> str:
@@ -78,20 +70,13 @@ def _caption(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _legend(agents: Sequence[Run]) -> str:
-    marks = "bar: mean ± standard error"
-    if any(run.success is not None for run in agents):
-        return f"filled: success, ring: failure, {marks}"
-    return marks
-
-
 def draw_report(report: Report, out: Path) -> list[Path]:
     """Write the figures that there are data for, and return their paths."""
     results = report.results
     colours = {policy: colormaps["tab10"](index % 10) for index, policy in enumerate(results.policies)}
     figures = [_draw_scores(report, colours, out / "scores.png")]
     if report.profile is not None:
-        figures.append(_draw_profile(report.profile, report.common, colours, out / "profile.png"))
+        figures.append(_draw_profile(report.profile, report.common_tasks, colours, out / "profile.png"))
     if report.improvements:
         figures.append(_draw_improvements(report, colours, out / "improvement.png"))
     if any(run.curve for run in results.runs):
@@ -101,26 +86,21 @@ def draw_report(report: Report, out: Path) -> list[Path]:
 
 def _draw_scores(report: Report, colours: Mapping[str, Any], path: Path) -> Path:
     """Draw interquartile means with their intervals, and each run; returns where there is nothing to normalise by."""
-    tasks = report.tables
+    tasks = report.tasks
     height = 1.2 + 0.45 * max(map(len, tasks.values()))
     figure, axes = _subplots(len(tasks), 1.2 + 3.4 * len(tasks), height)
     for axis, (task, lines) in zip(axes, tasks.items(), strict=True):
         normalised = all(line.iqm is not None for line in lines)
+        _draw_intervals(axis, {line.policy: line.iqm if normalised else line.mean for line in lines}, colours)
         for place, line in enumerate(lines):
             runs = report.results.of(task, line.policy)
             points = [run.normalised if normalised else run.score for run in runs]
-            estimate = line.iqm if normalised else line.mean
-            assert estimate is not None
-            _draw_interval(axis, place, estimate, colours[line.policy])
             axis.scatter(points, [place] * len(points), s=14, color=colours[line.policy], zorder=3)
-        axis.set_yticks(range(len(lines)), [line.policy for line in lines])
-        axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.use_sticky_edges = False  # a run at the end of its interval would be cut by the frame
         axis.set_title(task, fontsize=10)
         axis.set_xlabel("IQM of normalised scores" if normalised else "mean return")
-        if normalised:
-            for reference in (0, 1):
-                axis.axvline(reference, color="0.5", linestyle="--", linewidth=1, zorder=0)
+        for reference in (0, 1) if normalised else ():
+            axis.axvline(reference, color="0.5", linestyle="--", linewidth=1, zorder=0)
     return _save(figure, axes, path)
 
 
@@ -139,9 +119,7 @@ def _draw_profile(profile: Profile, tasks: Sequence[str], colours: Mapping[str, 
 
 def _draw_improvements(report: Report, colours: Mapping[str, Any], path: Path) -> Path:
     figure, (axis,) = _subplots(1, 5.5, 1.2 + 0.45 * len(report.improvements))
-    for place, (policy, estimate) in enumerate(report.improvements.items()):
-        _draw_interval(axis, place, estimate, colours[policy])
-    axis.set_yticks(range(len(report.improvements)), list(report.improvements))
+    _draw_intervals(axis, report.improvements, colours)
     axis.set_ylim(len(report.improvements) - 0.5, -0.5)
     axis.axvline(0.5, color="0.5", linestyle="--", linewidth=1, zorder=0)
     axis.set_xlim(-0.02, 1.02)
@@ -178,10 +156,15 @@ def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[list[int
     return steps, [float(value) for value in np.mean(values, axis=0)]
 
 
-def _draw_interval(axis: Any, place: int, estimate: Estimate, colour: Any) -> None:
-    low, high = estimate.interval or (estimate.value, estimate.value)
-    axis.barh(place, high - low, left=low, height=0.5, color=colour, alpha=0.35)
-    axis.plot([estimate.value] * 2, [place - 0.25, place + 0.25], color="black", linewidth=2)
+def _draw_intervals(axis: Any, estimates: Mapping[str, Estimate | None], colours: Mapping[str, Any]) -> None:
+    """Draw one row for each policy: its interval as a bar, and its value as a line in it."""
+    for place, (policy, estimate) in enumerate(estimates.items()):
+        assert estimate is not None
+        low, high = estimate.interval or (estimate.value, estimate.value)
+        axis.barh(place, high - low, left=low, height=0.5, color=colours[policy], alpha=0.35)
+        axis.plot([estimate.value] * 2, [place - 0.25, place + 0.25], color="black", linewidth=2)
+    axis.set_yticks(range(len(estimates)), list(estimates))
+    axis.set_ylim(len(estimates) - 0.5, -0.5)
 
 
 def _subplots(count: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:

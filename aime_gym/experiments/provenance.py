@@ -1,37 +1,26 @@
-"""On what a figure was measured: software and hardware."""
+"""Software and hardware on which a figure was measured."""
 
 from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_PACKAGES = (
-    "aime-gym",
-    "torch",
-    "numpy",
-    "gymnasium",
-    "stable-baselines3",
-    "mujoco",
-    "metaworld",
-    "dm_control",
-    "shimmy",
-    "minari",
-)
+_LIBRARIES = ("aime-gym", "torch", "numpy", "gymnasium", "stable-baselines3", "minari")
+_SIMULATORS = ("mujoco", "metaworld", "dm_control", "shimmy")
 
 
 def package_versions() -> dict[str, str]:
     """Versions of what moves a figure, by package."""
     versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
+    for name in (*_LIBRARIES, *_SIMULATORS):
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
@@ -52,9 +41,8 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

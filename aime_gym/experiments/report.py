@@ -2,97 +2,93 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from aime_gym.experiments.figures import draw_report
-from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise_runs
+from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
-
-#: Title, header and rows.
-_Cells: TypeAlias = tuple[str, list[str], list[list[str]]]
 
 
 def run_table(runs: Sequence[Run], title: str) -> Table:
     """Return a table of single runs, each with the spread of its episodes; blank where a figure is unknown."""
     lines = [summarise_runs([run]) for run in runs]
-    number = _number_format(lines)
-    columns: dict[str, Callable[[Line], str]] = {
-        "policy": lambda line: f"{line.policy} (oracle: sees the actions)" if line.role == "oracle" else line.policy,
-        "success": lambda line: _figure(line.success, ".2f"),
-        "return": lambda line: f"{_with_interval(line.mean, number)} ± {_figure(line.std, number)}",
-        "normalised": lambda line: _with_interval(line.normalised),
-        "% expert": lambda line: _figure(line.percent, ".0f"),
-        "train s": lambda line: _figure(line.train_seconds, ".0f"),
-        "eval s": lambda line: _figure(line.eval_seconds, ".1f"),
-    }
-    rows = [[column(line) for column in columns.values()] for line in lines]
-    table = _rich_table((title, list(columns), rows))
+    columns = ["policy", "success", "return", "normalised", "% expert", "train s", "eval s"]
+    table = _table(title, lines, columns, single=True)
     for row, line in zip(table.rows, lines, strict=True):
         row.style = None if line.runs else "dim"
     return table
 
 
-def task_tables(results: Results, tables: Mapping[str, Sequence[Line]]) -> Group:
-    """Return a table for each task, as rich prints it."""
-    return Group(*(_rich_table(_cells(results, task, lines)) for task, lines in tables.items()))
+def print_tables(*tables: RenderableType) -> None:
+    """Print tables, with room for them where a file, and no terminal, decides the width."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 130
+    console.print(*tables)
 
 
-def report_tables(report: Report) -> Group:
-    """Return all tables of a report, as rich prints them."""
-    return Group(*map(_rich_table, _all_cells(report)))
+def result_tables(results: Results) -> list[Table]:
+    """Return a table for each task, without intervals."""
+    return _task_tables(results, summarise(results))
 
 
-def _rich_table(cells: _Cells) -> Table:
-    title, header, rows = cells
+def report_tables(report: Report) -> list[Table]:
+    """Return all tables of a report."""
+    tables = _task_tables(report.results, report.tasks)
+    if report.over_tasks:
+        title = f"over {', '.join(report.common_tasks)}"
+        tables.append(_table(title, report.over_tasks, ["policy", "runs", "normalised", "IQM"]))
+    if report.improvements:
+        rows = [[policy, _with_interval(value)] for policy, value in report.improvements.items()]
+        tables.append(_rich_table(f"probability of improvement on {report.against}", ["policy", "probability"], rows))
+    return tables
+
+
+def _task_tables(results: Results, tasks: Mapping[str, Sequence[Line]]) -> list[Table]:
+    columns = ["policy", "runs", "success", "return", "normalised", "IQM", "% expert", "train s"]
+    references = {task: [summarise_runs([run]) for run in results.references[task]] for task in tasks}
+    return [_table(task, [*references[task], *lines], columns) for task, lines in tasks.items()]
+
+
+def _table(title: str, lines: Sequence[Line], columns: Sequence[str], *, single: bool = False) -> Table:
+    """Return a table of policies.
+
+    :param single: whether each line is a single run.
+    """
+    number = _number_format(lines)
+    oracle = "oracle: sees the actions" if single else "oracle"
+    cells: dict[str, Callable[[Line], str]] = {
+        "policy": lambda line: f"{line.policy} ({oracle})" if line.role == "oracle" else line.policy,
+        "runs": lambda line: str(line.runs or ""),
+        "success": lambda line: _figure(line.success, ".2f"),
+        "return": lambda line: _with_interval(line.mean, number) + (f" ± {line.std:{number}}" if single else ""),
+        "normalised": lambda line: _with_interval(line.normalised),
+        "IQM": lambda line: _with_interval(line.iqm),
+        "% expert": lambda line: _figure(line.percent, ".0f"),
+        "train s": lambda line: _figure(line.train_seconds, ".0f"),
+        "eval s": lambda line: _figure(line.eval_seconds, ".1f"),
+    }
+    return _rich_table(title, columns, [[cells[column](line) for column in columns] for line in lines])
+
+
+def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(header[0], overflow="fold", max_width=44)
-    for name in header[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(columns[0], overflow="fold", max_width=44)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _all_cells(report: Report) -> list[_Cells]:
-    tables = [_cells(report.results, task, lines) for task, lines in report.tables.items()]
-    if report.over_tasks:
-        rows = [
-            [line.policy, str(line.runs), _with_interval(line.normalised), _with_interval(line.iqm)]
-            for line in report.over_tasks
-        ]
-        tables.append((f"over {', '.join(report.common)}", ["policy", "runs", "normalised", "IQM"], rows))
-    if report.improvements:
-        rows = [[policy, _with_interval(value)] for policy, value in report.improvements.items()]
-        tables.append((f"probability of improvement on {report.against}", ["policy", "probability"], rows))
-    return tables
-
-
-def _cells(results: Results, task: str, lines: Sequence[Line]) -> _Cells:
-    lines = [*(summarise_runs([run]) for run in results.references[task]), *lines]
-    number = _number_format(lines)
-    columns: dict[str, Callable[[Line], str]] = {
-        "policy": lambda line: f"{line.policy} (oracle)" if line.role == "oracle" else line.policy,
-        "runs": lambda line: str(line.runs or ""),
-        "success": lambda line: _figure(line.success, ".2f"),
-        "return": lambda line: _with_interval(line.mean, number),
-        "normalised": lambda line: _with_interval(line.normalised),
-        "IQM": lambda line: _with_interval(line.iqm),
-        "% expert": lambda line: _figure(line.percent, ".0f"),
-        "train s": lambda line: _figure(line.train_seconds, ".0f"),
-    }
-    return task, list(columns), [[column(line) for column in columns.values()] for line in lines]
-
-
 def _number_format(lines: Sequence[Line]) -> str:
     """Return a format with enough digits to tell the returns of a task apart."""
-    largest = max(abs(line.mean.value) for line in lines if line.mean is not None)
+    largest = max((abs(line.mean.value) for line in lines if line.mean is not None), default=0)
     return ".0f" if largest >= 1000 else ".1f" if largest >= 10 else ".2f"
 
 
@@ -112,7 +108,7 @@ def write_report(report: Report, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     figures = draw_report(report, out)
     (out / "report.md").write_text(_markdown(report, figures), encoding="utf-8")
-    (out / "report.json").write_text(json.dumps(report_as_json(report), indent=1) + "\n", encoding="utf-8")
+    (out / "report.json").write_text(report_as_json(report) + "\n", encoding="utf-8")
     return [out / "report.md", out / "report.json", *figures]
 
 
@@ -124,10 +120,12 @@ def _markdown(report: Report, figures: Sequence[Path]) -> str:
         "A run is one trained agent, and its score the mean return of its episodes. Normalised: 0 is random, 1 the "
         "expert. IQM: interquartile mean of normalised scores. In brackets: 95% stratified bootstrap intervals.",
     ]
-    for title, header, rows in _all_cells(report):
+    for table in report_tables(report):
+        header = [str(column.header) for column in table.columns]
+        rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
         lines = [header, ["---"] * len(header), *rows]
-        parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    left_out = [task for task in results.tasks if task not in report.common]
+        parts.append(f"## {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    left_out = [task for task in results.tasks if task not in report.common_tasks]
     if left_out:
         parts.append(f"Left out where tasks are taken together, for want of runs or references: {', '.join(left_out)}.")
     parts += [f"![{figure.stem}]({figure.name})" for figure in figures]

@@ -1,9 +1,9 @@
-"""Results of a suite, finished or not: its records as runs, and all that a report says of them."""
+"""Results of a suite, finished or not: its records as runs, and the numbers of a report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,13 +34,15 @@ Role = Literal["random", "expert", "agent", "oracle"]
 class Run:
     """One trained agent, or one of the references.
 
-    :param policy: the agent's label; with the number of demonstrations where there are several.
-    :param role: references are random and expert; an oracle is an agent that sees the demonstrations' actions.
+    :param policy: label of the agent; with the number of demonstrations where there are several.
+    :param role: random and expert are references; an oracle is an agent that sees the demonstrations' actions.
     :param score: mean return.
-    :param normalised: (score - random) / (expert - random); ``None`` where a reference is missing or both are equal.
-    :param percent: of the expert; ``None`` where that is not positive.
+    :param normalised: score on the scale where 0 is random and 1 the expert; ``None`` where a reference is missing or
+        both are equal.
+    :param percent: score in percent of the expert's; ``None`` where that is not positive.
     :param success: share of successful episodes, where the task says.
-    :param record: all that was measured.
+    :param curve: environment steps and mean return of each evaluation in the middle of training.
+    :param record: line of the results' file.
     """
 
     task: str
@@ -52,6 +54,7 @@ class Run:
     percent: float | None
     success: float | None
     train_seconds: float | None
+    eval_seconds: float | None
     curve: tuple[tuple[int, float], ...]
     record: Record = field(repr=False, compare=False)
 
@@ -60,17 +63,14 @@ class Run:
         """Standard deviation of the return over the episodes."""
         return float(np.std(self.record["returns"]))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the run as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "record"}
-
 
 @dataclass(frozen=True)
 class Results:
     """Runs of results files.
 
-    :param runs: of agents.
-    :param policies: in the order of the suites.
+    :param sources: folders or files that were read.
+    :param runs: runs of agents.
+    :param policies: labels of the agents, in the order of the suites.
     :param references: random and expert on each task, as the first run there has them.
     :param missing: titles of cells that are planned and have not been tried.
     :param failed: errors by title.
@@ -96,13 +96,13 @@ class Results:
         """Return normalised scores ``(runs, tasks)`` of the seeds that a policy has on all tasks, if there are any."""
         by_task = [{run.seed: run.normalised for run in self.of(task, policy)} for task in tasks]
         seeds = sorted(set.intersection(*map(set, by_task))) if by_task else []  # type: ignore[type-var]
-        scores = [[scores[seed] for scores in by_task] for seed in seeds]
-        rows = [row for row in scores if None not in row]
+        rows = [[scores[seed] for scores in by_task] for seed in seeds]
+        rows = [row for row in rows if None not in row]
         return np.array(rows, dtype=float) if rows else None
 
     @property
     def progress(self) -> str:
-        """How much of the plan is there, in words."""
+        """Finished, missing and failed cells, in words."""
         parts = [f"{len(self.runs)} runs"]
         parts += [f"{len(self.missing)} to come"] if self.missing else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
@@ -120,40 +120,41 @@ def load_results(paths: Sequence[Path]) -> Results:
     :raises ValueError: a damaged file, or no finished cell.
     """
     records: dict[tuple[str, str], Record] = {}
-    order: list[str] = []
+    agents: list[str] = []
     planned: dict[str, str] = {}
     for path in paths:
-        found, plan = _read(path)
-        wanted = None if plan is None else {cell["key"] for cell in plan["cells"]}
-        records |= {
-            (record["what"], record["key"]): record
-            for record in found
-            if wanted is None or record["what"] != "cell" or record["key"] in wanted
-        }
-        if plan is not None:
-            order += plan["agents"]
-            planned |= {cell["key"]: cell["title"] for cell in plan["cells"]}
+        file = path / RESULTS if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(f"results: expected a folder of `aime-gym benchmark` or its {RESULTS}, got {path}")
+        found = read_records(file)
+        if (path / PLAN).is_file():
+            plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            titles = {cell["key"]: cell["title"] for cell in plan["cells"]}
+            found = [record for record in found if record["what"] != "cell" or record["key"] in titles]
+            planned |= titles
+            agents += plan["agents"]
+        records |= {(record["what"], record["key"]): record for record in found}
     cells = {
         (record["task"], record["agent"], record["demonstrations"], record["seed"]): record
         for (what, _), record in records.items()
         if what == "cell" and record["status"] == "done"
     }
-    # In the order of the suites, whichever was finished first.
-    places = {key: place for place, key in enumerate(planned)}
-    cells = dict(sorted(cells.items(), key=lambda item: places.get(item[1]["key"], len(places))))
     if not cells:
         raise ValueError(f"results: expected at least one finished cell, found none in {', '.join(map(str, paths))}")
-    labels = _labels(cells.values(), order)
+    # In the order of the suites, not of finishing.
+    places = {key: place for place, key in enumerate(planned)}
+    ordered = sorted(cells.values(), key=lambda record: places.get(record["key"], len(places)))
+    labels = _labels(ordered, agents)
     runs = []
     references: dict[str, list[Run]] = {}
-    for record in cells.values():
-        known = {what: _reference(records.get((what, record[what]))) for what in ("random", "expert")}
-        means = {what: None if found is None else float(np.mean(found["returns"])) for what, found in known.items()}
+    for record in ordered:
+        known = {what: _scored(records.get((what, record[what]))) for what in ("random", "expert")}
+        means = {what: float(np.mean(found["returns"])) for what, found in known.items() if found is not None}
         label = labels[record["agent"], record["demonstrations"]]
         runs.append(_run(record, label, "oracle" if record["oracle"] else "agent", means))
         if record["task"] not in references:
             references[record["task"]] = [
-                _run(found, "random" if what == "random" else _expert_label(found), what, means)  # type: ignore[arg-type]
+                _run(found, _reference_label(found), what, means)  # type: ignore[arg-type]
                 for what, found in known.items()
                 if found is not None
             ]
@@ -167,59 +168,27 @@ def load_results(paths: Sequence[Path]) -> Results:
     )
 
 
-def _read(path: Path) -> tuple[list[Record], dict[str, Any] | None]:
-    file = path / RESULTS if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"results: expected a folder of `aime-gym benchmark` or its {RESULTS}, got {path}")
-    plan = path / PLAN
-    return read_records(file), json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else None
-
-
-def _labels(cells: Iterable[Record], order: Sequence[str]) -> dict[tuple[str, int], str]:
+def _labels(cells: Sequence[Record], order: Sequence[str]) -> dict[tuple[str, int | None], str]:
     """Return names of policies: agents, and numbers of demonstrations where one of them has several."""
-    cells = list(cells)
     agents = list(dict.fromkeys([*order, *(record["agent"] for record in cells)]))
-    pairs = sorted(
-        {(record["agent"], record["demonstrations"]) for record in cells},
-        key=lambda pair: (agents.index(pair[0]), pair[1] or 0),
-    )
-    by_task: dict[tuple[str, str], set[int]] = {}
+    counts: dict[tuple[str, str], set[int | None]] = {}
     for record in cells:
-        by_task.setdefault((record["task"], record["agent"]), set()).add(record["demonstrations"])
-    several = {agent for (_, agent), counts in by_task.items() if len(counts) > 1}
-    return {(agent, count): f"{agent}, {count} demos" if agent in several else agent for agent, count in pairs}
+        counts.setdefault((record["task"], record["agent"]), set()).add(record["demonstrations"])
+    several = {agent for (_, agent), numbers in counts.items() if len(numbers) > 1}
+    pairs = {(agent, count) for (_, agent), numbers in counts.items() for count in numbers}
+    return {
+        (agent, count): f"{agent}, {count} demos" if agent in several else agent
+        for agent, count in sorted(pairs, key=lambda pair: (agents.index(pair[0]), pair[1] or 0))
+    }
 
 
-def _run(record: Record, policy: str, role: Role, references: Mapping[str, float | None]) -> Run:
-    score = float(np.mean(record["returns"]))
-    expert, successes = references["expert"], record.get("successes")
-    return Run(
-        record["task"],
-        policy,
-        role,
-        record.get("seed"),
-        score,
-        normalise(score, references["random"], expert),
-        None if expert is None or expert <= 0 else 100 * score / expert,
-        None if successes is None else float(np.mean(successes)),
-        record.get("train_seconds"),
-        tuple((point["env_steps"], float(np.mean(point["returns"]))) for point in record.get("curve", ())),
-        record,
-    )
-
-
-def run_of_score(policy: str, role: Role, score: Score) -> Run:
-    """Return the run of a policy that was evaluated beside nothing to normalise by."""
-    record = {"task": "", **asdict(score), "eval_seconds": score.seconds}
-    return _run(record, policy, role, {"random": None, "expert": None})
-
-
-def _reference(record: Record | None) -> Record | None:
+def _scored(record: Record | None) -> Record | None:
     return None if record is None or record["status"] != "done" or record["returns"] is None else record
 
 
-def _expert_label(record: Record) -> str:
-    return "expert" if "expert" in record else "expert (demonstrations)"
+def _reference_label(record: Record) -> str:
+    demonstrated = record["what"] == "expert" and "expert" not in record
+    return f"{record['what']}{' (demonstrations)' * demonstrated}"
 
 
 def _title(record: Record) -> str:
@@ -228,16 +197,41 @@ def _title(record: Record) -> str:
     return f"{record['task']}, {record['agent']}, {record['demonstrations']} demonstrations, seed {record['seed']}"
 
 
+def _run(record: Record, policy: str, role: Role, references: Mapping[str, float]) -> Run:
+    score = float(np.mean(record["returns"]))
+    expert = references.get("expert")
+    successes = record.get("successes")
+    return Run(
+        record["task"],
+        policy,
+        role,
+        record.get("seed"),
+        score,
+        normalise(score, references.get("random"), expert),
+        None if expert is None or expert <= 0 else 100 * score / expert,
+        None if successes is None else float(np.mean(successes)),
+        record.get("train_seconds"),
+        record.get("eval_seconds"),
+        tuple((point["env_steps"], float(np.mean(point["returns"]))) for point in record.get("curve", ())),
+        record,
+    )
+
+
+def run_of_score(policy: str, role: Role, score: Score) -> Run:
+    """Return the run of a policy that was evaluated beside nothing to normalise by."""
+    return _run({"task": "", **asdict(score), "eval_seconds": score.seconds}, policy, role, {})
+
+
 # Runs taken together
 
 
 @dataclass(frozen=True)
 class Line:
-    """One policy on one task, or over all of them.
+    """One policy on one task, or over all of them: a line of a table.
 
-    :param runs: trained agents behind it; 0 for a reference.
-    :param mean: of the returns.
-    :param std: of the returns of the episodes, where there is one run.
+    :param runs: number of trained agents; 0 for a reference.
+    :param mean: mean of the returns.
+    :param std: standard deviation of the return over the episodes, where there is one run.
     :param normalised: mean of the normalised scores.
     :param iqm: interquartile mean of the normalised scores.
     """
@@ -245,10 +239,10 @@ class Line:
     policy: str
     role: Role
     runs: int
-    mean: Estimate | None
-    std: float | None
-    normalised: Estimate | None
-    iqm: Estimate | None
+    mean: Estimate | None = None
+    std: float | None = None
+    normalised: Estimate | None = None
+    iqm: Estimate | None = None
     percent: float | None = None
     success: float | None = None
     train_seconds: float | None = None
@@ -257,17 +251,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is written.
+    """All numbers of a report.
 
-    :param tables: by task.
-    :param common: the tasks that ``over_tasks``, the profile and the improvements are about: those where every policy
+    :param tasks: lines of each task's table.
+    :param common_tasks: tasks that ``over_tasks``, the profile and the improvements are about: those where every policy
         has a run.
-    :param improvements: by policy, the probability that it beats ``against``.
+    :param improvements: probability, by policy, that a run of it is better than one of ``against``.
     """
 
     results: Results
-    tables: Mapping[str, Sequence[Line]]
-    common: Sequence[str]
+    tasks: Mapping[str, Sequence[Line]]
+    common_tasks: Sequence[str]
     over_tasks: Sequence[Line]
     profile: Profile | None
     against: str
@@ -277,55 +271,43 @@ class Report:
 def summarise(results: Results, *, intervals: bool = False) -> dict[str, list[Line]]:
     """Return the lines of each task's agents.
 
-    :param intervals: with bootstrap intervals, which need rliable.
+    :param intervals: whether to estimate bootstrap intervals, which need rliable.
     """
-    return {
-        task: [
-            summarise_runs(runs, intervals=intervals)
-            for policy in results.policies
-            if (runs := results.of(task, policy))
-        ]
-        for task in results.tasks
-    }
+    groups = {task: [results.of(task, policy) for policy in results.policies] for task in results.tasks}
+    return {task: [summarise_runs(runs, intervals=intervals) for runs in groups[task] if runs] for task in groups}
 
 
 def summarise_runs(runs: Sequence[Run], *, intervals: bool = False) -> Line:
     """Return the line of one policy on one task."""
+    first = runs[0]
 
-    def estimate(values: list[float]) -> tuple[Estimate, Estimate]:
-        scores = np.array(values)[:, None]
+    def estimate(values: Sequence[float | None]) -> tuple[Estimate, Estimate] | tuple[None, None]:
+        if None in values:
+            return None, None
+        scores = np.array(values, dtype=float)[:, None]
         if intervals:
             return estimates(scores)
         return Estimate(float(scores.mean())), Estimate(interquartile_mean(scores))
 
-    known = [run.normalised for run in runs if run.normalised is not None]
-    normalised, iqm = estimate(known) if len(known) == len(runs) else (None, None)
-    first = runs[0]
-    return Line(
-        first.policy,
-        first.role,
-        0 if first.role in ("random", "expert") else len(runs),
-        estimate([run.score for run in runs])[0],
-        first.std if len(runs) == 1 else None,
-        normalised,
-        iqm,
-        _average(run.percent for run in runs),
-        _average(run.success for run in runs),
-        _average(run.train_seconds for run in runs),
-        _average(run.record.get("eval_seconds") for run in runs),
-    )
+    def average(values: Sequence[float | None]) -> float | None:
+        return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
 
-
-def _average(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if None in known else float(np.mean(known))  # type: ignore[arg-type]
+    count = 0 if first.role in ("random", "expert") else len(runs)
+    mean, _ = estimate([run.score for run in runs])
+    std = first.std if len(runs) == 1 else None
+    normalised, iqm = estimate([run.normalised for run in runs])
+    averages = {
+        name: average([getattr(run, name) for run in runs])
+        for name in ("percent", "success", "train_seconds", "eval_seconds")
+    }
+    return Line(first.policy, first.role, count, mean, std, normalised, iqm, **averages)
 
 
 def analyse(results: Results, against: str | None = None) -> Report:
-    """Work out all that a report says.
+    """Compute the numbers of a report.
 
-    :param against: the policy, or the agent, that the others are to improve on; the first one unless given.
-    :raises ValueError: it is not there.
+    :param against: label of the policy that the others are to improve on; the first one unless given.
+    :raises ValueError: an unknown policy.
     :raises ImportError: rliable is not installed.
     """
     require_rliable()
@@ -341,11 +323,10 @@ def analyse(results: Results, against: str | None = None) -> Report:
     matrices = {policy: results.matrix(policy, common) for policy in results.policies}
     scores = {policy: values for policy, values in matrices.items() if values is not None}
     roles = {run.policy: run.role for run in results.runs}
-    over_tasks = [
-        Line(policy, roles[policy], len(values), None, None, *estimates(values))
-        for policy, values in scores.items()
-        if len(common) > 1
-    ]
+    over_tasks = []
+    for policy, values in scores.items() if len(common) > 1 else ():
+        normalised, iqm = estimates(values)
+        over_tasks.append(Line(policy, roles[policy], len(values), normalised=normalised, iqm=iqm))
     improvements = {
         policy: probability_of_improvement(values, scores[against])
         for policy, values in scores.items()
@@ -355,34 +336,13 @@ def analyse(results: Results, against: str | None = None) -> Report:
     return Report(results, summarise(results, intervals=True), common, over_tasks, profile, against, improvements)
 
 
-def report_as_json(report: Report) -> dict[str, Any]:
-    """Return all numbers of a report."""
-    results, profile = report.results, report.profile
-    shares = {} if profile is None else profile.shares
-    references = {
-        task: {what: next((run.score for run in runs if run.role == what), None) for what in ("random", "expert")}
-        for task, runs in results.references.items()
-    }
-    return {
+def report_as_json(report: Report) -> str:
+    """Return all numbers of a report, but for single episodes."""
+    numbers = asdict(report, dict_factory=lambda items: {name: value for name, value in items if name != "record"})
+    references = report.results.references.items()
+    document = {
         "format": 1,
-        "sources": results.sources,
-        "references": references,
-        "tasks": {task: [asdict(line) for line in lines] for task, lines in report.tables.items()},
-        "common_tasks": report.common,
-        "over_tasks": [asdict(line) for line in report.over_tasks],
-        "improvement": {
-            "against": report.against,
-            "policies": {policy: asdict(estimate) for policy, estimate in report.improvements.items()},
-        },
-        "profile": profile
-        and {
-            "thresholds": profile.thresholds.tolist(),
-            "policies": {
-                policy: {"share": share.tolist(), "interval": profile.intervals[policy].tolist()}
-                for policy, share in shares.items()
-            },
-        },
-        "runs": [run.to_dict() for run in results.runs],
-        "missing": results.missing,
-        "failed": results.failed,
+        "references": {task: {run.role: run.score for run in runs} for task, runs in references},
+        **numbers,
     }
+    return json.dumps(document, indent=1, default=np.ndarray.tolist)

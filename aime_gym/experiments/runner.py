@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,12 +16,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aime_gym.experiments.config import DEMONSTRATIONS
-from aime_gym.experiments.data import derived_seeds, prepare_data
-from aime_gym.experiments.jobs import CellJob, DemosJob, Job, PlayJob, RandomJob
+from aime_gym.experiments.data import prepare_data
+from aime_gym.experiments.jobs import Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
-from aime_gym.experiments.suite import Cell, Suite, SuiteTask
-from aime_gym.experiments.workers import Failed, Worker, first_finished, one_line, start_server
+from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask
+from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.serialization import atomically
 
 RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
@@ -56,7 +54,7 @@ def check(suite: Suite) -> CheckedSuite:
 def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False) -> dict[tuple[str, str], bool]:
     """Check the cells on one task, and return which of them need play, as :class:`CheckedSuite` has it.
 
-    :param progress: show a progress bar while videos are read.
+    :param progress: whether to show a progress bar while videos are read.
     """
     # One cell of each agent: neither the seed nor the number of demonstrations changes what it takes.
     by_agent = {cell.agent: cell for cell in cells}
@@ -66,7 +64,7 @@ def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False
     data = prepare_data(
         task.config,
         task.data,
-        seeds=derived_seeds(task.data_seed),
+        seeds=task.seeds,
         needs_play=any(needs_play.values()),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents.values()),
         progress=progress,
@@ -80,22 +78,25 @@ def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False
 
 @dataclass
 class Outcome:
-    """How far a suite came.
+    """Progress of a suite.
 
     :param done: cells with a result, those of earlier runs included.
+    :param failed_cells: cells that failed.
     :param failed: errors by the titles of failed jobs.
     """
 
     cells: int
     done: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
     failed_cells: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
-    @property
-    def tried(self) -> int:
-        """Cells that are done or have failed."""
-        return self.done + self.failed_cells
+    def add(self, job: Job, error: str | None) -> None:
+        """Count a job that is done, or has failed with an error."""
+        if error is not None:
+            self.failed[job.title] = error
+        self.failed_cells += job.is_cell and error is not None
+        self.done += job.is_cell and error is None
 
 
 def run_suite(
@@ -107,186 +108,145 @@ def run_suite(
     data: Path | None = None,
     keep: Path | None = None,
     progress: bool = True,
-    after_job: Callable[[], object] = lambda: None,
+    after_job: Callable[[Outcome], object] = lambda outcome: None,
 ) -> Outcome:
-    """Do all that has no result in ``out`` yet.
+    """Run all jobs that have no result in ``out`` yet.
 
-    Writes ``results.jsonl``, ``plan.json`` (the cells that the suite wants), ``data/`` (what cells share) and
-    ``logs/``. Ctrl-C stops all jobs; the same call goes on.
+    Writes ``results.jsonl``, ``plan.json`` (the cells that the suite wants), ``data/`` (the data that cells share) and
+    ``logs/``. Ctrl-C stops all jobs; the same call continues.
 
-    :param workers: processes, each with one thread; ``None`` to run in this process, with all threads.
-    :param retry_failed: do again what failed in an earlier run.
-    :param data: the folder of what cells share; ``data`` in ``out`` by default.
-    :param keep: a folder for trained agents and experts; by default they are not kept.
-    :param after_job: called after each job.
+    :param workers: number of processes, each with one thread; ``None`` to run in this process, with all threads.
+    :param retry_failed: whether to run again the jobs that failed in an earlier run.
+    :param data: folder of the data that cells share; ``data`` in ``out`` by default.
+    :param keep: folder for trained agents and experts; by default they are not kept.
+    :param after_job: function that is called after each job.
     :raises ValueError: another run works in the folder, or its results are damaged.
     """
     with _locked(out):
         cut_torn_line(out / RESULTS)
-        queue = _Queue(checked, out, data or out / "data", keep, retry_failed)
+        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
+        queue = _Queue(checked, out, data or out / "data", keep, retry_failed, console, after_job)
+        cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
+        plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}
         with atomically(out / PLAN) as file:
-            file.write(json.dumps(_plan(checked.suite), indent=1).encode())
+            file.write(json.dumps(plan, indent=1).encode())
         try:
             if workers is None:
-                _run_in_this_process(queue, progress, after_job)
+                _run_here(queue, progress)
             else:
-                _run_in_processes(queue, workers, progress, after_job)
+                _run_in_processes(queue, workers, checked.suite.imports)
         except KeyboardInterrupt:
             queue.outcome.interrupted = True
     return queue.outcome
 
 
-def _run_in_this_process(queue: _Queue, progress: bool, after_job: Callable[[], object]) -> None:
-    console = _console(progress)
+def _run_here(queue: _Queue, progress: bool) -> None:
     while (job := queue.next()) is not None:
-        console.print(job.title, markup=False)
+        queue.console.print(job.title, markup=False)
         start = time.perf_counter()
-        result: dict[str, Any] | Failed
-        try:
-            result = job.run(progress=progress)
-        except Exception as error:  # the other agents are worth their results
-            result = Failed(one_line(error), traceback.format_exc())
-        console.print(queue.finish(job, result, time.perf_counter() - start), markup=False)
-        after_job()
+        queue.finish(job, job.run(progress=progress), start)
 
 
-def _run_in_processes(queue: _Queue, workers: int, progress: bool, after_job: Callable[[], object]) -> None:
-    running: dict[Worker, tuple[Job, float]] = {}
-    if queue.waiting:
-        start_server()
-    with _progress(queue.outcome, enabled=progress) as bar:
+def _run_in_processes(queue: _Queue, workers: int, imports: Imports) -> None:
+    outcome = queue.outcome
+    running: list[Worker] = []
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    titles = TextColumn("{task.description}")
+    with Progress("cells", *columns, titles, console=queue.console, disable=queue.console.quiet) as bar:
+        cells = bar.add_task("", total=outcome.cells)
         try:
-            while queue.waiting or running:
+            while True:
                 while len(running) < workers and (job := queue.next()) is not None:
-                    running[Worker(job, queue.out / LOGS / f"{job.key}.log")] = (job, time.perf_counter())
-                    _show(bar, [job.title for job, _ in running.values()], queue.outcome)
-                worker = first_finished(list(running))
-                finished, start = running.pop(worker)
-                bar.console.print(queue.finish(finished, worker.outcome(), time.perf_counter() - start), markup=False)
-                after_job()
-                _show(bar, [job.title for job, _ in running.values()], queue.outcome)
+                    running.append(Worker(job, imports, queue.out / LOGS / f"{job.about['key']}.log"))
+                about = "; ".join(worker.job.title for worker in running)
+                bar.update(cells, completed=outcome.done + outcome.failed_cells, description=about)
+                if not running:
+                    break
+                worker = first_finished(running)
+                running.remove(worker)
+                queue.finish(worker.job, worker.outcome(), worker.start_time)
         finally:
             for worker in running:
                 worker.stop()
 
 
 class _Queue:
-    """Jobs that are left to do, and the jobs that each one waits for."""
+    """Jobs that are left to do, each after the jobs that it needs, and the file of their results."""
 
     def __init__(
-        self, checked: CheckedSuite, out: Path, data: Path, keep: Path | None = None, retry_failed: bool = False
+        self,
+        checked: CheckedSuite,
+        out: Path,
+        data: Path,
+        keep: Path | None,
+        retry_failed: bool,
+        console: Console,
+        after_job: Callable[[Outcome], object],
     ) -> None:
         self.out = out
-        self._checked = checked
-        self._folders: dict[str, Any] = {"data": data, "keep": keep}
+        self.console = console
+        self._after_job = after_job
         records = {(record["what"], record["key"]): record for record in read_records(out / RESULTS)}
-        self._done = {key for key, record in records.items() if record["status"] == "done"}
-        self._given_up = {} if retry_failed else {key: old for key, old in records.items() if key not in self._done}
+        self._known = {
+            identity: record for identity, record in records.items() if record["status"] == "done" or not retry_failed
+        }
         self.outcome = Outcome(len(checked.suite.cells))
-        #: Jobs to start by title, each with the titles of those it waits for.
-        self.waiting: dict[str, tuple[Job, set[str]]] = {}
+        self.waiting: list[Job] = []
         for task in checked.suite.tasks:
-            self._add_task(task)
+            jobs = jobs_of(task, checked.suite.cells_of(task), checked.needs_play, data, keep)
+            cells = [job for job in jobs if job.is_cell and self._is_left(job)]
+            needed = frozenset().union(*(job.needs for job in cells))
+            # Reference scores are for the report, whether a cell waits for their data or not.
+            self.waiting += [
+                job
+                for job in jobs
+                if not job.is_cell and (job.title in needed or (job.about["what"] != "play" and self._is_left(job)))
+            ]
+            self.waiting += cells
+        # Shared data comes first, so that no process is idle for lack of it.
+        self.waiting.sort(key=lambda job: job.is_cell)
+        self._unfinished = {job.title for job in self.waiting}
 
-    def _add_task(self, task: SuiteTask) -> None:
-        cells = self._checked.suite.cells_of(task)
-        common = {"task": task, "imports": self._checked.suite.imports, **self._folders}
-        demos = DemosJob(**common, count=max((cell.demonstrations or DEMONSTRATIONS for cell in cells), default=1))
-        play = PlayJob(**common)
-        left: dict[str, tuple[Job, set[str]]] = {}
-        for cell in cells:
-            source = None
-            waits_for: set[str] = set()
-            if self._checked.needs_play[task.label, cell.agent]:
-                source = play.folder if task.data.records_play else task.data.play
-                if source == play.folder and not play.folder.is_dir():
-                    waits_for.add(play.title)
-            if task.data.records_demos and not demos.folder.is_dir():
-                waits_for.add(demos.title)
-            actions = cell.spec.agent_class.needs_demonstration_actions
-            job = CellJob(**common, cell=cell, play=source, demos=demos.source(actions=actions))
-            if ("cell", cell.key) in self._done:
-                self.outcome.done += 1
-            elif ("cell", cell.key) in self._given_up:
-                self.outcome.failed[cell.title] = self._given_up["cell", cell.key]["error"]
-                self.outcome.failed_cells += 1
-            else:
-                left[cell.title] = (job, waits_for)
-        needed = set().union(*(waits_for for _, waits_for in left.values()))
-        if play.title in needed:
-            self.waiting[play.title] = (play, set())
-        # Reference scores are for the report, whether a cell waits for them or not.
-        for reference in (demos, RandomJob(**common)):
-            known = (reference.what, reference.key)
-            if reference.title in needed or known not in self._done | self._given_up.keys():
-                self.waiting[reference.title] = (reference, set())
-            elif known in self._given_up:
-                self.outcome.failed[reference.title] = self._given_up[known]["error"]
-        self.waiting.update(left)
+    def _is_left(self, job: Job) -> bool:
+        record = self._known.get((job.about["what"], job.about["key"]))
+        if record is not None:
+            self.outcome.add(job, record.get("error"))
+        return record is None
 
     def next(self) -> Job | None:
-        """Take a job that waits for nothing: shared data before cells, so that no process is idle for want of it."""
-        ready = [job for job, waits_for in self.waiting.values() if not waits_for]
-        if not ready:
-            return None
-        job = min(ready, key=lambda job: isinstance(job, CellJob))
-        del self.waiting[job.title]
+        """Take the first job that needs no unfinished one, if there is any."""
+        ready = (job for job in self.waiting if not job.needs & self._unfinished)
+        job = next(ready, None)
+        if job is not None:
+            self.waiting.remove(job)
         return job
 
-    def finish(self, job: Job, result: dict[str, Any] | Failed, seconds: float) -> str:
-        """Record a result or a failure, and return it in words."""
-        if isinstance(result, Failed):
-            self._fail(job, result.error, result.trace)
-            return f"failed: {job.title}: {result.error}"
-        append_record(self.out / RESULTS, _identity(job) | {"status": "done"} | result)
-        self.outcome.done += isinstance(job, CellJob)
-        for _, waits_for in self.waiting.values():
-            waits_for.discard(job.title)
-        returns, episodes = result.get("returns"), result.get("episodes")
-        about = f": return {np.mean(returns):.1f}" if returns else ""
-        about += f": {episodes} episodes, {result['transitions']} transitions" if episodes else ""
-        return f"{job.title}{about} ({seconds:.0f} s)"
+    def finish(self, job: Job, result: Result | Failure, start: float) -> None:
+        """Record and print a result or a failure."""
+        if isinstance(result, Failure):
+            self._fail(job, result)
+            text = f"failed: {job.title}: {result.error}"
+        else:
+            self._record(job, {"status": "done"} | result)
+            self.outcome.add(job, None)
+            self._unfinished.remove(job.title)
+            about = f": return {np.mean(result['returns']):.1f}" if result.get("returns") else ""
+            if "episodes" in result:
+                about = f": {result['episodes']} episodes, {result['transitions']} transitions"
+            text = f"{job.title}{about} ({time.perf_counter() - start:.0f} s)"
+        self.console.print(text, markup=False)
+        self._after_job(self.outcome)
 
-    def _fail(self, job: Job, error: str, trace: str = "") -> None:
-        append_record(self.out / RESULTS, _identity(job) | {"status": "failed", "error": error, "traceback": trace})
-        self.outcome.failed[job.title] = error
-        self.outcome.failed_cells += isinstance(job, CellJob)
-        for other in [other for other, waits_for in self.waiting.values() if job.title in waits_for]:
-            del self.waiting[other.title]
-            self._fail(other, f"it needs {job.title}, which failed")
+    def _fail(self, job: Job, failure: Failure) -> None:
+        self._record(job, {"status": "failed"} | asdict(failure))
+        self.outcome.add(job, failure.error)
+        for other in [other for other in self.waiting if job.title in other.needs]:
+            self.waiting.remove(other)
+            self._fail(other, Failure(f"it needs {job.title}, which failed"))
 
-
-def _identity(job: Job) -> dict[str, Any]:
-    task = job.task
-    record = {
-        "what": job.what,
-        "key": job.key,
-        "task": task.label,
-        "env": asdict(task.config),
-        "data": {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert},
-        "data_seed": task.data_seed,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    if isinstance(job, CellJob):
-        cell = job.cell
-        record |= {
-            "agent": cell.agent,
-            "name": cell.spec.name,
-            "options": dict(cell.spec.options),
-            "oracle": cell.spec.agent_class.needs_demonstration_actions,
-            "demonstrations": cell.demonstrations,
-            "seed": cell.seed,
-            "random": RandomJob(task=task, imports=job.imports, data=job.data).key,
-            "expert": DemosJob(task=task, imports=job.imports, data=job.data, count=0).key,
-        }
-    return record
-
-
-def _plan(suite: Suite) -> dict[str, Any]:
-    cells = [
-        {"key": cell.key, "task": cell.task.label, "agent": cell.agent, "title": cell.title} for cell in suite.cells
-    ]
-    return {"suite": suite.name, "agents": suite.agents, "cells": cells}
+    def _record(self, job: Job, result: Mapping[str, Any]) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        append_record(self.out / RESULTS, {**job.about, "time": now, **result})
 
 
 @contextmanager
@@ -302,20 +262,3 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _console(progress: bool) -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
-
-
-@contextmanager
-def _progress(outcome: Outcome, *, enabled: bool) -> Iterator[Progress]:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    text = TextColumn("{task.fields[text]}")
-    with Progress("cells", *columns, text, console=_console(enabled), disable=not enabled) as bar:
-        bar.add_task("", total=outcome.cells, completed=outcome.tried, text="")
-        yield bar
-
-
-def _show(bar: Progress, titles: Sequence[str], outcome: Outcome) -> None:
-    bar.update(bar.task_ids[0], completed=outcome.tried, text="; ".join(titles))

@@ -16,8 +16,8 @@ def diagnose_saved(path: Path, demos: str, play: str, *, demo_count: int | None 
     """Diagnose a saved agent; see :meth:`aime_gym.agents.AIMEAgent.diagnose`.
 
     :param path: the agent's file.
-    :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts; so is ``play``.
-    :param demo_count: how many of the demonstrations to take; ``None`` for all.
+    :param demos: data that :func:`~aime_gym.data.load_trajectories` accepts; so is ``play``.
+    :param demo_count: number of demonstrations, the first ones; ``None`` for all.
     :raises FileNotFoundError: no agent or no data there.
     :raises ValueError: an agent without a world model, or data that does not fit it.
     """
@@ -29,7 +29,7 @@ def render_beliefs_of_saved(path: Path, demos: str, out: Path, **view: Any) -> P
     """Write a video of a saved agent's beliefs; see :meth:`aime_gym.agents.AIMEAgent.render_beliefs`.
 
     :param path: the agent's file.
-    :param demos: whatever :func:`~aime_gym.data.load_trajectories` accepts.
+    :param demos: data that :func:`~aime_gym.data.load_trajectories` accepts.
     :param out: the video's file.
     :param view: the other arguments of ``render_beliefs``.
     :raises FileNotFoundError: no agent or no data there.

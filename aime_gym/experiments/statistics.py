@@ -33,8 +33,8 @@ class Estimate:
 class Profile:
     """The share of runs that score above each threshold, and its 95% interval.
 
-    :param shares: by policy, ``(thresholds,)``.
-    :param intervals: by policy, ``(2, thresholds)``.
+    :param shares: shares ``(thresholds,)`` of each policy.
+    :param intervals: lower and upper bounds ``(2, thresholds)`` of each policy.
     """
 
     thresholds: Array
@@ -68,7 +68,7 @@ def require_rliable() -> None:
 def estimates(scores: Array, *, repetitions: int = REPETITIONS) -> tuple[Estimate, Estimate]:
     """Return mean and interquartile mean of all runs on all tasks.
 
-    :param scores: ``(runs, tasks)``; resampled within each task.
+    :param scores: scores ``(runs, tasks)``; resampled within each task.
     """
     values = _mean_and_iqm(scores)
     if len(scores) < 2:
@@ -86,8 +86,8 @@ def probability_of_improvement(scores: Array, of: Array, *, repetitions: int = R
 
     It is averaged over tasks.
 
-    :param scores: ``(runs, tasks)``.
-    :param of: the other's, ``(runs, tasks)``; as many tasks.
+    :param scores: scores ``(runs, tasks)`` of the one policy.
+    :param of: scores of the other ``(runs, tasks)``, on as many tasks.
     """
 
     def probability(one: Array, other: Array) -> Array:
@@ -109,7 +109,7 @@ def probability_of_improvement(scores: Array, of: Array, *, repetitions: int = R
 def performance_profile(scores: Mapping[str, Array], *, repetitions: int = REPETITIONS) -> Profile:
     """Return score distributions.
 
-    :param scores: ``(runs, tasks)`` by policy, normalised.
+    :param scores: normalised scores ``(runs, tasks)`` of each policy.
     """
     from rliable import library
 

@@ -38,7 +38,8 @@ import importlib
 import json
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -49,7 +50,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
-from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig
+from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig, check_bounds
+from aime_gym.experiments.data import derived_seeds
 from aime_gym.serialization import digest
 
 
@@ -58,14 +60,14 @@ class Imports:
     """Modules that register agents or environments of other packages.
 
     :param modules: names, as Python imports them.
-    :param folder: searched after all other places.
+    :param folder: folder that is searched after all other places.
     """
 
     modules: tuple[str, ...] = ()
     folder: str = ""
 
     def load(self) -> None:
-        """Import the modules, in whichever process needs them.
+        """Import the modules, in every process that needs them.
 
         :raises ValueError: a module that cannot be imported.
         """
@@ -82,8 +84,8 @@ class Imports:
 class Curve:
     """Evaluations in the middle of training.
 
-    :param steps: environment steps of the agent between two of them.
-    :param episodes: of each.
+    :param steps: environment steps of the agent between two evaluations.
+    :param episodes: number of episodes in each evaluation.
     """
 
     steps: int
@@ -94,62 +96,61 @@ class Curve:
 class SuiteTask:
     """A task with its data and its evaluation.
 
-    :param label: its name in tables.
-    :param data: where play and demonstrations come from; how many demonstrations is the cell's.
-    :param data_seed: of recording, of the expert and of the evaluation's episodes.
+    :param label: name of the task in tables.
+    :param data: origin of play and demonstrations; each cell has its own number of demonstrations.
+    :param eval_episodes: number of episodes in which each policy is evaluated.
+    :param data_seed: seed of recording, of the expert and of the evaluation's episodes.
+    :raises ValueError: numbers below their bounds, by name.
     """
 
     label: str
     config: TaskConfig
     data: DataConfig
-    eval_episodes: int
-    data_seed: int
+    eval_episodes: Positive
+    data_seed: Annotated[int, Ge(0)]
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
     def random_identity(self) -> dict[str, Any]:
         """Return all that a random policy's score depends on."""
-        return {
-            "what": "random",
-            "task": asdict(self.config),
-            "data_seed": self.data_seed,
-            "eval_episodes": self.eval_episodes,
-        }
+        return self._identity("random", eval_episodes=self.eval_episodes)
 
     def expert_identity(self) -> dict[str, Any]:
         """Return all that the expert's score depends on."""
-        return self.random_identity() | {"what": "expert"} | self._demos_origin()
+        origin = {"demos": self.data.demos, "expert": self.data.expert}
+        return self._identity("expert", eval_episodes=self.eval_episodes, **origin)
 
     def demos_identity(self, count: int) -> dict[str, Any]:
         """Return all that ``count`` recorded demonstrations depend on."""
-        identity = {"what": "demos", "task": asdict(self.config), "data_seed": self.data_seed, "count": count}
-        return identity | self._demos_origin()
+        return self._identity("demos", count=count, demos=self.data.demos, expert=self.data.expert)
 
     def play_identity(self) -> dict[str, Any]:
         """Return all that play data depends on."""
-        return {
-            "what": "play",
-            "task": asdict(self.config),
-            "data_seed": self.data_seed,
-            "play": self.data.play,
-            "play_episodes": self.play_episodes,
-        }
+        return self._identity("play", play=self.data.play, play_episodes=self.play_episodes)
+
+    def _identity(self, what: str, **details: Any) -> dict[str, Any]:
+        return {"what": what, "task": asdict(self.config), "data_seed": self.data_seed, **details}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of recording and of the evaluation."""
+        return derived_seeds(self.data_seed)
 
     @property
     def play_episodes(self) -> int | None:
         """Episodes of play to record, or to take of what is loaded; ``None`` for all."""
         return self.data.play_episodes or (PLAY_EPISODES if self.data.records_play else None)
 
-    def _demos_origin(self) -> dict[str, Any]:
-        return {"demos": self.data.demos, "expert": self.data.expert}
-
 
 @dataclass(frozen=True)
 class Cell:
     """One agent, trained and evaluated once.
 
-    :param agent: its name in tables.
+    :param agent: name of the agent in tables.
     :param spec: the agent, with the hyper-parameters that it has on this task.
-    :param demonstrations: how many it gets: the first ones; ``None`` for all that are stored.
-    :param seed: of the agent.
+    :param demonstrations: number of demonstrations, the first ones; ``None`` for all that are stored.
+    :param seed: seed of the agent.
     :param learn: environment steps of ``learn``, after ``imitate``.
     """
 
@@ -169,7 +170,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A short name, equal for cells of equal results: what is done under a key is not done again."""
+        """A short name, equal for cells of equal results: a cell whose key has a result is not run again."""
         identity = {
             "what": "cell",
             "labels": [self.task.label, self.agent],
@@ -188,7 +189,7 @@ class Cell:
 class Suite:
     """Cells to run, and what they need.
 
-    :param name: the file's, or the task's.
+    :param name: name of the file, or of the only task.
     :param agents: labels, in the order of the file.
     """
 
@@ -232,9 +233,14 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _TaskKeys(_Table):
+class _Overrides(_Table):
+    """Keys of tasks and agents that override those of the suite."""
+
     demonstrations: _Counts | None = None
     seeds: _Seeds | None = None
+
+
+class _TaskKeys(_Overrides):
     eval_episodes: Positive | None = None
     options: dict[str, dict[str, Any]] = {}
 
@@ -242,22 +248,19 @@ class _TaskKeys(_Table):
 def _keys_of(config: type) -> dict[str, Any]:
     """Return the fields of a configuration as keys of a table."""
     hints = get_type_hints(config, include_extras=True)
-    keys = {field.name: (hints[field.name], field.default) for field in fields(config)}
-    return keys | ({"env_id": (str, Field(alias="id"))} if "env_id" in keys else {})
+    return {field.name: (hints[field.name], field.default) for field in fields(config) if field.name != "demo_count"}
 
 
 _TaskTable: Any = create_model(
     "_TaskTable",
     __base__=_TaskKeys,
-    **{key: value for key, value in (_keys_of(TaskConfig) | _keys_of(DataConfig)).items() if key != "demo_count"},
+    **_keys_of(TaskConfig) | _keys_of(DataConfig) | {"env_id": (str, Field(alias="id"))},
 )
 
 
-class _AgentTable(_Table):
+class _AgentTable(_Overrides):
     agent: str | None = None
     options: dict[str, Any] = {}
-    demonstrations: _Counts | None = None
-    seeds: _Seeds | None = None
     tasks: _Names | None = None
     learn: Annotated[int, Ge(0)] = 0
 
@@ -274,31 +277,28 @@ class _SuiteTable(_Table):
     agents: dict[str, _AgentTable]
 
 
-_LISTS = {
-    "seeds": "a list of whole numbers",
-    "demonstrations": "a whole number or a list of them",
-    "imports": "a list of names",
-    "tasks": "a list of names",
-    "positions": "a list of numbers or of names",
-}
-_TYPES = {"int_type": "a whole number", "string_type": "text", "dict_type": "a table", "model_type": "a table"}
-
-
 def read_suite(path: Path, *, allow_imports: bool = False) -> Suite:
     """Read a suite's file. Whether its environments, agents and data fit together is checked before it runs.
 
-    :param allow_imports: import the modules that it names, and read SB3 models: both run code.
+    :param allow_imports: whether to import the modules that it names, and to read SB3 models: both run code.
     :raises FileNotFoundError: no such file.
     :raises ValueError: no TOML; unknown or missing keys, other types, numbers out of range, unknown agents or
         hyper-parameters, imports that are not allowed. The message names the file and the key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"suite: expected a TOML file, found none at {path}")
-    try:
+    with _errors_at(f"{path}: "):  # TOML's errors are values' errors, too
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return _suite(path, _tables(document), allow_imports)
-    except ValueError as error:  # TOML's errors are such
-        raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _errors_at(place: str) -> Iterator[None]:
+    """Put the place in a suite in front of the errors of its values."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from error
 
 
 def _tables(document: dict[str, Any]) -> _SuiteTable:
@@ -316,36 +316,52 @@ def _tables(document: dict[str, Any]) -> _SuiteTable:
         raise ValueError(_message(error.errors()[0], document)) from error
 
 
+#: Errors of pydantic in this package's grammar, and the types that it expects by its names for their errors.
+_MESSAGES = {
+    "greater_than_equal": "expected at least {ge}, got {value!r}",
+    "too_short": "expected at least one number, got none",
+    "value_error": "{error}",
+    "literal_error": "expected one of {expected}, got {value!r}",
+}
+_TYPES = {"int_type": "a whole number", "string_type": "text", "dict_type": "a table", "model_type": "a table"}
+#: Types of keys that hold several values.
+_LISTS = {
+    "seeds": "a list of whole numbers",
+    "demonstrations": "a whole number or a list of them",
+    "imports": "a list of names",
+    "tasks": "a list of names",
+    "positions": "a list of numbers or of names",
+}
+
+
 def _message(error: Any, document: dict[str, Any]) -> str:
     """Return an error of pydantic in this package's grammar."""
     depth = 1 if error["loc"][0] not in ("tasks", "agents") else 4 if error["loc"][2:3] == ("options",) else 3
     place = [part for part in error["loc"][:depth] if isinstance(part, str)]
-    where = ".".join(place)
-    kind, key = error["type"], place[-1]
+    kind = error["type"]
+    key = place[-1]
     if kind == "extra_forbidden":
         table = {"tasks": _TaskTable, "agents": _AgentTable}.get(place[0], _SuiteTable)
-        known = [field.alias or name for name, field in table.model_fields.items()]
-        return f"{where}: unknown key; {nearest_names(key, known)}"
-    if kind == "greater_than_equal":
-        return f"{where}: expected at least {error['ctx']['ge']}, got {error['input']}"
-    if kind == "too_short":
-        return f"{where}: expected at least one number, got none"
-    if kind == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    if kind == "literal_error":
-        return f"{where}: expected one of {error['ctx']['expected']}, got {error['input']!r}"
-    value = reduce(lambda table, part: table[part], place, document)
-    expected = _LISTS.get(key) if not isinstance(_TYPES.get(kind), str) or "table" not in _TYPES[kind] else None
-    return f"{where}: expected {expected or _TYPES.get(kind, error['msg'])}, got {value!r}"
+        message = (
+            f"unknown key; {nearest_names(key, [field.alias or name for name, field in table.model_fields.items()])}"
+        )
+    elif kind in _MESSAGES:
+        message = _MESSAGES[kind].format(value=error["input"], **error["ctx"])
+    else:
+        expected = _TYPES.get(kind, error["msg"])
+        if expected != "a table":
+            expected = _LISTS.get(key, expected)
+        message = f"expected {expected}, got {reduce(lambda table, part: table[part], place, document)!r}"
+    return f"{'.'.join(place)}: {message}"
 
 
 # The suite that the tables make
 
 
 def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
-    imports = Imports(tables.imports, str(path.resolve().parent))
     if not allow_imports:
         _refuse_code(tables)
+    imports = Imports(tables.imports, str(path.resolve().parent))
     imports.load()
     if tables.curve_steps is None and tables.curve_episodes is not None:
         raise ValueError("curve_episodes: expected together with curve_steps, got it alone")
@@ -359,8 +375,10 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
         for label, table in tables.agents.items():
             if table.tasks is not None and task_label not in table.tasks:
                 continue
-            where = f"tasks.{task_label}.options.{label}"
-            spec = _with_options(specs[label], own.options.get(label, {}), where)
+            spec = specs[label]
+            with _errors_at(f"tasks.{task_label}.options.{label}: "):
+                changed = AgentSpec.of(spec.name, own.options.get(label, {}))
+            spec = replace(spec, options={**spec.options, **changed.options})
             for count in table.demonstrations or own.demonstrations or tables.demonstrations:
                 for seed in table.seeds or own.seeds or tables.seeds:
                     cells.append(Cell(tasks[task_label], label, spec, count, seed, curve, table.learn))
@@ -368,7 +386,7 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
 
 
 def _refuse_code(tables: _SuiteTable) -> None:
-    """Refuse what runs code of other files.
+    """Refuse files that run code.
 
     :raises ValueError: modules to import, or SB3 models to read.
     """
@@ -384,35 +402,21 @@ def _refuse_code(tables: _SuiteTable) -> None:
 
 
 def _task(label: str, table: Any, tables: _SuiteTable) -> SuiteTask:
-    def values(config: type) -> dict[str, Any]:
-        return {field.name: getattr(table, field.name) for field in fields(config) if hasattr(table, field.name)}
-
-    try:
-        config = TaskConfig(**values(TaskConfig))
-        data = DataConfig(**values(DataConfig))
-    except ValueError as error:
-        raise ValueError(f"tasks.{label}.{error}") from error
+    with _errors_at(f"tasks.{label}."):
+        config = TaskConfig(**{name: getattr(table, name) for name in _keys_of(TaskConfig)})
+        data = DataConfig(**{name: getattr(table, name) for name in _keys_of(DataConfig)})
     return SuiteTask(label, config, data, table.eval_episodes or tables.eval_episodes, tables.data_seed)
 
 
 def _spec(label: str, table: _AgentTable, tables: _SuiteTable) -> AgentSpec:
     _check_names(table.tasks or (), tables.tasks, f"agents.{label}.tasks")
-    try:
+    with _errors_at(f"agents.{label}: "):
         spec = AgentSpec.of(table.agent or label, table.options)
         check_learn(spec.agent_class, table.learn)
-        return spec
-    except ValueError as error:
-        raise ValueError(f"agents.{label}: {error}") from error
+    return spec
 
 
-def _with_options(spec: AgentSpec, options: Mapping[str, Any], where: str) -> AgentSpec:
-    try:
-        return replace(spec, options={**spec.options, **AgentSpec.of(spec.name, options).options})
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _check_names(names: Any, known: Mapping[str, Any], where: str) -> None:
+def _check_names(names: Iterable[str], known: Mapping[str, Any], where: str) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{where}: unknown name {name!r}; {nearest_names(name, known)}")

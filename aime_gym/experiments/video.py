@@ -28,14 +28,11 @@ _RATE, _HOLD_SECONDS = 30, 0.7
 
 
 class VideoPolicy(NamedTuple):
-    """One of the policies in a video.
+    """One of the policies in a video."""
 
-    :param policy: makes the policy for an environment of ``task``.
-    """
-
-    label: str
-    task: TaskConfig
-    policy: Callable[[gym.Env], Policy]
+    label: str  # name in the caption
+    task: TaskConfig  # task that the policy acts in
+    policy: Callable[[gym.Env], Policy]  # function that makes the policy for an environment of the task
 
 
 class _Step(NamedTuple):

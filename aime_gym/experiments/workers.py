@@ -2,78 +2,60 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from aime_gym.experiments.jobs import Job
+from aime_gym.experiments.jobs import Failure, Job, Result
+from aime_gym.experiments.suite import Imports
 
-#: Read by the numerical libraries when they are loaded.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+#: Variables that the numerical libraries read when they are loaded.
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 #: A fresh server that has imported what jobs need starts each process, in milliseconds.
 _processes = multiprocessing.get_context("forkserver")
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The error of a job, or the end of its process, in one line.
-
-    :param trace: all that Python says of it.
-    """
-
-    error: str
-    trace: str = ""
 
 
 class Worker:
     """A process with one job.
 
-    :param log: file for whatever the job prints; removed when that was nothing.
+    :param imports: modules that the process imports.
+    :param log: file for all output of the job; an empty one is removed.
     """
 
-    def __init__(self, job: Job, log: Path) -> None:
+    def __init__(self, job: Job, imports: Imports, log: Path) -> None:
+        _start_server()
         self.job = job
+        self.start_time = time.perf_counter()
         self._log = log
         self._connection, sender = _processes.Pipe(duplex=False)
-        with _one_thread():
-            self._process = _processes.Process(target=_serve, args=(sender, job, log))
-            self._process.start()
+        self._process = _processes.Process(target=_serve, args=(sender, job, imports, log))
+        self._process.start()
         sender.close()
 
-    def outcome(self) -> dict[str, Any] | Failed:
-        """Return what the job returned, or its failure, once :func:`first_finished` has named this worker."""
+    def outcome(self) -> Result | Failure:
+        """Return the results of the job, or its failure, once :func:`first_finished` has named this worker."""
         try:
-            message = json.loads(self._connection.recv_bytes())
+            result = self._connection.recv()
         except (EOFError, OSError):
-            message = None
+            result = None
         self._process.join()
         self._close()
-        if message is None:
-            return Failed(f"the process ended with {_status(self._process.exitcode)}; see {self._log}")
-        if "error" in message:
-            return Failed(message["error"], message["trace"])
-        result: dict[str, Any] = message["result"]
-        return result
+        return result or Failure(f"the process ended with {_status(self._process.exitcode)}; see {self._log}")
 
     def stop(self) -> None:
         """End the process; its job is lost."""
         self._process.terminate()
         self._process.join(2)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.kill()
+        self._process.join()
         self._close()
 
     def _close(self) -> None:
@@ -82,20 +64,26 @@ class Worker:
             self._log.unlink()
 
 
-def start_server() -> None:
-    """Start the server of processes, with what jobs import."""
-    _processes.set_forkserver_preload(["aime_gym.experiments.jobs", "torch._dynamo"])
-    with _one_thread():
-        forkserver.ensure_running()
-
-
-def first_finished(workers: list[Worker]) -> Worker:
+def first_finished(workers: Sequence[Worker]) -> Worker:
     """Wait until one of them has a result or is dead."""
     ready = wait([worker._connection for worker in workers])
     return next(worker for worker in workers if worker._connection in ready)
 
 
-def _serve(connection: Connection, job: Job, log: Path) -> None:
+def _start_server() -> None:
+    """Start the server of processes, with one thread and with what jobs import, unless it runs."""
+    _processes.set_forkserver_preload(["aime_gym.experiments.jobs", "torch._dynamo"])
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
+    os.environ |= _THREADS
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in _THREADS:
+            del os.environ[name]
+        os.environ |= before
+
+
+def _serve(connection: Connection, job: Job, imports: Imports, log: Path) -> None:
     os.setsid()  # a terminal's Ctrl-C goes to the parent, which stops its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -104,27 +92,16 @@ def _serve(connection: Connection, job: Job, log: Path) -> None:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     torch.set_num_threads(1)
-    message: dict[str, Any]
-    try:
-        job.imports.load()
-        message = {"result": job.run()}
-    except BaseException as error:
-        message = {"error": one_line(error), "trace": traceback.format_exc()}
-    connection.send_bytes(json.dumps(message).encode())
-    connection.close()
+    imports.load()
+    connection.send(job.run())
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent was killed, and cannot stop it: the next run does its work again."""
+    """End this process when its parent was killed and cannot stop it: the next run does its work again."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's type and message in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _status(code: int | None) -> str:
@@ -132,17 +109,3 @@ def _status(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"{name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
     return f"exit status {code}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value

@@ -51,9 +51,13 @@ class SensorsExtractor(BaseFeaturesExtractor):
         """Vectors (N, D) and images (N, C, H, W) in [0, 1] -> features (N, F)."""
         features = [encoder(observations[name].movedim(1, -1)) for name, encoder in self.encoders.items()]
         if self.vectors:
-            vectors = torch.cat([observations[name] for name in self.vectors], dim=-1)
-            features.insert(0, self.standardizer(vectors))
-        return torch.cat(features, dim=-1)
+            features.insert(0, self.standardizer(_join([observations[name] for name in self.vectors])))
+        return _join(features)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Return (N, D_i) side by side, without a copy of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def sensor_shapes(space: spaces.Dict) -> dict[str, SensorShape]:

@@ -73,7 +73,7 @@ class Rollouts:
 
     # The driver
 
-    def drive(self, body: Callable[[], None]) -> bool:
+    def drive(self, body: Callable[[], object]) -> bool:
         """Run a function that takes the steps, with a progress bar, up to its end or to Ctrl-C.
 
         :param body: function that takes the steps, and reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
@@ -107,12 +107,13 @@ class Rollouts:
             first_step, last_written, count = run.steps, run.updates, 0
             self.start({"total_timesteps": self.agent.num_timesteps + self.remaining})
             while self.remaining > 0 and not self.stopped:
+                steps_done = run.steps
                 steps_before = loop.counter.num_timesteps
                 updates_before = loop.counter.num_updates
                 self._windows = {}
                 self._callbacks.rollout_start()
                 metrics = collect_and_update()
-                run.steps += loop.counter.num_timesteps - steps_before
+                run.steps = steps_done + loop.counter.num_timesteps - steps_before
                 run.updates += loop.counter.num_updates - updates_before
                 count += 1
                 if count % loop.log_interval == 0 or self.remaining <= 0:
@@ -165,6 +166,8 @@ class Rollouts:
         :raises KeyboardInterrupt: Ctrl-C.
         """
         self.loop.counter.num_timesteps += n_envs
+        if self._state is None:  # a checkpoint counts whole rounds
+            self._run.steps += n_envs
         if self._unit == "steps":
             self._advance(n_envs, "")
         self._raise_pending_signal()

@@ -17,15 +17,15 @@ from aime_gym.data import check_trajectories, load_trajectories
 
 
 class BadInput(Exception):
-    """What the user gave does not fit; nothing was trained."""
+    """Input that does not fit, found before any training."""
 
 
 class ImitationExperiment(ExperimentManager):
-    """What RL Zoo does for its own algorithms, with data, and with all checks before a run's folder is made.
+    """RL Zoo's experiment with data, and with all checks before a run's folder is made.
 
     A folder without an agent in it would be the run that ``enjoy`` takes for the latest.
 
-    :param demos: what to imitate, over ``demonstrations`` of the hyper-parameters: a Minari id, or a path.
+    :param demos: data to imitate, over ``demonstrations`` of the hyper-parameters: a Minari id, or a path.
     :param play: data to learn the body from, over ``play`` of the hyper-parameters.
     """
 

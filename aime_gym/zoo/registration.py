@@ -1,4 +1,4 @@
-"""Where RL Zoo looks for algorithms, and for their hyper-parameters."""
+"""Registration of the agents among RL Zoo's algorithms, and their files of hyper-parameters."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def register_agents() -> None:
 
 
 def hyperparams_file(name: str) -> Path:
-    """The hyper-parameters of a registered agent; agents of other packages share one file."""
+    """Return the file of a registered agent's hyper-parameters; agents of other packages share one."""
     own = _HYPERPARAMS / f"{name}.yml"
     return own if own.is_file() else _HYPERPARAMS / "default.yml"

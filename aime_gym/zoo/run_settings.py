@@ -39,7 +39,7 @@ def safe_settings(modules: Iterable[Any], packages: Iterable[str], *, keep_norma
     """Let modules of RL Zoo read settings without running code.
 
     :param modules: each with ``yaml`` as a name.
-    :param packages: whose wrappers a run may name, too.
+    :param packages: further packages whose wrappers a run may name.
     :param keep_normalize: read the statistics of ``VecNormalize``, which are a pickle.
     :raises ValueError: in the block, for settings that name code.
     """

@@ -78,7 +78,10 @@ def test_examples_use_options_that_are_there(verb):
         ("compare --play nowhere", "--play: nothing is stored at nowhere"),
         ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
         ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
-        ("compare CartPole-v1 --modality state --agents aime:horizon=1", "agent aime:horizon=1: horizon: expected at"),
+        (
+            "compare CartPole-v1 --modality state --agents aime:sequence_length=1",
+            "agent aime:sequence_length=1: sequence_length: expected at",
+        ),
         ("compare --speed 3", "--speed: unknown option; did you mean --seed?"),
         (
             "collect Pendulum-v1 --modality state --policy fast --out x",

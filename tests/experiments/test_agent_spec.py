@@ -18,16 +18,16 @@ def test_values_take_the_type_of_their_field():
     assert spec.name == "aime"
     assert spec.options == {
         "model_updates": 20,
-        "clip": 5.0,
+        "max_grad_norm": 5.0,
         "warm_start": False,
         "continue_latents": False,
         "world_model": "dreamer",
     }
-    assert isinstance(spec.options["clip"], float)
+    assert isinstance(spec.options["max_grad_norm"], float)
 
 
 def test_values_of_a_file_are_checked_as_text_is():
-    spec = AgentSpec.of("aime", {"model_updates": 20, "clip": 5, "warm_start": False, "preset": "dreamer"})
+    spec = AgentSpec.of("aime", {"model_updates": 20, "max_grad_norm": 5, "warm_start": False, "preset": "dreamer"})
     assert spec == AgentSpec.parse("aime:model_updates=20,max_grad_norm=5,warm_start=false,preset=dreamer")
     with pytest.raises(ValueError, match="agent bco: unknown option 'stick'; did you mean stack"):
         AgentSpec.of("bco", {"stick": 3})

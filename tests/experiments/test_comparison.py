@@ -14,7 +14,7 @@ from aime_gym.experiments import comparison as comparing
 from aime_gym.experiments import data as recording
 from aime_gym.experiments import jobs
 from aime_gym.experiments.agent_spec import AgentSpec
-from aime_gym.experiments.comparison import Comparison, prepare, run
+from aime_gym.experiments.comparison import check_comparison, comparison_suite, run_comparison
 from aime_gym.experiments.config import DataConfig, TaskConfig
 from aime_gym.experiments.data import load_for_task
 
@@ -48,23 +48,25 @@ def stored_data(stored, demos="demos"):
     return DataConfig(str(stored / "play"), demos=str(stored / demos))
 
 
-def compare(stored, *texts, **changes):
-    quick = {"eval_episodes": 2, "video_episodes": 0} | changes
-    return Comparison(CARTPOLE, agents(*texts), stored_data(stored), **quick)
+def compare(stored, *texts, data=None, eval_episodes=2):
+    return comparison_suite(CARTPOLE, agents(*texts), data or stored_data(stored), eval_episodes=eval_episodes)
+
+
+def run(suite, out, *, video_episodes=0, progress=False):
+    return run_comparison(check_comparison(suite), out, video_episodes=video_episodes, progress=progress)
 
 
 @pytest.fixture(scope="module")
 def reach(tmp_path_factory):
     """The demo, on a budget of seconds."""
     out = tmp_path_factory.mktemp("runs") / "reach"
-    comparison = Comparison(
+    suite = comparison_suite(
         TaskConfig("reach-v3", max_episode_steps=20),
         agents(TINY_AIME, f"bco:{TINY}", f"bc:{TINY}"),
         DataConfig(play_episodes=3, demo_count=3),
         eval_episodes=2,
-        video_episodes=1,
     )
-    return run(prepare(comparison), out, progress=False), out
+    return run(suite, out, video_episodes=1), out
 
 
 def test_the_job_writes_its_files(reach):
@@ -113,33 +115,33 @@ def test_only_the_oracle_gets_actions(stored, tmp_path, monkeypatch):
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: jobs.Score((1.0,), (1,)))
-    run(prepare(compare(stored, "bco", "bc")), tmp_path, progress=False)
+    run(compare(stored, "bco", "bc"), tmp_path)
     assert all(demo.actions is None for demo in seen["BCOAgent"])
     assert all(demo.actions is not None for demo in seen["BCAgent"])
 
 
 def test_discrete_actions_with_stored_data(stored, tmp_path):
-    results = run(prepare(compare(stored, f"bco:{TINY}", f"bc:{TINY}")), tmp_path, progress=False)
+    results = run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
     random, expert, *_ = results["policies"]
     assert expert["policy"] == "expert (demonstrations)"
     assert expert["returns"] == [demo.episode_return for demo in load_trajectories(stored / "demos")]
-    assert expert["successes"] is expert["train_seconds"] is expert["evaluation_seconds"] is None
+    assert expert["successes"] is expert["train_seconds"] is expert["eval_seconds"] is None
     assert random["success_rate"] is None
     assert not (tmp_path / "bco.mp4").exists()
 
 
 def test_same_seed_same_figures(stored, tmp_path):
-    comparison = compare(stored, f"bc:{TINY}", f"bco:{TINY}")
-    other_order = replace(comparison, agents=comparison.agents[::-1])
-    runs = [run(prepare(one), tmp_path, progress=False) for one in (comparison, comparison, other_order)]
+    suite = compare(stored, f"bc:{TINY}", f"bco:{TINY}")
+    other_order = compare(stored, f"bco:{TINY}", f"bc:{TINY}")
+    runs = [run(one, tmp_path) for one in (suite, suite, other_order)]
     returns = [{row["policy"]: row["returns"] for row in results["policies"]} for results in runs]
     assert returns[0] == returns[1] == returns[2]
 
 
 def test_a_second_comparison_leaves_nothing_of_the_first(stored, tmp_path):
     (tmp_path / "mine.txt").write_text("not of a comparison")
-    run(prepare(compare(stored, f"bco:{TINY}", f"bc:{TINY}")), tmp_path, progress=False)
-    results = run(prepare(compare(stored, f"bc:{TINY}", eval_episodes=1)), tmp_path, progress=False)
+    run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
+    results = run(compare(stored, f"bc:{TINY}", eval_episodes=1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*results["files"], "mine.txt"}
     assert "bco.zip" not in results["files"]
     assert [row["policy"] for row in results["policies"]] == ["random", "expert (demonstrations)", "bc"]
@@ -151,24 +153,22 @@ def test_files_elsewhere_stay_whatever_a_document_says(stored, tmp_path):
     (tmp_path / "out").mkdir()
     document = {"format": 1, "files": ["../outside.txt", str(outside), 3]}
     (tmp_path / "out" / "results.json").write_text(json.dumps(document))
-    run(prepare(compare(stored, f"bc:{TINY}")), tmp_path / "out", progress=False)
+    run(compare(stored, f"bc:{TINY}"), tmp_path / "out")
     assert outside.read_text() == "kept"
 
 
 def test_the_folder_of_a_benchmark_is_refused(stored, tmp_path):
     (tmp_path / "results.jsonl").write_text("")
     with pytest.raises(ValueError, match="out: expected a new folder, or that of another comparison"):
-        run(prepare(compare(stored, f"bc:{TINY}")), tmp_path, progress=False)
+        run(compare(stored, f"bc:{TINY}"), tmp_path)
 
 
 def test_a_dataset_without_actions_is_enough_for_all_but_oracles(stored, tmp_path):
     data = replace(stored_data(stored, "observed"), demo_count=2)
-    quick = {"eval_episodes": 1, "video_episodes": 0}
-    checked = prepare(Comparison(CARTPOLE, agents(f"bco:{TINY}"), data, **quick))
-    results = run(checked, tmp_path, progress=False)
+    results = run(compare(stored, f"bco:{TINY}", data=data, eval_episodes=1), tmp_path)
     assert (results["data"]["play"]["episodes"], results["data"]["demos"]["episodes"]) == (4, 2)
     with pytest.raises(ValueError, match=r"demos\[0\]\.actions: expected one action per transition"):
-        prepare(Comparison(CARTPOLE, agents("bco", "bc"), data))
+        check_comparison(compare(stored, "bco", "bc", data=data))
 
 
 def test_sensors_of_a_dataset_are_joined_as_the_task_joins_them():
@@ -196,17 +196,23 @@ def test_wrong_input_ends_before_any_work(changes, message, stored, monkeypatch)
     works = ((recording, "collect"), (recording, "record_demonstrations"), (jobs, "train"), (jobs, "evaluate"))
     for room, name in works:
         monkeypatch.setattr(room, name, lambda *_, **__: pytest.fail("worked before it checked"))
-    good = Comparison(CARTPOLE, agents("bco"), stored_data(stored))
+    good = {"task": CARTPOLE, "agents": agents("bco"), "data": stored_data(stored)}
     with pytest.raises((ValueError, FileNotFoundError, NotImplementedError), match=re.escape(message)):
-        prepare(replace(good, **changes))
+        check_comparison(comparison_suite(**good | changes))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Comparison(CARTPOLE, ()), "agents: expected at least one"),
-        (lambda: Comparison(CARTPOLE, agents("bc", "bc")), "agents: expected each one once, got bc again"),
-        (lambda: Comparison(CARTPOLE, eval_episodes=0), "eval_episodes: expected at least 1, got 0"),
+        (lambda: comparison_suite(CARTPOLE, (), DataConfig()), "agents: expected at least one"),
+        (
+            lambda: comparison_suite(CARTPOLE, agents("bc", "bc"), DataConfig()),
+            "agents: expected each one once, got bc again",
+        ),
+        (
+            lambda: comparison_suite(CARTPOLE, agents("bc"), DataConfig(), eval_episodes=0),
+            "eval_episodes: expected at least 1, got 0",
+        ),
         (lambda: DataConfig(play_episodes=0), "play_episodes: expected at least 1, got 0"),
         (lambda: DataConfig(demo_count=-1), "demo_count: expected at least 1, got -1"),
     ],
@@ -225,8 +231,7 @@ def test_an_interruption_keeps_what_is_finished(stored, tmp_path, monkeypatch):
         return train(agent, *arguments, **options)
 
     monkeypatch.setattr(jobs, "train", interrupted)
-    comparison = compare(stored, f"bco:{TINY}", f"bc:{TINY}", "ilpo", eval_episodes=1)
-    run(prepare(comparison), tmp_path, progress=False)
+    run(compare(stored, f"bco:{TINY}", f"bc:{TINY}", "ilpo", eval_episodes=1), tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
     assert [row["policy"] for row in written["policies"]] == ["random", "expert (demonstrations)", "bco"]
     assert written["interrupted"] is True
@@ -241,7 +246,7 @@ def test_an_agent_that_ends_its_phase_at_ctrl_c_is_not_finished(stored, tmp_path
         agent.interrupted = True
 
     monkeypatch.setattr("aime_gym.agents.bc.BCAgent.imitate", ends_early)
-    results = run(prepare(compare(stored, f"bc:{TINY}")), tmp_path, progress=False)
+    results = run(compare(stored, f"bc:{TINY}"), tmp_path)
     assert results["interrupted"] is True
     assert results["policies"] == []
     assert (tmp_path / "bc-interrupted.zip").is_file()
@@ -249,8 +254,8 @@ def test_an_agent_that_ends_its_phase_at_ctrl_c_is_not_finished(stored, tmp_path
 
 def test_a_recording_that_was_interrupted_is_not_used(stored, tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "collect", lambda env, policy, episodes, **_: collect(env, policy, 1, seed=0))
-    comparison = replace(compare(stored, "bco"), data=replace(stored_data(stored), play="play", play_episodes=3))
-    results = run(prepare(comparison), tmp_path, progress=False)
+    data = replace(stored_data(stored), play="play", play_episodes=3)
+    results = run(compare(stored, "bco", data=data), tmp_path)
     assert results["interrupted"] is True
     assert results["not_finished"] == ["bco"]
 
@@ -260,7 +265,7 @@ def test_an_agent_that_fails_costs_itself_alone(stored, tmp_path, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr("aime_gym.agents.bco.BCOAgent.imitate", fails)
-    results = run(prepare(compare(stored, f"bco:{TINY}", f"bc:{TINY}")), tmp_path, progress=False)
+    results = run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
     assert list(results["failed"].values()) == ["RuntimeError: broken"]
     assert [row["policy"] for row in results["policies"][2:]] == ["bc"]
     assert results["not_finished"] == ["bco"]
@@ -271,15 +276,15 @@ def test_no_screen_and_no_video_cost_nothing_else(stored, tmp_path, monkeypatch,
         raise RuntimeError("apt-get install libegl1")
 
     monkeypatch.setattr(comparing, "record_video", no_renderer)
-    comparison = compare(stored, f"bc:{TINY}", eval_episodes=1, video_episodes=1)
-    results = run(prepare(comparison), tmp_path)
+    suite = compare(stored, f"bc:{TINY}", eval_episodes=1)
+    results = run(suite, tmp_path, video_episodes=1, progress=True)
     assert "apt-get install libegl1" in capsys.readouterr().err
     assert results["files"] == ["results.json", "results.jsonl", "plan.json", "bc.zip", "returns.png"]
     assert results["interrupted"] is False
 
 
 def test_two_of_a_kind_are_told_apart(stored, tmp_path):
-    results = run(prepare(compare(stored, f"bc:{TINY}", f"bc:{TINY},stack=2")), tmp_path, progress=False)
+    results = run(compare(stored, f"bc:{TINY}", f"bc:{TINY},stack=2"), tmp_path)
     labels = [row["policy"] for row in results["policies"][2:]]
     assert labels == [f"bc:{TINY}", f"bc:{TINY},stack=2"]
     assert all((tmp_path / row["file"]).is_file() for row in results["policies"][2:])
@@ -294,14 +299,9 @@ def test_an_imported_world_model_needs_no_play(tmp_path, monkeypatch):
         play = collect(env, "play", 2, seed=0, progress=False)
         spec.build(pendulum, env, 0).pretrain(play).save_world_model("model.safetensors")
         save_minari(tmp_path / "demos", play, env, actions=False)
-    imported = Comparison(
-        pendulum,
-        agents(f"{TINY_AIME},world_model=model.safetensors"),
-        DataConfig(demos="./demos"),
-        eval_episodes=1,
-        video_episodes=0,
-    )
-    results = run(prepare(imported), tmp_path / "out", progress=False)
+    demos = DataConfig(demos="./demos")
+    imported = AgentSpec.parse(f"{TINY_AIME},world_model=model.safetensors")
+    results = run(comparison_suite(pendulum, [imported], demos, eval_episodes=1), tmp_path / "out")
     assert set(results["data"]) == {"demos"}
-    both = prepare(replace(imported, agents=(*imported.agents, spec))).checked
+    both = check_comparison(comparison_suite(pendulum, [imported, spec], demos))
     assert sorted(both.needs_play.values()) == [False, True]

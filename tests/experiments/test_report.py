@@ -151,7 +151,7 @@ def test_the_figure_of_single_runs_is_drawn(tmp_path, successes):
 
 def test_over_tasks_and_improvement(out):
     report = analyse(load_results([out]), against="bco")
-    assert report.common == ["car", "pole"]
+    assert report.common_tasks == ["car", "pole"]
     bco, _ = report.over_tasks
     assert bco.normalised.value == pytest.approx((0.48 + (300 - 20) / 480) / 2)
     # Of 25 pairs on car, 20 are better and 2 equal (-110 and -140); on pole, 20 and 5.

@@ -17,7 +17,7 @@ from aime_gym.cli import main
 from aime_gym.data import load_trajectories
 from aime_gym.experiments import runner
 from aime_gym.experiments.config import TaskConfig
-from aime_gym.experiments.jobs import CellJob, LearningCurve
+from aime_gym.experiments.jobs import LearningCurve, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.results import load_results
 from aime_gym.experiments.suite import read_suite
@@ -110,11 +110,10 @@ def test_only_oracles_find_actions(finished):
     assert all(demo.actions is None for demo in load_trajectories(folder / "observed"))
     assert all(demo.actions is not None for demo in load_trajectories(folder / "with-actions"))
     checked = runner.check(read_suite(finished / "suite.toml"))
-    queue = runner._Queue(checked, finished / "elsewhere", finished / "data")
-    assert any(isinstance(job, CellJob) for job, _ in queue.waiting.values())
-    for job, _ in queue.waiting.values():
-        if isinstance(job, CellJob) and job.cell.task.label == "pole":
-            assert Path(job.demos).name == ("with-actions" if job.cell.agent == "bc" else "observed")
+    for task in checked.suite.tasks[1:]:
+        jobs = jobs_of(task, checked.suite.cells_of(task), checked.needs_play, finished / "data", None)
+        sources = {job.about["agent"]: Path(job.work.keywords["demos_source"]).name for job in jobs if job.is_cell}
+        assert sources == {"bc": "with-actions", "bco": "observed"}
 
 
 def test_the_same_suite_gives_the_same_returns(finished, tmp_path):

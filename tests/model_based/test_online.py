@@ -238,11 +238,11 @@ def test_a_surrogate_sees_the_agents_own_sequences_and_the_demonstrations():
     online = imitation()
     (batch, _), demos = online._joint.sample(), online._demos.sample()
     online._update_surrogate(online.surrogate, batch, online._joint.sample()[1], demos)
-    embedded = online._embedded(batch)
+    embedded = online._embed(batch)
     (agent,), (expert,), (asked,) = online.surrogate.agent, online.surrogate.expert, online.surrogate.asked
     assert torch.equal(agent.embeddings, embedded.embeddings[:, 3:])  # not of play
     assert torch.equal(agent.valid, batch.valid[:, 3:])
-    assert torch.equal(expert.embeddings, online._embedded(demos).embeddings)
+    assert torch.equal(expert.embeddings, online._embed(demos).embeddings)
     assert torch.equal(asked, embedded.embeddings)
     assert not any(shown.embeddings.requires_grad for shown in (agent, expert))
 
@@ -253,7 +253,7 @@ def test_a_reward_that_is_asked_anew_is_known_but_for_the_first_record():
     changed, _ = online._update_surrogate(online.surrogate, batch, labels, demos)
     assert not changed.rewarded[0].any()
     assert changed.rewarded[1:].all()  # of play too
-    assert torch.equal(changed.rewards, online.surrogate.relabel(online._embedded(batch).embeddings))
+    assert torch.equal(changed.rewards, online.surrogate.relabel(online._embed(batch).embeddings))
     assert torch.equal(changed.terminal, labels.terminal)
 
 

@@ -1,4 +1,4 @@
-"""Fake simulators whose every output is known."""
+"""Fake simulators whose every output is known, and small environments with pixels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
+import aime_gym
+
+
+def make_pixels(name: str) -> gym.Env[Any, Any]:
+    """Make an environment with small frames; here, where workers that import this module do without PyTorch."""
+    return aime_gym.make_env(name, modality="pixels", image_size=32, quality="fast")
 
 
 class Counter(gym.Env[Any, Any]):

@@ -18,7 +18,14 @@ TASK, FOLDER = "toy/PointMass-v0", "toy-PointMass-v0"
 #: By agent, as the command line has them.
 TINY = {
     "aime": [
-        *("model_updates:4", "inverse_updates:4", "clone_updates:4", "policy_updates:4", "horizon:8", "batch_size:4"),
+        *(
+            "model_updates:4",
+            "inverse_updates:4",
+            "clone_updates:4",
+            "policy_updates:4",
+            "sequence_length:8",
+            "batch_size:4",
+        ),
         "world_model:dict(deter=8, stoch=4, hidden=8, decoder_hidden=8)",
     ],
     "bco": ["min_epochs:1", "max_epochs:1", "min_updates:8", "learning_rate:0.002"],
