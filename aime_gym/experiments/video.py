@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,8 @@ SIZE = 320
 _RATE, _HOLD_SECONDS = 30, 0.7
 
 
-class VideoPolicy(NamedTuple):
+@dataclass(frozen=True)
+class VideoPolicy:
     """A policy in a video.
 
     :param label: name in the caption.
