@@ -227,9 +227,9 @@ def _parameters(signed: Callable[..., Any], group: str = "Options", config: Any 
         if hints[name] in _GROUPS:
             yield from _parameters(hints[name], _GROUPS[hints[name]], default)
         elif name == "env_id" or (signed not in _GROUPS and parameter.kind is not parameter.KEYWORD_ONLY):
-            yield _parameter(name, hints[name], texts[name], default)
+            yield _parameter(name, hints[name], texts.get(name, ""), default)
         else:
-            yield _parameter(name, hints[name], texts[name], default, group)
+            yield _parameter(name, hints[name], texts.get(name, ""), default, group)
 
 
 def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None = None) -> click.Parameter:

@@ -53,7 +53,7 @@ class AgentSpec:
     def of(cls, name: str, options: Mapping[str, Any]) -> AgentSpec:
         """Make a spec from the options of a file, as values or as text.
 
-        :raises ValueError: as :meth:`parse`.
+        :raises ValueError: as `parse`.
         """
         types: dict[str, Any] = {"preset": str} | typing.get_type_hints(type(get_agent_class(name).presets["default"]))
         for key in options:
@@ -68,7 +68,7 @@ class AgentSpec:
 
     @property
     def label(self) -> str:
-        """The text that :meth:`parse` reads."""
+        """The text that `parse` reads."""
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
 

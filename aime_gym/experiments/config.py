@@ -50,7 +50,7 @@ def lower_bound(annotation: Any) -> int | None:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task by name, with the options of :func:`aime_gym.make_env` that an experiment may choose.
+    """A task by name, with the options of [`aime_gym.make_env`][] that an experiment may choose.
 
     :param env_id: walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id
     :param modality: state, position (the default; no velocities) or pixels: rendered frames
@@ -80,7 +80,7 @@ class TaskConfig:
                 )
 
     def make(self, **options: Any) -> gym.Env:
-        """Make the environment; ``options`` are further ones of :func:`aime_gym.make_env`.
+        """Make the environment; ``options`` are further ones of [`aime_gym.make_env`][].
 
         :raises ValueError: an unknown task or modality, with the nearest names.
         """

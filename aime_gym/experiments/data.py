@@ -128,7 +128,7 @@ def load_for_task(
     Data with one array per sensor is joined as the task joins its sensors; videos have to show what the task shows, and
     are resampled to its decisions.
 
-    :param source: data that :func:`~aime_gym.data.load_trajectories` accepts.
+    :param source: data that [`aime_gym.data.load_trajectories`][] accepts.
     :param argument: name of the data for the user; errors start with it.
     :param limit: number of trajectories to take, the first ones; ``None`` for all.
     :param progress: whether to show a progress bar while videos are read.

@@ -25,7 +25,7 @@ from aime_gym.types import Trajectory
 SCRIPTED = "scripted"
 #: SB3's algorithms that can become an expert.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO, "td3": TD3}
-#: Name of the :class:`~aime_gym.agents.explorer.Explorer` of the task's reward.
+#: Name of the `Explorer` of the task's reward.
 DREAMER = "dreamer"
 CHOICES = (
     "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3, or 'dreamer', for so many steps) or "

@@ -52,7 +52,7 @@ def check(suite: Suite) -> CheckedSuite:
 
 
 def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False) -> dict[tuple[str, str], bool]:
-    """Check the cells on one task, and return which of them need play, as :class:`CheckedSuite` has it.
+    """Check the cells on one task, and return which of them need play, as a `CheckedSuite` has it.
 
     :param progress: whether to show a progress bar while videos are read.
     """

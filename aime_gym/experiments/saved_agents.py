@@ -13,10 +13,10 @@ from aime_gym.types import Trajectory
 
 
 def diagnose_saved(path: Path, demos: str, play: str, *, demo_count: int | None = None) -> Diagnosis:
-    """Diagnose a saved agent; see :meth:`aime_gym.agents.AIMEAgent.diagnose`.
+    """Diagnose a saved agent; see `AIMEAgent.diagnose`.
 
     :param path: the agent's file.
-    :param demos: data that :func:`~aime_gym.data.load_trajectories` accepts; so is ``play``.
+    :param demos: data that [`aime_gym.data.load_trajectories`][] accepts; so is ``play``.
     :param demo_count: number of demonstrations, the first ones; ``None`` for all.
     :raises FileNotFoundError: no agent or no data there.
     :raises ValueError: an agent without a world model, or data that does not fit it.
@@ -26,10 +26,10 @@ def diagnose_saved(path: Path, demos: str, play: str, *, demo_count: int | None 
 
 
 def render_beliefs_of_saved(path: Path, demos: str, out: Path, **view: Any) -> Path:
-    """Write a video of a saved agent's beliefs; see :meth:`aime_gym.agents.AIMEAgent.render_beliefs`.
+    """Write a video of a saved agent's beliefs; see `AIMEAgent.render_beliefs`.
 
     :param path: the agent's file.
-    :param demos: data that :func:`~aime_gym.data.load_trajectories` accepts.
+    :param demos: data that [`aime_gym.data.load_trajectories`][] accepts.
     :param out: the video's file.
     :param view: the other arguments of ``render_beliefs``.
     :raises FileNotFoundError: no agent or no data there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +28,18 @@ SIZE = 320
 _RATE, _HOLD_SECONDS = 30, 0.7
 
 
-class VideoPolicy(NamedTuple):
-    """A policy in a video."""
+@dataclass(frozen=True)
+class VideoPolicy:
+    """A policy in a video.
 
-    label: str  # name in the caption
-    task: TaskConfig  # task that the policy acts in
-    policy: Callable[[gym.Env], Policy]  # function that makes the policy for an environment of the task
+    :param label: name in the caption.
+    :param task: task that the policy acts in.
+    :param policy: function that makes the policy for an environment of ``task``.
+    """
+
+    label: str
+    task: TaskConfig
+    policy: Callable[[gym.Env], Policy]
 
 
 class _Step(NamedTuple):

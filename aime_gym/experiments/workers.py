@@ -41,7 +41,7 @@ class Worker:
         sender.close()
 
     def outcome(self) -> Result | Failure:
-        """Return the results of the job, or its failure, once :func:`first_finished` has named this worker."""
+        """Return the results of the job, or its failure, once `first_finished` has named this worker."""
         try:
             result = self._connection.recv()
         except (EOFError, OSError):
