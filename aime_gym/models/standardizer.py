@@ -54,14 +54,16 @@ def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RunningStandardizer(nn.Module):
-    """Shift and scale by the mean and variance of all that was ever seen.
+    """Shift and scale by the mean and variance of all rows so far.
 
-    :param size: features.
+    :param size: number of features.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -69,6 +71,10 @@ class RunningStandardizer(nn.Module):
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # What rows are shifted and divided by, ready for use: networks standardise far more often than they update.
+        self.register_buffer("shift", torch.zeros(size), persistent=False)
+        self.register_buffer("scale", torch.ones(size), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, _: module._prepare())
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
@@ -82,8 +88,13 @@ class RunningStandardizer(nn.Module):
         self.variance.copy_((squares + shift.square() * self.count * len(rows) / total) / total)
         self.mean.add_(shift * len(rows) / total)
         self.count.copy_(total)
+        self._prepare()
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        self.shift.copy_(self.mean)
+        self.scale.copy_(self.variance.sqrt().clamp_min(1e-6))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
-        std = self.variance.sqrt().clamp_min(1e-6)
-        return ((rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)).clamp(-10, 10)
+        return ((rows - self.shift) / self.scale).clamp(-10, 10)
