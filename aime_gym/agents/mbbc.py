@@ -100,7 +100,7 @@ class MBBCAgent(ImitationAgent):
     def _filter(self, demos: TrajectoryDataset) -> FilteredLatents:
         prev_actions = demos.prev_actions
         assert prev_actions is not None
-        return filter_trajectories(self.world_model, demos, lambda rows: RecordedActions(prev_actions[rows]))
+        return filter_trajectories(self.world_model, demos, lambda rows, _: RecordedActions(prev_actions[rows]))
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """Return the actions that the policy would have taken."""

@@ -58,6 +58,11 @@ class StackedNetwork(nn.Module):
         if self.vectors:
             self.standardizer.fit(self._vectors(observations))
 
+    def copy_encoding(self, other: StackedNetwork) -> None:
+        """Take over how another network of the same sensors encodes observations: its standardiser and encoders."""
+        self.standardizer.load_state_dict(other.standardizer.state_dict())
+        self.encoders.load_state_dict(other.encoders.state_dict())
+
     def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Encode observations: (..., *shape) of each sensor -> features (..., E)."""
         parts = [self.standardizer(self._vectors(observations))] if self.vectors else []
@@ -74,7 +79,10 @@ class StackedNetwork(nn.Module):
 
     def loss(self, stack: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """Scalar loss: the mean squared error, or the cross-entropy of discrete actions."""
-        out = self(stack)
+        return self.error(self(stack), actions)
+
+    def error(self, out: Tensor, actions: Tensor) -> Tensor:
+        """Scalar loss of outputs (N, A)."""
         return F.cross_entropy(out, actions) if self.discrete else F.mse_loss(out, actions)
 
     def initial_state(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -166,21 +166,22 @@ class WorldModel(nn.Module):
         }
 
     def embed(self, standardized: Mapping[str, Tensor]) -> Tensor:
-        """Embed standardised sensors (..., *shape): e, (..., E)."""
+        """Embed standardised sensors (..., *shape): e, (..., E), that of images last."""
         vectors = [standardized[name] for name in self.vectors]
         parts = [self.encoder(torch.cat(vectors, dim=-1))] if vectors else []
-        return torch.cat(parts + self._embed_frames(standardized), dim=-1)
+        frames = [encoder(standardized[name]) for name, encoder in self.frame_encoders.items()]
+        return torch.cat(parts + frames, dim=-1)
 
-    def _embed_frames(self, observations: Mapping[str, Tensor]) -> list[Tensor]:
-        """Embed each image, (..., E') each."""
-        return [encoder(observations[name]) for name, encoder in self.frame_encoders.items()]
-
-    def inverse_model_inputs(self, observations: Mapping[str, Tensor]) -> Tensor:
+    def inverse_model_inputs(self, observations: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
         """Concatenate the vectors and the images' embeddings, (..., D): the inverse model takes the change of these.
 
         Embeddings, since the difference of two frames does not tell how far anything moved.
+
+        :param observations: raw observations (..., D) of the vectors; others are left out.
+        :param embeddings: embeddings (..., E) of the whole observations.
         """
-        return torch.cat([observations[name] for name in self.vectors] + self._embed_frames(observations), dim=-1)
+        frames = embeddings[..., self.embedding_size - self.frame_size :]
+        return torch.cat([*(observations[name] for name in self.vectors), frames], dim=-1)
 
     @property
     def inverse_model_input_size(self) -> int:
@@ -220,6 +221,7 @@ class WorldModel(nn.Module):
         initial: State | None = None,
         valid: Tensor | None = None,
         regularize: bool = True,
+        embeddings: Tensor | None = None,
     ) -> Evidence:
         """Compute the ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
 
@@ -229,9 +231,10 @@ class WorldModel(nn.Module):
         :param initial: state before the first observation; ``None`` is the zero state.
         :param valid: mask (T, B) of the records that count; ``None`` is all of them.
         :param regularize: whether the loss has the configuration's free nats and KL balance; phase 2 has neither.
+        :param embeddings: embeddings (T, B, E) of the observations, where they are known already.
         """
         targets = self.standardize(observations)
-        latents = self.rssm(self.embed(targets), source, noise, initial)
+        latents = self.rssm(self.embed(targets) if embeddings is None else embeddings, source, noise, initial)
         likelihoods = self.likelihood_terms(latents.states.feature, targets)
         kl = latents.posterior.kl(latents.prior).sum(-1)  # (T, B)
 

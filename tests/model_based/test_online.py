@@ -184,7 +184,7 @@ def test_the_model_learns_without_the_policy_and_the_policy_without_the_model():
     assert not all(same(before, online.critic.value))
     assert all(same(rest, *model, *others[:2]))
     before, rest = weights(online.inverse_model), weights(*model, online.policy)
-    online._update_inverse_model(states, batch)
+    online._update_inverse_model(states, batch, online._embed(batch).embeddings)
     assert not all(same(before, online.inverse_model))
     assert all(same(rest, *model, online.policy))
 
@@ -237,12 +237,12 @@ def test_rollouts_start_from_so_many_states():
 def test_a_surrogate_sees_the_agents_own_sequences_and_the_demonstrations():
     online = imitation()
     (batch, _), demos = online._joint.sample(), online._demos.sample()
-    online._update_surrogate(online.surrogate, batch, online._joint.sample()[1], demos)
-    embedded = online._embed(batch)
+    embedded, shown_demos = online._embed(batch), online._embed(demos)
+    online._update_surrogate(online.surrogate, embedded, online._joint.sample()[1], shown_demos)
     (agent,), (expert,), (asked,) = online.surrogate.agent, online.surrogate.expert, online.surrogate.asked
     assert torch.equal(agent.embeddings, embedded.embeddings[:, 3:])  # not of play
     assert torch.equal(agent.valid, batch.valid[:, 3:])
-    assert torch.equal(expert.embeddings, online._embed(demos).embeddings)
+    assert torch.equal(expert.embeddings, shown_demos.embeddings)
     assert torch.equal(asked, embedded.embeddings)
     assert not any(shown.embeddings.requires_grad for shown in (agent, expert))
 
@@ -250,7 +250,7 @@ def test_a_surrogate_sees_the_agents_own_sequences_and_the_demonstrations():
 def test_a_reward_that_is_asked_anew_is_known_but_for_the_first_record():
     online = imitation("ail")
     (batch, labels), demos = online._joint.sample(), online._demos.sample()
-    changed, _ = online._update_surrogate(online.surrogate, batch, labels, demos)
+    changed, _ = online._update_surrogate(online.surrogate, online._embed(batch), labels, online._embed(demos))
     assert not changed.rewarded[0].any()
     assert changed.rewarded[1:].all()  # of play too
     assert torch.equal(changed.rewards, online.surrogate.relabel(online._embed(batch).embeddings))
