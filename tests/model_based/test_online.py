@@ -204,6 +204,17 @@ def test_an_update_moves_everything_it_says(reward, play):
     assert ("discriminator_loss" in metrics) == (reward == "ail")
 
 
+def test_an_update_embeds_each_sequence_once(monkeypatch):
+    online = imitation("ail")
+    shown = []
+    embed = WorldModel.embed
+    monkeypatch.setattr(
+        WorldModel, "embed", lambda model, seen: shown.append(seen["observation"].shape) or embed(model, seen)
+    )
+    online.update()
+    assert shown == [(8, 6, 2), (8, 6, 2)]  # play and experience side by side, and demonstrations
+
+
 def test_no_reward_imagines_nothing(monkeypatch):
     monkeypatch.setattr("aime_gym.model_based.online.imagine", lambda *_: pytest.fail("imagined"))
     imitation(None).update()
