@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from aime_gym import cli
@@ -76,9 +77,13 @@ def refused(words):
     program, *arguments = words
     if program == "aime-gym":
         try:
-            cli._parser().parse_args(arguments)
-        except SystemExit:
-            return "refused:"
+            context = click.Context(cli._PROGRAM)
+            name, verb, rest = cli._PROGRAM.resolve_command(context, arguments)
+            verb.make_context(name, rest, parent=context)
+        except click.exceptions.Exit:
+            return None  # help
+        except click.ClickException as error:
+            return f"refused: {error.format_message()}"
     elif program == "make":
         return None if set(arguments) <= TARGETS else f"expected some of {sorted(TARGETS)}"
     elif program == "pip":
