@@ -1,6 +1,6 @@
 """Benchmark suites: tasks, agents, numbers of demonstrations and seeds, and the cells they make.
 
-A suite is a TOML file; only tasks and agents are required::
+A suite is a TOML file; only tasks and agents are required:
 
     demonstrations = [5, 20]     # how many an agent gets: a number, or several to compare (default: 20)
     seeds = [0, 1, 2]            # of the agents (default: 0, 1, 2)

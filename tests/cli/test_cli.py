@@ -121,7 +121,7 @@ def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     assert (len(play), play.actions.shape) == (10, (10, 4))
     assert demo.actions is None
     options = [part for option in TINY.split(",") for part in ("-o", option)]
-    assert main(["train", "bco", *reach, "--play", "play", "--demos", "demos", *options, "--out", "bco.zip"]) == 0
+    assert main(["train", "bco", *reach, "--play", "./play", "--demos", "demos", *options, "--out", "bco.zip"]) == 0
     assert main(["evaluate", "bco.zip", *reach, "--episodes", "2", "--video", "bco.mp4"]) == 0
     assert (tmp_path / "bco.mp4").stat().st_size > 1000
     printed = capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, capsys):
     reach = ["reach-v3", "--max-episode-steps", "20"]
     main(["collect", *reach, "--policy", "play", "--episodes", "3", "--out", "play"])
     options = [part for option in TINY.split(",") for part in ("-o", option)]
-    data = ["--play", "play", "--demos", "play", *options]
+    data = ["--play", "./play", "--demos", "play", *options]
     train = ["train", "bco", *reach, *data, "--checkpoint", "runs"]
     with monkeypatch.context() as patch:
         patch.setattr("aime_gym.training.supervised._Regression.finish", interrupt)
