@@ -8,9 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
+#: Greatest values of what is allocated: units of a layer, layers of a network, rows of a batch, records of a sequence.
+#: They are far above what trains, and keep a file or a slip from taking all memory.
+MAX_UNITS, MAX_LAYERS, MAX_ROWS, MAX_RECORDS = 2**14, 64, 2**24, 2**20
+#: Greatest value of every other number.
+MAX_NUMBER = 10**12
+
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
-    """``"did you mean a or b?"``, or all that is known when nothing is near."""
+    """Return ``"did you mean a or b?"``, or all that is known when nothing is near."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
@@ -33,20 +41,61 @@ def preset_config(owner: str, presets: Mapping[str, Any], preset: str, hyper_par
 
 
 def check_bounds(config: Any, **ranges: tuple[float, float | None]) -> None:
-    """Check fields of a configuration.
+    """Check fields of a configuration, and that its flags are flags.
 
-    :param ranges: least and greatest value for each name; ``None`` for no greatest.
+    :param ranges: least and greatest value for each name; ``None`` for any number up to ``MAX_NUMBER``.
     :raises ValueError: a value outside, by name.
     """
-    whole = {field.name for field in fields(config) if field.type in (int, "int", "int | None")}
+    types = {field.name: getattr(field.type, "__name__", str(field.type)) for field in fields(config)}
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
-        kind: Any = numbers.Integral if name in whole else numbers.Real
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{name}: expected a {'whole ' * (name in whole)}number, got {value!r}")
-        if value < least or (most is not None and value > most):
-            expected = f"at least {least}" if most is None else f"{least} to {most}"
-            raise ValueError(f"{name}: expected {expected}, got {value}")
+        if value is not None or "None" not in types[name]:
+            check_number(name, value, least, most, whole=types[name].startswith("int"))
+    for name, kind in types.items():
+        if kind == "bool" and not isinstance(getattr(config, name), bool | np.bool_):
+            raise ValueError(f"{name}: expected True or False, got {getattr(config, name)!r}")
+
+
+def check_number(name: str, value: Any, least: float, most: float | None = None, *, whole: bool) -> None:
+    """Check an argument that is a number: NumPy's are fine, NaN is outside of everything.
+
+    :param most: greatest value; ``None`` for ``MAX_NUMBER``.
+    :raises ValueError: something else than a number, or a number outside, by name.
+    """
+    kind: Any = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, kind) or isinstance(value, bool) or value != value:  # NaN
+        raise ValueError(f"{name}: expected a {'whole ' * whole}number, got {value!r}")
+    greatest = MAX_NUMBER if most is None else most
+    if not least <= value <= greatest:
+        # Bounds against a slip, rather than of what makes sense, are named where they are passed.
+        by_meaning = value >= least or greatest < MAX_LAYERS
+        expected = f"{least} to {greatest}" if by_meaning else f"at least {least}"
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+
+
+def check_seed(seed: Any, most: int = 2**32 - 1) -> int | None:
+    """Return a seed as a Python integer, or ``None`` for no seed.
+
+    :param most: greatest seed; NumPy's global random numbers take no more than the default.
+    :raises ValueError: anything but ``None`` and a whole number in these bounds.
+    """
+    if seed is None:
+        return None
+    check_number("seed", seed, 0, most, whole=True)
+    return int(seed)
+
+
+def read_config(config_class: type[Any], stored: Any) -> Any:
+    """Make a configuration of what a file holds: its fields, which are checked, and nothing else.
+
+    :raises ValueError: something else than fields of that configuration.
+    """
+    if not isinstance(stored, Mapping):
+        raise ValueError(f"config: expected the fields of {config_class.__name__}, got {type(stored).__name__}")
+    known = {field.name for field in fields(config_class)}
+    if unknown := sorted(set(stored) - known):
+        raise ValueError(f"config: expected fields of {config_class.__name__}, got {unknown[0]!r}")
+    return config_class(**stored)
 
 
 def check_choices(config: Any, **choices: Mapping[str, Any] | tuple[str, ...]) -> None:
@@ -55,5 +104,6 @@ def check_choices(config: Any, **choices: Mapping[str, Any] | tuple[str, ...]) -
     :raises ValueError: another one.
     """
     for name, known in choices.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name}: expected {' or '.join(known)}, got {getattr(config, name)!r}")
+        value = getattr(config, name)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name}: expected {' or '.join(known)}, got {value!r}")

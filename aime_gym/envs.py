@@ -143,6 +143,15 @@ def make_env(
     return OverrideSpec(env, spec, metadata, None if render_mode is None else quality)
 
 
+def make_task(task: str, **options: Any) -> gym.Env[Any, Any]:
+    """Make a task for ``gymnasium.make`` and ``make_vec``, whose own first argument is called ``id``.
+
+    :param task: ``id`` of :func:`make_env`.
+    :param options: other arguments of :func:`make_env`.
+    """
+    return make_env(task, **options)
+
+
 def register_envs() -> None:
     """Register every listed task and modality with Gymnasium, as ``aime_gym/walker-run-position-v0``.
 
@@ -161,10 +170,10 @@ def _spec(env_id: str, modality: str, **options: Any) -> EnvSpec:
     name = env_id.replace(":", "-").replace("/", "-")
     return EnvSpec(
         id=f"aime_gym/{name}-{modality}-v0",
-        entry_point="aime_gym.envs:make_env",
+        entry_point="aime_gym.envs:make_task",
         # make_env orders its calls itself, below the wrappers.
         order_enforce=False,
-        kwargs={"id": env_id, "modality": modality, **options},
+        kwargs={"task": env_id, "modality": modality, **options},
     )
 
 

@@ -1,7 +1,7 @@
 """What a dataset of images takes: resident memory and sampling speed, in memory and memory-mapped.
 
 Episodes of synthetic images are saved with ``save_minari``, one at a time, into a temporary folder. Then a process for
-each way of holding them samples batches of clips: images and actions, as a world model is trained on. All ways take
+each way of holding them samples batches of sequences: images and actions, as a world model is trained on. All ways take
 turns, several rounds; the table has the fastest round of each, by its median batch. One line of JSON is appended to
 ``--out``.
 
@@ -38,8 +38,8 @@ from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.types import Trajectory
 
 LENGTH, IMAGE, ACTIONS = 500, spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Box(-1, 1, (6,), np.float32)
-#: Records of a clip, and clips of a batch.
-HORIZON, BATCH = 32, 32
+#: Records of a sequence, and sequences of a batch.
+SEQUENCE_LENGTH, BATCH = 32, 32
 KINDS = {"memory": "in memory", "mapped": "memory-mapped, cached", "not cached": "memory-mapped, not cached"}
 #: Clips of these many batches have to be the same, however the images are held.
 COMPARED = 5
@@ -104,11 +104,11 @@ def run(options: argparse.Namespace) -> None:
             raise SystemExit(f"{folder}: {image_bytes / 1e9:.1f} GB of images, but only {free / 1e9:.1f} GB are free")
         saved = measure("save", folder, options)
         rounds = [{kind: measure(kind, folder, options) for kind in KINDS} for _ in range(options.rounds)]
-    if len({measured.pop("clips_digest") for measured_once in rounds for measured in measured_once.values()}) != 1:
-        raise SystemExit("the clips differ")
+    if len({measured.pop("batches_digest") for measured_once in rounds for measured in measured_once.values()}) != 1:
+        raise SystemExit("the sequences differ")
     best = {kind: min((each[kind] for each in rounds), key=lambda part: part["batch_seconds"]) for kind in KINDS}
 
-    print("| images | after loading | after sampling | at most | clips/s | CPU time of a batch |")
+    print("| images | after loading | after sampling | at most | sequences/s | CPU time of a batch |")
     print("| --- | --- | --- | --- | --- | --- |")
     for kind, label in KINDS.items():
         part = best[kind]
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
     line = {
         "episodes": options.episodes,
         "image_bytes": image_bytes,
-        "horizon": HORIZON,
+        "horizon": SEQUENCE_LENGTH,
         "batch": BATCH,
         "seconds": options.seconds,
         "save": saved,
@@ -156,7 +156,7 @@ def save(folder: Path, episodes: int) -> dict[str, Any]:
 
 
 def sample(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Load the episodes, and sample clips for some time."""
+    """Load the episodes, and sample sequences for some time."""
     if options.part == "not cached":
         with data_file(folder).open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -169,7 +169,7 @@ def sample(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     dataset = TrajectoryDataset(trajectories, ActionEncoding(ACTIONS))
     loading, loaded = time.perf_counter() - started, resident()
     generator = torch.Generator().manual_seed(0)
-    sampler = SequenceSampler(dataset, horizon=HORIZON, batch_size=BATCH, generator=generator)
+    sampler = SequenceSampler(dataset, sequence_length=SEQUENCE_LENGTH, batch_size=BATCH, generator=generator)
     digest, times = hashlib.blake2b(digest_size=16), []
     at_most = NOT_CACHED if options.part == "not cached" else sys.maxsize
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -189,7 +189,7 @@ def sample(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "batch_seconds": float(np.median(times)),
         "mean_batch_seconds": float(np.mean(times)),
         "batch_cpu_seconds": (time.process_time() - cpu_started) / len(times),
-        "clips_digest": digest.hexdigest(),
+        "batches_digest": digest.hexdigest(),
     }
 
 

@@ -1,13 +1,13 @@
 """What an update of a world model on pixels costs: aime_gym's against that of AIME-v2's authors.
 
-An update is all of it: draw clips from a dataset in memory, the loss, its gradient, clipping, a step of Adam. Each
+An update is all of it: draw sequences from a dataset in memory, the loss, its gradient, clipping, a step of Adam. Each
 contestant runs in a process of its own, and they take turns, an update each, so that whatever else the machine does
 hits all of them; each figure is the median over turns, of time that passed and of processor time, with the peak memory
 of the process. One line of JSON for each contestant and size is appended to ``--out``.
 
 The authors' code is that of https://github.com/argmax-ai/aime-v2, imported from a checkout: their model ``rssmo`` with
 the losses that their training has (its inverse model learns in the same update; there is a line without it). Their data
-loader's workers are left out: clips are drawn where the update runs, as by a loader without workers.
+loader's workers are left out: sequences are drawn where the update runs, as by a loader without workers.
 
     python benchmarks/updates.py --authors ~/aime-v2 --sizes 8x16 50x50
     python benchmarks/updates.py --table benchmarks/results/updates.jsonl
@@ -74,7 +74,7 @@ def main() -> None:
     """Read the command line, and measure, or print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--authors", type=Path, help="a checkout of their code; without it, aime_gym alone")
-    parser.add_argument("--sizes", nargs="+", default=["8x16"], metavar="BxL", help="clips times records of each")
+    parser.add_argument("--sizes", nargs="+", default=["8x16"], metavar="BxL", help="sequences times records of each")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="first updates that do not count")
     parser.add_argument("--threads", type=int, help="default: as PyTorch chooses")
@@ -166,7 +166,7 @@ def our_update(contestant: Contestant, batch: int, length: int) -> Update:
     episodes = [Trajectory(frames, actions) for frames, actions in recorded(contestant.side)]
     encoding = ActionEncoding(spaces.Box(-1, 1, (ACTIONS,), np.float32))
     dataset, generator = TrajectoryDataset(episodes, encoding), torch.Generator().manual_seed(0)
-    sampler = SequenceSampler(dataset, horizon=length, batch_size=batch, generator=generator)
+    sampler = SequenceSampler(dataset, sequence_length=length, batch_size=batch, generator=generator)
     model = WorldModel(PRESETS[contestant.preset], {"observation": (contestant.side, contestant.side, 3)}, ACTIONS)
     optimizer = Optimizer([model], LEARNING_RATE, clip=CLIP)
 
@@ -277,7 +277,7 @@ def peak_memory() -> int | None:
 def table(lines: list[dict[str, Any]]) -> str:
     """The figures as a table; the last column is how many times as long the authors' update of that size takes."""
     rows = [
-        "| code | model | side | clips | ms (least, greatest) | draw, loss, step | CPU ms | peak MiB | authors' |",
+        "| code | model | side | sequences | ms (least, greatest) | draw, loss, step | CPU ms | peak MiB | authors' |",
         "| --- " * 9 + "|",
     ]
     for line in lines:

@@ -380,3 +380,12 @@ def test_stepping_before_the_first_reset():
         env = aime_gym.make_env(name)
         with pytest.raises(gym.error.ResetNeeded):
             env.step(env.action_space.sample())
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_make_vec_makes_what_make_makes(mode):
+    spec = aime_gym.make_env("reach-v3", modality="position").spec
+    for made in ("aime_gym/reach-v3-position-v0", spec):
+        envs = gym.make_vec(made, num_envs=2, vectorization_mode=mode, action_repeat=4)
+        assert envs.reset(seed=0)[0].shape == (2, *gym.make(spec).observation_space.shape)
+        envs.close()

@@ -1,11 +1,14 @@
 import io
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from aime_gym.serialization import read_archive, write_archive
+from aime_gym.serialization import atomically, digest, exclusively, new_folder, read_archive, write_archive
 
 DOCUMENT = {
     "number": 0.1 + 0.2,
@@ -104,3 +107,108 @@ def test_a_missing_reference_is_an_error(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected an agent's file, found none"):
         read_archive(tmp_path / "file")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, seed):
+    write_archive(tmp_path / "file", DOCUMENT)
+    content = (tmp_path / "file.zip").read_bytes()
+    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 60):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << int(place % 8)
+        (tmp_path / "flipped.zip").write_bytes(damaged)
+        try:
+            read = read_archive(tmp_path / "flipped")
+        except ValueError as error:
+            assert str(error).startswith("path: expected an agent's file")  # noqa: PT017
+            continue
+        read.pop("format")
+        assert_equal(DOCUMENT, read)
+
+
+# Several writers, and writers that died
+
+WRITER = """
+import os, signal, sys, time
+from pathlib import Path
+from aime_gym.serialization import atomically, exclusively, new_folder
+kind, path = sys.argv[1], Path(sys.argv[2])
+if kind == "file":
+    with atomically(path) as file:
+        file.write(b"half")
+        print("here", flush=True)
+        time.sleep(60)
+elif kind == "folder":
+    with new_folder(path) as folder:
+        (folder / "half").write_bytes(b"half")
+        print("here", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(request, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, request.param, str(tmp_path / "target")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout.readline() == "here\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("writer", ["file"], indirect=True)
+def test_files_of_several_writers(writer, tmp_path):
+    target = tmp_path / "target"
+    (first,) = tmp_path.iterdir()
+    with atomically(target) as file:
+        file.write(b"whole")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(tmp_path.iterdir()) == sorted([first, target])  # a living process's is left alone
+    assert target.read_bytes() == b"whole"
+    writer.kill()
+    writer.wait()
+    (tmp_path / ".target.backup").write_bytes(b"of the user")
+    with atomically(target) as file:
+        file.write(b"again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".target.backup", "target"]
+
+
+@pytest.mark.parametrize("writer", ["folder"], indirect=True)
+def test_a_folder_has_one_writer_at_a_time(writer, tmp_path):
+    target = tmp_path / "target"
+    with pytest.raises(FileExistsError, match="another process writes .*target"), new_folder(target):
+        pytest.fail("two writers")
+    writer.kill()
+    writer.wait()
+    with new_folder(target) as folder:
+        (folder / "whole").write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    with pytest.raises(FileExistsError, match="exists already"), new_folder(target):
+        pytest.fail("written over")
+
+
+def test_a_lock_ends_with_its_block(tmp_path):
+    for _ in range(2):
+        with (
+            exclusively(tmp_path / "runs" / "phase"),
+            pytest.raises(FileExistsError),
+            exclusively(tmp_path / "runs" / "phase"),
+        ):
+            pytest.fail("two at once")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+# Digests
+
+
+def test_a_digest_tells_contents_apart():
+    parts = ["a", np.arange(3), np.arange(3.0), torch.arange(3), torch.zeros(2, 3), torch.zeros(3, 2), np.zeros(())]
+    digests = {digest([part]) for part in parts}
+    assert len(digests) == len(parts) - 1  # an array and a tensor of the same numbers are one
+    assert digest(parts) == digest(iter(parts)) != digest(parts[::-1])
+    assert len(digest(parts, size=8)) == 16

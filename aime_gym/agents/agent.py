@@ -14,13 +14,22 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces, configure_logger
+from stable_baselines3.common.utils import check_for_correct_spaces, configure_logger, get_device
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from aime_gym.agents.files import agent_document, load_agent_file, read_agent_document, restore
-from aime_gym.config import preset_config
+from aime_gym.agents.files import (
+    ValueChecks,
+    agent_document,
+    check_count,
+    check_policy_kwargs,
+    load_agent_file,
+    read_agent_document,
+    restore,
+)
+from aime_gym.config import check_number, check_seed, preset_config
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.models.parameters import check_parameters
 from aime_gym.serialization import Source, write_archive
@@ -30,7 +39,8 @@ from aime_gym.training.rollouts import wrap_env
 from aime_gym.types import Array, Observation, is_image
 
 _POLICIES = ("MlpPolicy", "MultiInputPolicy")
-_POLICY_KWARGS = {"hidden", "layers"}
+#: Letters of a key in the log on the screen. SB3 cuts after 36, and fails where two keys are the same by then.
+_LONGEST_KEY = 2**16
 
 
 class Agent(BaseAlgorithm):
@@ -44,19 +54,20 @@ class Agent(BaseAlgorithm):
     :param policy: ``"MlpPolicy"`` or ``"MultiInputPolicy"``; the networks follow the observation space either way.
     :param policy_kwargs: ``hidden`` (width) and ``layers`` of the policy network.
     :param hyper_parameters: fields of the agent's configuration, over the preset's values.
-    :raises ValueError: an unknown preset, policy or hyper-parameter; an environment that normalises observations.
+    :raises ValueError: an unknown preset, policy, hyper-parameter or device; an environment that normalises
+        observations.
     """
 
     #: Named configurations, frozen dataclasses of JSON values.
     presets: ClassVar[Mapping[str, Any]]
-    #: Plain values that a file keeps.
-    saved_attributes: ClassVar[tuple[str, ...]] = (
-        "seed",
-        "policy_kwargs",
-        "num_phases",
-        "num_updates",
-        "num_timesteps",
-    )
+    #: Plain values that a file keeps, each with the check that it has to pass when it is read.
+    saved_attributes: ClassVar[ValueChecks] = {
+        "seed": lambda name, value: check_seed(value),
+        "policy_kwargs": check_policy_kwargs,
+        "num_phases": check_count,
+        "num_updates": check_count,
+        "num_timesteps": check_count,
+    }
 
     config: Any
     policy: nn.Module  # type: ignore[assignment]
@@ -89,8 +100,12 @@ class Agent(BaseAlgorithm):
         self.config = preset_config(type(self).__name__, self.presets, preset, hyper_parameters)
         if policy not in _POLICIES:
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
-        for name in set(policy_kwargs or ()) - _POLICY_KWARGS:
-            raise ValueError(f"policy_kwargs: expected some of {sorted(_POLICY_KWARGS)}, got {name!r}")
+        check_policy_kwargs("policy_kwargs", policy_kwargs)
+        seed = check_seed(seed)
+        try:
+            device = get_device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r} ({error})") from error
         super().__init__(
             policy=nn.Module,  # type: ignore[arg-type]  # the networks are made in _setup_networks
             env=None,
@@ -153,7 +168,11 @@ class Agent(BaseAlgorithm):
         return {name: shape[0] for name, shape in self.observation_encoding.shapes.items()}
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed this agent and its environment."""
+        """Seed this agent and its environment.
+
+        :raises ValueError: anything but ``None`` and a whole number of at most 32 bits.
+        """
+        seed = check_seed(seed)
         super().set_random_seed(seed)
         self.seed = seed
         training, acting = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
@@ -184,6 +203,9 @@ class Agent(BaseAlgorithm):
             self._logger = configure_logger(
                 self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps=not resumed
             )
+        for output in self.logger.output_formats:
+            if isinstance(output, HumanOutputFormat):
+                output.max_length = _LONGEST_KEY
 
     def checkpoint_identity(self, data: PhaseData) -> dict[str, Any]:
         """Return what has to agree for a checkpoint to be of the phase that starts, as JSON values."""
@@ -221,7 +243,8 @@ class Agent(BaseAlgorithm):
         :param episode_start: mask (n_envs,) of rows that start an episode, or one bool for one observation.
         :param deterministic: whether to choose the most likely action, rather than a sample.
         :return: action(s), and the state: arrays with leading dimension ``n_envs``.
-        :raises ValueError: an observation, state or ``episode_start`` of another shape.
+        :raises ValueError: an observation, state or ``episode_start`` of another shape; an observation that is not
+            finite.
         """
         self._require_setup()
         actions, after, batched = self._select_actions(
@@ -385,3 +408,15 @@ class Agent(BaseAlgorithm):
             if "seed" in kwargs:
                 agent.set_random_seed(kwargs["seed"])
         return agent
+
+
+def whole_timesteps(steps: Any, least: int) -> int:
+    """Return a number of environment steps, which may be a float such as 1e5, as for SB3.
+
+    :param least: least number.
+    :raises ValueError: something else, or a lower number.
+    """
+    if isinstance(steps, float) and steps.is_integer():
+        steps = int(steps)
+    check_number("total_timesteps", steps, least, whole=True)
+    return int(steps)

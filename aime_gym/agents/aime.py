@@ -9,8 +9,8 @@ with the world model frozen in phase 2; the two differ only in where the actions
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the
 actions of an inverse model in the latent space (``warm_start``); the ELBO scores actions under that model's belief as
-well, a Gaussian as wide as its error on play, or a categorical (``action_prior``), so that actions which the evidence
-does not identify stay where they were; sequences of demonstrations continue from the latent state that a filter reaches
+well, a Gaussian as wide as its error on held-out play, or a categorical (``action_prior``), so that actions which the
+evidence does not identify stay where they were; sequences of demonstrations continue from the latent state that a filter reaches
 there, instead of starting from zero; the default world model sees standardised observations through a likelihood of
 fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets, where the
 authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model, and phase 2

@@ -12,12 +12,15 @@ import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
-from aime_gym.agents.agent import Agent
+from aime_gym.agents.agent import Agent, whole_timesteps
 from aime_gym.agents.environments import check_envs_agree, record_play, rendering_of_envs, shown_frames
-from aime_gym.agents.files import description
+from aime_gym.agents.files import ValueChecks, check_count, check_flag, description
+from aime_gym.config import check_number
 from aime_gym.data import TrajectoryDataset, check_trajectories, load_trajectories
+from aime_gym.data.validation import Spread, spreads, warn_of_other_units
+from aime_gym.serialization import digest
 from aime_gym.training.loop import TrainingLoop
-from aime_gym.training.phase import PhaseData, digest_arrays, digest_trajectories, run_phase
+from aime_gym.training.phase import PhaseData, digest_trajectories, run_phase
 from aime_gym.types import Trajectories, Trajectory
 
 
@@ -47,7 +50,12 @@ class ImitationAgent(Agent):
     default_n_envs: ClassVar[int] = 1
 
     policy: nn.Module
-    saved_attributes = (*Agent.saved_attributes, "play_timesteps", "pretrained", "imitated")
+    saved_attributes: ClassVar[ValueChecks] = {
+        **Agent.saved_attributes,
+        "play_timesteps": check_count,
+        "pretrained": check_flag,
+        "imitated": check_flag,
+    }
 
     def __init__(
         self,
@@ -59,8 +67,8 @@ class ImitationAgent(Agent):
         checkpoint_interval: int = 500,
         **options: Any,
     ) -> None:
-        if checkpoint_interval < 1:
-            raise ValueError(f"checkpoint_interval: expected at least 1, got {checkpoint_interval}")
+        check_number("play_timesteps", play_timesteps, 1, whole=True)
+        check_number("checkpoint_interval", checkpoint_interval, 1, whole=True)
         if checkpoint_dir is not None and self.imitates_online:
             raise NotImplementedError(
                 f"checkpoint_dir: {type(self).__name__} imitates in its environment, and a phase of environment "
@@ -75,6 +83,8 @@ class ImitationAgent(Agent):
         #: Data that ``learn`` continues with, for an agent with an online phase; no file holds it.
         self.imitated_demonstrations: list[Trajectory] | None = None
         self.pretrained_play: list[Trajectory] | None = None
+        #: Spreads of the play that this process has seen: demonstrations in other units are warned of.
+        self._play_spreads: dict[str, Spread] = {}
         #: Digest of the weights from which the phase started that was stopped with a checkpoint.
         self.starting_digest: str | None = None
         super().__init__(*args, **options)
@@ -127,6 +137,7 @@ class ImitationAgent(Agent):
         def train(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.num_timesteps += sum(map(len, trajectories)) if callable(play) else 0
             self.pretrained = True
+            self._play_spreads = spreads(trajectories)
             if self.needs_play:  # an earlier policy does not fit what is learnt now
                 self.imitated = False
             self._pretrain(trajectories, loop)
@@ -177,8 +188,8 @@ class ImitationAgent(Agent):
                 f"total_timesteps: expected None, since {type(self).__name__}.imitate takes no environment step, got "
                 f"{total_timesteps}"
             )
-        if total_timesteps is not None and total_timesteps < 1:
-            raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
+        if total_timesteps is not None:
+            total_timesteps = whole_timesteps(total_timesteps, least=1)
         need_actions = self.needs_demonstration_actions
         trajectories = self._trajectories(
             demos, self.demonstrations, "demos", need_actions=need_actions, progress=progress_bar
@@ -193,6 +204,7 @@ class ImitationAgent(Agent):
 
         def train(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.imitated = True
+            warn_of_other_units(trajectories, self._play_spreads, "demos")
             self._imitate(trajectories, loop)
 
         if self.imitates_online:
@@ -257,8 +269,7 @@ class ImitationAgent(Agent):
         :raises ValueError: no data, and nothing learnt before; no environment to interact with, or copies of it that
             disagree.
         """
-        if total_timesteps < 0:
-            raise ValueError(f"total_timesteps: expected at least 0, got {total_timesteps}")
+        total_timesteps = whole_timesteps(total_timesteps, least=0)
         if total_timesteps > 0 and not self.has_online_phase:
             raise NotImplementedError(
                 f"{type(self).__name__}.learn: there is no online phase; use imitate(demos), which needs no "
@@ -335,7 +346,7 @@ class ImitationAgent(Agent):
             # The first weights of an agent without a seed differ from process to process, and decide nothing else.
             comparable = self.seed is not None or self.pretrained or self.imitated
             weights = [weight for state in self.get_parameters().values() for weight in state.values()]
-            self.starting_digest = digest_arrays([self.generator.get_state(), *weights]) if comparable else "fresh"
+            self.starting_digest = digest([self.generator.get_state(), *weights]) if comparable else "fresh"
         described = description(self)
         return {
             "agent": described["class"],
@@ -363,8 +374,12 @@ class ImitationAgent(Agent):
         source = given if given is not None else default
         if source is None:
             raise ValueError(f"{argument}: expected trajectories, got None")
+        loaded = self._load(source, argument, actions=need_actions, progress=progress)
+        return self._checked(loaded, argument, need_actions=need_actions)
+
+    def _checked(self, trajectories: list[Trajectory], argument: str, *, need_actions: bool) -> list[Trajectory]:
         return check_trajectories(
-            self._load(source, argument, actions=need_actions, progress=progress),
+            trajectories,
             argument=argument,
             observation_space=self.observation_space,
             action_space=self.action_space,
@@ -388,9 +403,10 @@ class ImitationAgent(Agent):
         warnings.warn(message, stacklevel=5)
         seed = self.generator.initial_seed() % 2**31
         play, interrupted = record_play(self.env, self.play_timesteps, seed=seed, progress=progress_bar)
-        if interrupted and self.checkpoint_dir is not None:  # the next attempt records all of it
+        # With checkpoints, the next attempt records all of it.
+        if interrupted and (self.checkpoint_dir is not None or not play):
             raise KeyboardInterrupt
-        return play
+        return self._checked(play, "play", need_actions=True)
 
     def _require_env(self, *, interacts: bool = False) -> None:
         if not (self.imitates_online or interacts):

@@ -12,7 +12,8 @@ That is BCO(0), ``pretrain`` and ``imitate``. BCO(alpha), ``learn``, continues f
 Networks and training follow the AIME authors' comparison: two hidden layers of 128, tanh head, Adam 1e-3 without
 clipping, a 70/30 split and early stopping. Deviations: whole trajectories are held out, since overlapping windows of
 one would leak into the other part; observations are standardised by the play data; windows at the start of an episode
-repeat its first observation in training too, as they do in acting. Discrete actions are trained by cross-entropy.
+repeat its first observation in training too, as they do in acting. Discrete actions are trained by cross-entropy. As
+there, the policy starts from the inverse model's encoder of images, and trains it further.
 
 BCO(alpha) is the paper's, which stops when pi no longer improves; a number of steps says when here. (The AIME-v2
 authors' comparison has 50 rounds of 20 episodes with the most likely actions, and its own networks.) Rounds are of
@@ -118,7 +119,7 @@ class BCOAgent(ImitationAgent):
         dataset = TrajectoryDataset(demos, None, self.device)
         with self._initial_weights():
             self.policy = self._network(self.config.stack).to(self.device)
-        self.policy.standardizer.load_state_dict(self.inverse_model.standardizer.state_dict())
+        self.policy.copy_encoding(self.inverse_model)
         self.train_mask["demos"] = self._split(len(demos))
         self._fit_policy(dataset, loop)
 

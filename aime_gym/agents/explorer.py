@@ -24,7 +24,7 @@ an explorer may look for its end.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -34,8 +34,8 @@ import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
-from aime_gym.agents.agent import Agent
-from aime_gym.config import check_bounds, check_choices
+from aime_gym.agents.agent import Agent, whole_timesteps
+from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, check_choices, check_number, check_seed
 from aime_gym.data import HeldRandomPolicy, TrajectoryDataset
 from aime_gym.model_based.actor_critic import Critic, ImaginationConfig, ImaginedRollout, draw_starts, imagine
 from aime_gym.model_based.predict import act_in_latents, initial_memory
@@ -94,9 +94,9 @@ class ExplorerConfig(ImaginationConfig, WorldModelTrainingConfig):
             random_episodes=(1, None),
             first_updates=(0, None),
             updates_per_step=(0, None),
-            ensemble=(2, None),
-            ensemble_hidden=(1, None),
-            policy_hidden=(1, None),
+            ensemble=(2, MAX_LAYERS),
+            ensemble_hidden=(1, MAX_UNITS),
+            policy_hidden=(1, MAX_UNITS),
             actor_learning_rate=(0, None),
             ensemble_learning_rate=(0, None),
         )
@@ -126,7 +126,11 @@ class Explorer(Agent):
         super().__init__(*args, **options)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the explorer, and leave the process's own random numbers as they are."""
+        """Seed the explorer, and leave the process's own random numbers as they are.
+
+        :raises ValueError: anything but ``None`` and a whole number of at most 32 bits.
+        """
+        seed = check_seed(seed)
         self.seed = seed
         training, acting, weights = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
         self.generator = torch.Generator().manual_seed(training)
@@ -164,9 +168,19 @@ class Explorer(Agent):
         )
         self.policy_optimizer = Optimizer([self.policy], config.actor_learning_rate, max_grad_norm=config.max_grad_norm)
 
+        #: Whether the random episodes are over, and observations are standardised by them.
+        self.begun = False
+
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         heads = ["task_model.reward_head", "task_model.terminal_head"]
         return ["world_model", *heads, "ensemble", "policy", "critic.value", "critic.target"], []
+
+    def _training_state(self) -> dict[str, Any]:
+        return {"begun": self.begun}
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        # A file of before has no such entry, and was written by an explorer that had begun if it had made updates.
+        self.begun = bool(state.get("begun", self.num_updates))
 
     # Collecting and learning
 
@@ -181,8 +195,7 @@ class Explorer(Agent):
         :return: the new episodes, with actions and the task's rewards.
         :raises ValueError: ``episodes`` below 1.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes: expected at least 1, got {episodes}")
+        check_number("episodes", episodes, 1, whole=True)
         before = len(self.trajectories)
         self._collect_and_learn(episodes, "episodes", tb_log_name="explore", progress_bar=progress_bar)
         return self.trajectories[before:]
@@ -204,8 +217,7 @@ class Explorer(Agent):
         :param reset_num_timesteps: whether ``num_timesteps`` starts again at zero.
         :raises ValueError: ``total_timesteps`` below 1.
         """
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: expected at least 1, got {total_timesteps}")
+        total_timesteps = whole_timesteps(total_timesteps, least=1)
         if reset_num_timesteps:
             self.num_timesteps = 0
         self._collect_and_learn(
@@ -259,12 +271,12 @@ class Explorer(Agent):
         )
 
     def _acting(self) -> ActFunction:
-        """Return how the next episodes are taken: by the policy, or at random while too few of them are known."""
+        """Return how the next episodes are taken: at random first, then by the policy."""
         if len(self._random_policies) != self.n_envs:
             self._random_policies = [
                 HeldRandomPolicy(self.action_space, seed=draw_seed(self.generator)) for _ in range(self.n_envs)
             ]
-        return self._sample_actions if len(self.trajectories) >= self.config.random_episodes else self._act_at_random
+        return self._sample_actions if self.begun else self._act_at_random
 
     def _act_at_random(self, observation: Observation, state: Any, episode_start: Array) -> tuple[Array, None]:
         for policy, first in zip(self._random_policies, episode_start, strict=True):
@@ -275,10 +287,10 @@ class Explorer(Agent):
     def _improve(self, new: int, rollouts: Rollouts) -> None:
         """Make the updates that are due after the last ``new`` episodes."""
         config = self.config
-        count = len(self.trajectories)
-        if count < config.random_episodes:
+        first = not self.begun
+        if first and len(self.trajectories) < config.random_episodes:
             return
-        first = count - new < config.random_episodes
+        self.begun = True
         steps = sum(map(len, self.trajectories[-new:]))
         for_task = config.reward == "task"
         known = self.trajectories if for_task else [replace(t, rewards=None) for t in self.trajectories]
@@ -296,9 +308,10 @@ class Explorer(Agent):
 
         def update() -> Metrics:
             batch, labels = sampler.sample()
-            states, metrics = self.task_model.update(batch, labels, self._noise)
+            embeddings = self.task_model.embed(batch)
+            states, metrics = self.task_model.update(batch, labels, self._noise, embeddings)
             if not for_task:
-                metrics |= self._update_ensemble(states, batch)
+                metrics |= self._update_ensemble(states, batch, embeddings.detach())
             if not first:
                 starts = draw_starts(states, batch.valid, config.imagination_starts, self.generator)
                 metrics |= self._update_actor(starts)
@@ -306,14 +319,12 @@ class Explorer(Agent):
 
         rollouts.run(rollouts.name, config.first_updates if first else round(config.updates_per_step * steps), update)
 
-    def _update_ensemble(self, states: State, batch: SequenceBatch) -> Metrics:
+    def _update_ensemble(self, states: State, batch: SequenceBatch, embeddings: Tensor) -> Metrics:
         """Fit the ensemble to the embeddings of what was observed next."""
         assert batch.prev_actions is not None
-        valid, model = batch.valid[1:], self.world_model
-        with torch.no_grad():
-            embeddings = model.embed(model.standardize(batch.observations))[1:][valid]
+        valid = batch.valid[1:]
         self.ensemble.requires_grad_(True)
-        loss = self.ensemble.loss(states.feature[:-1][valid], batch.prev_actions[1:][valid], embeddings)
+        loss = self.ensemble.loss(states.feature[:-1][valid], batch.prev_actions[1:][valid], embeddings[1:][valid])
         self.ensemble_optimizer.step(loss)
         return {"ensemble_loss": loss.detach()}
 

@@ -29,7 +29,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_ROWS, MAX_UNITS, check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, latent_policy_losses
 from aime_gym.models.stacked import concatenate_sensors
@@ -69,11 +69,11 @@ class ILPOConfig:
 
     def __post_init__(self) -> None:
         if self.latents is not None:
-            check_bounds(self, latents=(1, None))
+            check_bounds(self, latents=(1, MAX_UNITS))
         check_bounds(
             self,
             updates=(1, None),
-            batch_size=(1, None),
+            batch_size=(1, MAX_ROWS),
             learning_rate=(0, None),
             timesteps=(1, None),
             exploration=(0, 1),

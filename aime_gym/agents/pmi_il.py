@@ -24,7 +24,7 @@ from typing import ClassVar
 from gymnasium import spaces
 
 from aime_gym.agents.learned_reward_agent import LearnedRewardAgent
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_RECORDS, MAX_UNITS, check_bounds
 from aime_gym.learned_reward.fitted_reward import FittedConfig, FittedReward, FittedRewardNetwork
 from aime_gym.models.two_tower import TwoTowerModel
 
@@ -44,7 +44,7 @@ class PMIILConfig(FittedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bounds(self, temperature=(0.01, None), embedding=(1, None), negatives=(2, None))
+        check_bounds(self, temperature=(0.01, None), embedding=(1, MAX_UNITS), negatives=(2, MAX_RECORDS))
 
 
 class PMIILAgent(LearnedRewardAgent):

@@ -1,4 +1,4 @@
-"""The agents by name, those of other packages included."""
+"""Registry of agents by name, those of other packages included."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def _path(agent_class: type) -> str:
 
 
 def list_agents() -> list[str]:
-    """Names of all registered agents."""
+    """Return the names of all registered agents."""
     return list(AGENTS)
 
 
 def get_agent_class(name: str) -> type[ImitationAgent]:
-    """The class of a registered agent.
+    """Return the class of a registered agent.
 
     :raises ValueError: an unknown name; the message has the nearest ones.
     """
@@ -115,7 +115,7 @@ def make_agent(name: str, /, *args: Any, **kwargs: Any) -> ImitationAgent:
 
 
 def load_agent(path: Source, env: GymEnv | None = None, **kwargs: Any) -> ImitationAgent:
-    """Load an agent of whichever registered class.
+    """Load an agent of any registered class.
 
     :raises FileNotFoundError: no such file.
     :raises ValueError: no agent's file, or one for other spaces than the environment's.

@@ -88,7 +88,7 @@ def beliefs(model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *,
     """Return the three panels of every trajectory under the actions of ``source``; see the module."""
     filtered = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     predicted = torch.zeros_like(filtered)
-    for rows, valid, latents in filtered_batches(model, dataset, source):
+    for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         filtered[rows[valid]] = latents.states.feature[valid]
         predicted[rows[valid]] = predict_open_loop(model.rssm, latents, context).feature[valid]
 

@@ -125,7 +125,7 @@ def record_evidence(model: WorldModel, dataset: TrajectoryDataset, source: RowSo
     prev_actions = features.new_zeros(len(dataset), model.action_size)
     elbo = features.new_zeros(len(dataset))
     prediction_errors = features.new_zeros(len(dataset), sum(model.vectors.values()))
-    for rows, valid, latents in filtered_batches(model, dataset, source):
+    for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         targets = standardized(model, dataset, rows)
         predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mean], dim=-1))
         errors = torch.cat([(predicted[name].mean - targets[name]).abs() for name in model.sensors], dim=-1)
@@ -335,7 +335,7 @@ def _clone_policy(
 
 def _recorded(prev_actions: Tensor | None) -> RowSource:
     assert prev_actions is not None
-    return lambda rows: RecordedActions(prev_actions[rows])
+    return lambda rows, _: RecordedActions(prev_actions[rows])
 
 
 def _after_first(dataset: TrajectoryDataset, values: Tensor) -> Tensor:

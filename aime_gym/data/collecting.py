@@ -1,4 +1,4 @@
-"""Record trajectories: an environment, a policy, a number of episodes."""
+"""Recording of trajectories: an environment, a policy, a number of episodes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from aime_gym.config import check_number, check_seed
 from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
-from aime_gym.data.recording import EpisodeRecorder
+from aime_gym.data.recording import (
+    EPISODE_LIMIT,
+    EpisodeRecorder,
+    endless_episode,
+    has_time_limit,
+    normalizes_observations,
+)
+from aime_gym.data.spaces import legal_actions
 from aime_gym.progress import progress_bar
 from aime_gym.types import Observation, Predictor, Trajectory
 from aime_gym.wrappers import rendering_of
@@ -44,7 +52,8 @@ def collect(
     :param policy: a callable ``observation -> action``; or a model with SB3's ``predict``, recurrent ones included; or
         ``"random"`` (uniform actions), ``"play"`` (:class:`HeldRandomPolicy`), ``"expert"``
         (:class:`ScriptedExpert`, Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
-    :param episodes: number of episodes. Each one runs until the environment ends it.
+    :param episodes: number of episodes. Each one runs until the environment ends it, which one without a time limit
+        (``gymnasium.wrappers.TimeLimit``) has to do within 10,000 steps.
     :param seed: of the first ``env.reset`` and of the policy's random numbers; later episodes go on from there. With
         the same seed, the same environment records the same trajectories.
     :param deterministic: handed to ``predict``; means nothing for a callable.
@@ -52,10 +61,10 @@ def collect(
     :return: one trajectory per episode, with actions and rewards (``float32``), and the true last observation. Taking
         its actions again, from the same seed, gives the same observations.
     :raises ValueError: another kind of environment or policy, ``episodes`` below 1, an action of another shape than the
-        action space, or one that is not finite.
+        action space, or one that is not finite; an episode that does not end.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    check_number("episodes", episodes, 1, whole=True)
+    seed = check_seed(seed, most=2**63 - 1)
     if isinstance(env, str):
         from aime_gym.envs import make_env  # loads the simulators, which recording in one's own env does not need
 
@@ -64,6 +73,12 @@ def collect(
     if not isinstance(env, gym.Env):
         raise ValueError(f"env: expected a Gymnasium environment or an id, got {type(env).__name__}")
 
+    if normalizes_observations(env):
+        warnings.warn(
+            "collect: the environment has a NormalizeObservation, whose statistics move: each observation is recorded "
+            "in other units, and agents refuse such environments",
+            stacklevel=2,
+        )
     act = _act_function(policy, env, seed, deterministic)
     trajectories: list[Trajectory] = []
     with progress_bar("collect", episodes, enabled=progress) as advance, _torch_seed(seed):
@@ -80,15 +95,18 @@ def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajector
     observation, _ = env.reset(seed=seed)
     episode = EpisodeRecorder(observation)
     terminated = truncated = False
+    limit = None if has_time_limit(env) else EPISODE_LIMIT
     while not (terminated or truncated):
-        action = _legal_action(act(observation, not len(episode)), env.action_space)
-        observation, reward, terminated, truncated, _ = env.step(_in_dtype_of(env.action_space, action))
+        if len(episode) == limit:
+            raise endless_episode(limit)
+        action = legal_action(act(observation, not len(episode)), env.action_space)
+        observation, reward, terminated, truncated, _ = env.step(in_dtype_of(env.action_space, action))
         episode.add(action, reward, observation)
     return episode.trajectory(terminated=bool(terminated), truncated=bool(truncated), rendering=rendering_of(env))
 
 
 def _act_function(policy: Policy, env: gym.Env, seed: int | None, deterministic: bool) -> _ActFunction:
-    """One function ``(observation, is_first) -> action`` for every kind of policy."""
+    """Make one function ``(observation, is_first) -> action`` of every kind of policy."""
     if isinstance(policy, str):
         policy = _named_policy(policy, env)
     if hasattr(policy, "predict"):
@@ -132,27 +150,37 @@ def _named_policy(name: str, env: gym.Env) -> Callable[[Observation], Any]:
     raise ValueError(f"policy: expected a callable, a model, or one of 'random', 'play', 'expert', got {name!r}")
 
 
-def _legal_action(action: Any, space: spaces.Space) -> Any:
+def legal_action(action: Any, space: spaces.Space) -> Any:
+    """Return an action of a space as a trajectory records it: ``float32`` in a Box of floats, ``int64`` if Discrete.
+
+    :raises ValueError: another shape, or numbers that are no action.
+    """
     if isinstance(space, spaces.Box):
         action = np.asarray(action)
         if action.shape != space.shape:
             raise ValueError(f"policy: expected actions of shape {space.shape}, got {action.shape}")
         if not np.isfinite(action).all():
             raise ValueError(f"policy: expected finite actions, got {action}")
+        if space.dtype.kind != "f":
+            return legal_actions(action, space)
         # Clipped before the cast: a huge float64 would become infinite on the way. Rounded to what agents learn from
         # before it is taken, although dm_control's actions are float64: the recording then replays bit by bit.
-        action = np.clip(action, space.low, space.high)
-        return action.astype(np.float32 if space.dtype.kind == "f" else space.dtype)
+        return np.clip(action, space.low, space.high).astype(np.float32)
     if isinstance(space, spaces.Discrete):
         action = np.asarray(action)
-        if action.size != 1 or action.dtype.kind not in "iu" or not space.contains(np.int64(action.item())):
+        if (
+            action.size != 1
+            or action.dtype.kind not in "iu"
+            or not 0 <= int(action.item()) - int(space.start) < space.n
+        ):
             raise ValueError(f"policy: expected one action in {space}, got {action}")
         return np.int64(action.item())
     raise ValueError(f"env: expected a Box or Discrete action space, got {space}")
 
 
-def _in_dtype_of(space: spaces.Space, action: Any) -> Any:
-    return action.astype(space.dtype) if isinstance(space, spaces.Box) else action
+def in_dtype_of(space: spaces.Space, action: Any) -> Any:
+    """Return an action as the environment takes it."""
+    return action.astype(space.dtype)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from aime_gym.types import SequenceBatch, Trajectories, Trajectory, is_image, se
 
 
 class TrajectoryDataset:
-    """All records of some trajectories as one row each, so that a batch of sequences is one gather.
+    """Dataset of trajectories: every record is a row, so that a batch of sequences is one gather.
 
     :param trajectories: all with actions, or all without; as :func:`~aime_gym.data.check_trajectories` leaves them.
     :param encoding: how actions are encoded; ``None`` drops the actions.
@@ -49,47 +49,47 @@ class TrajectoryDataset:
         return torch.from_numpy(np.concatenate(arrays)).to(self.device, torch.float32)
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
         return int(self.counts.sum())
 
     def steps(self) -> Tensor:
-        """(N,) int: how many actions led from the start of its trajectory to each record."""
+        """Return how many actions led from the start of its trajectory to each record, (N,) int."""
         return (torch.arange(len(self)) - self.starts.repeat_interleave(self.counts)).to(self.device)
 
     def first_rows(self) -> Tensor:
-        """(N,) bool: whether a row is the first record of its trajectory."""
+        """Return whether each row is the first record of its trajectory, (N,) bool."""
         return self.steps() == 0
 
     def observed(self, rows: Tensor) -> dict[str, Tensor]:
-        """Every sensor's observations (..., *shape) at rows (...)."""
+        """Return every sensor's observations (..., *shape) at rows (...)."""
         return {name: values[rows] for name, values in self.observations.items()}
 
     def differences(self, values: Tensor) -> Tensor:
-        """Of values of all records (N, D), each one's from the record before; zeros for first records."""
+        """Return how values of all records (N, D) differ from those of the record before; zeros for first records."""
         changes = torch.zeros_like(values)
         changes[1:] = values[1:] - values[:-1]
         return changes.masked_fill_(self.first_rows()[:, None], 0)
 
     def per_trajectory(self, values: Tensor) -> list[Tensor]:
-        """Values of all records (N, ...), cut into trajectories again."""
+        """Return values of all records (N, ...), cut into trajectories again."""
         return list(values.split(self.counts.tolist()))
 
     def windows(self, rows: Tensor, frames: int) -> dict[str, Tensor]:
-        """The last ``frames`` observations up to each row (M,), oldest first, (M, frames, *shape) for each sensor.
+        """Return the last ``frames`` observations up to each row (M,), (M, frames, *shape) a sensor, oldest first.
 
         At the start of a trajectory its first record is repeated, as when acting.
         """
         return self.observed(self.window_rows(rows, frames))
 
     def window_rows(self, rows: Tensor, frames: int) -> Tensor:
-        """Rows (M, frames) of these windows."""
+        """Return the rows (M, frames) of these windows."""
         episode = torch.searchsorted(self.starts.to(rows.device), rows, right=True) - 1
         first = self.starts.to(rows.device)[episode]
         back = torch.arange(frames - 1, -1, -1, device=rows.device)
         return torch.maximum(rows[:, None] - back, first[:, None])
 
     def split_rows(self, train_mask: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
-        """Rows that an action led to, in two parts by whole trajectories; windows of one would leak into the other.
+        """Split the rows that an action led to by whole trajectories; windows of one part would leak into the other.
 
         :param train_mask: whether a trajectory is in the first part, for each; see :func:`split_trajectories`.
         :param fraction: share of the first part where all are in it, which are then cut in time.
@@ -106,7 +106,7 @@ class TrajectoryDataset:
         )
 
     def episodes(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole trajectories, longest first, for passes over everything.
+        """Yield whole trajectories in batches, longest first, for passes over everything.
 
         :return: rows (T, B) and their validity (T, B); invalid rows repeat the trajectory's last record.
         """
@@ -120,7 +120,7 @@ class TrajectoryDataset:
 def split_trajectories(
     count: int, fraction: float, generator: torch.Generator, known: Sequence[bool] = ()
 ) -> list[bool]:
-    """Which trajectories to learn from, at random; the others are held out. A single one is learnt from.
+    """Choose trajectories to learn from, at random; the others are held out. A single one is learnt from.
 
     :param fraction: share of those to learn from; at least one is, and at least one is not.
     :param known: of the first ones, by an earlier split. The others are drawn so that the share of all comes closest.
@@ -139,7 +139,7 @@ def _encoded(trajectory: Trajectory, encoding: ActionEncoding) -> Trajectory:
 
 
 class SequenceSampler:
-    """Uniform windows of a dataset, with replacement.
+    """Sampler of uniform windows of a dataset, with replacement.
 
     :param sequence_length: records of a sequence; shortened to the longest trajectory. Shorter trajectories repeat
         their last record and are masked there.
@@ -164,7 +164,7 @@ class SequenceSampler:
         self._window_ends = self._windows.cumsum(0)
 
     def sample(self) -> SequenceBatch:
-        """One batch of sequences, (T, B, ...)."""
+        """Return one batch of sequences, (T, B, ...)."""
         dataset, batch = self.dataset, self.batch_size
         window = torch.randint(int(self._window_ends[-1]), (batch,), generator=self.generator)
         episode = torch.searchsorted(self._window_ends, window, right=True)

@@ -1,4 +1,4 @@
-"""Images of trajectories, gathered where they lie: in memory, or in a mapped file."""
+"""Images of trajectories, read when they are sampled: from memory, or from a mapped file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_BYTES = 2**30
 
 
 class LazyImages:
-    """The images of some trajectories as one row each, to be indexed as a tensor (N, H, W, C) would be.
+    """Images of trajectories, one row each, to be indexed as a tensor (N, H, W, C) would be.
 
     Nothing is copied before it is asked for. Arrays in memory stay the trajectories' own. Of arrays in a file that is
     mapped read-only (:func:`~aime_gym.data.load_trajectories` maps what :func:`~aime_gym.data.save_minari` wrote) rows
@@ -48,15 +48,15 @@ class LazyImages:
         self._places = self._open_files()
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self.shape[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies open the files anew; what is pickled or copied deeply takes the images into memory."""
+        """Open the files anew in copies; what is pickled or copied deeply takes the images into memory."""
         return LazyImages, (self._arrays, self.device)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Rows, int64 of any shape (...), to uint8 (..., H, W, C) on the device.
+        """Return the images (..., H, W, C), uint8 on the device, at rows (...), int64.
 
         Rows that follow each other along the first axis, as those of sequences (T, B) do, are read at once.
 
@@ -73,7 +73,7 @@ class LazyImages:
         return gathered.to(self.device, non_blocking=True)
 
     def _gather(self, rows: Array, out: Array) -> None:
-        """Bring rows (T, B) to ``out`` (T, B, H, W, C), run by run."""
+        """Copy rows (T, B) to ``out`` (T, B, H, W, C), run by run."""
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows: expected 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}")
         episodes = np.searchsorted(self._ends, rows, side="right")
@@ -98,7 +98,7 @@ class LazyImages:
             _read(file, start + offset * size, buffers)
 
     def _open_files(self) -> list[_Place | None]:
-        """Where each array lies in a file; ``None`` for arrays in memory, and what can be read by its mapping only."""
+        """Find where each array lies in a file; ``None`` if it lies in memory, or can be read by its mapping only."""
         if not hasattr(os, "preadv"):
             return [None] * len(self._arrays)
         mappings = [_mapping_of(array) for array in self._arrays]
@@ -118,7 +118,7 @@ class LazyImages:
 
 
 class _Place(NamedTuple):
-    """Where images lie in a file: the first one's byte, and the bytes of each."""
+    """Place of images in a file: the first one's byte, and the bytes of each."""
 
     file: io.FileIO
     start: int
@@ -126,7 +126,7 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, array: Array, mapping: np.memmap, file: io.FileIO | None) -> _Place | None:
-        """``None`` if the file is gone, or another one has its name by now."""
+        """Return the place; ``None`` if the file is gone, or another one has its name by now."""
         if file is None:
             return None
         start = mapping.offset + array.ctypes.data - mapping.ctypes.data
@@ -135,7 +135,7 @@ class _Place(NamedTuple):
 
 
 def _mapping_of(array: Array) -> np.memmap | None:
-    """The read-only mapping that an array is a part of. One that can be written to may differ from its file."""
+    """Return the read-only mapping that an array is a part of; one that can be written to may differ from its file."""
     whole: Any = array
     while isinstance(whole, np.ndarray) and not isinstance(whole.base, mmap.mmap):
         whole = whole.base

@@ -11,12 +11,12 @@ compressed ones and JPEG are decoded into memory, all of them at once.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import io
 import json
+import math
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,14 +27,16 @@ import h5py
 import minari
 import numpy as np
 from gymnasium import spaces
-from minari.data_collector import EpisodeBuffer
-from minari.dataset._storages.hdf5_storage import HDF5Storage
 from minari.dataset.minari_dataset import parse_dataset_id
-from minari.dataset.minari_storage import MinariStorage, is_image_space
+from minari.dataset.minari_storage import is_image_space
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
+from PIL import Image
 
+from aime_gym.data.spaces import write_space
+from aime_gym.data.stored_arrays import Hdf5Arrays, open_hdf5
 from aime_gym.data.validation import iterate_checked
+from aime_gym.serialization import digest, file_digest, new_folder
 from aime_gym.types import Array, Observation, Trajectory, sensors
 from aime_gym.wrappers import rendering_of
 from aime_gym.wrappers.quality import as_quality
@@ -42,7 +44,11 @@ from aime_gym.wrappers.quality import as_quality
 #: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
 _METADATA_KEY = "aime_gym"
 #: Where Minari keeps the episodes of a dataset in HDF5.
-_DATA_FILE = "main_data.hdf5"
+_DATA_FILE, _METADATA_FILE = "main_data.hdf5", "metadata.json"
+#: Where our part of the metadata keeps the digest of each file.
+_DIGESTS = "digests"
+#: Least side of what Minari takes for an image, and bytes of images for each byte of JPEG that are believed.
+_LEAST_IMAGE, _JPEG_FACTOR = 32, 10
 
 
 def save_minari(
@@ -66,7 +72,8 @@ def save_minari(
     :param metadata: what else to remember, JSON. The environment's id, and the arguments it was made with, are kept
         anyway.
     :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
-    :raises FileExistsError: the target exists.
+    :raises FileExistsError: the target exists, or another process is writing it.
+    :raises OSError: the disk is full; nothing is left of it then.
     :raises ValueError: a target that looks like an id, but is none to Minari; trajectories that do not fit the spaces,
         some with actions and some without, or images of several qualities.
     """
@@ -88,92 +95,154 @@ def save_minari(
     )
     with_rewards, renderings = True, dict[str | None, int]()
     for index, trajectory in enumerate(check(trajectories)):  # all of them, before anything is written
-        slashed = [name for name in sensors(trajectory.observations) if "/" in name]
-        if slashed:  # HDF5 would take them for groups, which Minari does not find again
-            raise ValueError(f"trajectories: expected sensor names without '/', got {slashed}")
+        unfit = [name for name in sensors(trajectory.observations) if "/" in name or name in ("", ".")]
+        if unfit:  # HDF5 would take them for groups
+            raise ValueError(
+                f"trajectories: expected sensor names without '/', and others than '' and '.', got {unfit}"
+            )
         with_rewards = with_rewards and trajectory.rewards is not None
         renderings.setdefault(trajectory.rendering, index)
     rendering = rendering or _common_rendering(renderings)
 
     folder, dataset_id = _place(target)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already: choose another name, or remove it first")
-    # Built beside its place and moved at the end, so that an interruption leaves no half of a dataset there.
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        storage = MinariStorage.new(
-            partial / "data",
-            observation_space=observation_space,
-            action_space=action_space,
-            env_spec=spec if _is_serialisable(spec) else None,
-            jpeg_encoding=False,
-        )
-        storage.update_metadata(
-            {
-                "dataset_id": dataset_id,
-                "minari_version": minari.__version__,
-                _METADATA_KEY: {
-                    **described_env(spec),
-                    **(metadata or {}),
-                    "actions": actions,
-                    "rewards": with_rewards,
-                    **({} if rendering is None else {"rendering": rendering}),
-                },
-            }
-        )
-        buffers = (
-            EpisodeBuffer(
-                observations=next(check([trajectory])).observations,
-                # The caller's own numbers: the check rounds what a float64 action space gave.
-                actions=trajectory.actions if actions else _no_actions(len(trajectory), action_space),
-                rewards=trajectory.rewards if with_rewards else np.zeros(len(trajectory), np.float32),
-                terminations=_last_only(trajectory.terminated, len(trajectory)),
-                truncations=_last_only(trajectory.truncated, len(trajectory)),
-            )
-            for trajectory in trajectories
-        )
-        storage.update_episodes(_write_images(buffers, storage.data_path / _DATA_FILE))
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    described = {
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "observation_space": write_space(observation_space),
+        "action_space": write_space(action_space),
+        **({"env_spec": spec.to_json()} if _is_serialisable(spec) else {}),
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+    }
+    ours = {
+        **described_env(spec),
+        **_checked_metadata(metadata or {}),
+        "actions": actions,
+        "rewards": with_rewards,
+        **({} if rendering is None else {"rendering": rendering}),
+    }
+    episodes = (
+        {
+            "observations": next(check([trajectory])).observations,
+            # The caller's own numbers: the check rounds what a float64 action space gave.
+            "actions": trajectory.actions if actions else _no_actions(len(trajectory), action_space),
+            "rewards": trajectory.rewards if with_rewards else np.zeros(len(trajectory), np.float32),
+            "terminations": _last_only(trajectory.terminated, len(trajectory)),
+            "truncations": _last_only(trajectory.truncated, len(trajectory)),
+        }
+        for trajectory in trajectories
+    )
+    with new_folder(folder) as partial:
+        data = partial / "data"
+        data.mkdir()
+        described |= _write_episodes(data / _DATA_FILE, episodes)
+        digests = {_DATA_FILE: file_digest(data / _DATA_FILE)}
+        digests[_METADATA_FILE] = _metadata_digest({**described, _METADATA_KEY: ours})
+        described[_METADATA_KEY] = {**ours, _DIGESTS: digests}
+        (data / _METADATA_FILE).write_text(json.dumps(described), encoding="utf-8")
     return folder
 
 
-def _write_images(buffers: Iterator[EpisodeBuffer], path: Path) -> Iterator[EpisodeBuffer]:
-    """Leave episodes to Minari without their images, and write those in one piece each, which Minari never does."""
-    with h5py.File(path, "a") as file:  # Minari has it open as well: in one process, HDF5 shares it
-        for index, buffer in enumerate(buffers):
-            observations = buffer.observations
-            images = {name: values for name, values in sensors(observations).items() if _is_images(values)}
-            if isinstance(observations, dict):
-                others = {name: values for name, values in observations.items() if name not in images}
-                yield dataclasses.replace(buffer, observations=others)
-            else:
-                yield dataclasses.replace(buffer, observations=None if images else observations)
-            # Asking for the next episode, Minari has written this one.
-            for name, values in images.items():
-                place = f"observations/{name}" if isinstance(observations, dict) else "observations"
-                file[f"episode_{index}"].create_dataset(place, data=values)
+class _ErrorKeepingFile(io.FileIO):
+    """File that keeps the first error instead of raising it: in HDF5, a failed write ends the whole process."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.error is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.error = error
+        return size or 0
 
 
-def read_minari(source: Any, *, actions: bool, wanted: Sequence[str] | None = None) -> list[Trajectory]:
+def _write_episodes(path: Path, episodes: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """Write episodes as Minari lays them out, but images in one piece each, and return what its metadata says of them.
+
+    :raises OSError: the disk is full.
+    """
+    count = steps = 0
+    with _ErrorKeepingFile(path, "w+b") as disk:
+        with h5py.File(disk, "w", track_order=True) as file:
+            file.attrs[_METADATA_KEY] = True
+            for count, episode in enumerate(episodes, start=1):
+                group = file.create_group(f"episode_{count - 1}", track_order=True)
+                group.attrs["id"] = count - 1
+                group.attrs["total_steps"] = len(episode["rewards"])
+                steps += len(episode["rewards"])
+                for name, values in episode.items():
+                    if isinstance(values, dict):
+                        sensor_group = group.create_group(name, track_order=True)
+                        for sensor, part in values.items():
+                            _write_array(sensor_group, sensor, part)
+                    else:
+                        _write_array(group, name, values)
+                if disk.error is not None:
+                    break
+        if disk.error is not None:
+            raise OSError(disk.error.errno, f"{disk.error.strerror} in writing a data set", str(path)) from disk.error
+    size = round(path.stat().st_size / 1e6, 1)
+    return {"total_episodes": count, "total_steps": steps, "dataset_size": size}
+
+
+def _write_array(group: h5py.Group, name: str, values: Array) -> None:
+    values = np.asarray(values)
+    if _is_images(values):
+        group.create_dataset(name, data=values)
+    else:
+        group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+
+
+def read_minari(
+    source: Any, *, actions: bool, wanted: Sequence[str] | None = None, check_digests: bool = True
+) -> list[Trajectory]:
     """Read a Minari dataset.
 
     Images that :func:`save_minari` wrote are not read: they are views of one mapping of the file, read-only, and that
     of a file which has to stay as it is. All others, and all vectors, are in memory when this returns. Warns of images
-    that Minari stored as JPEG.
+    that Minari stored as JPEG, and of episodes without steps, which are left out.
 
     :param source: a ``minari.MinariDataset`` (or a part of one, as ``filter_episodes`` makes), or the path of a folder.
     :param actions: ``False`` leaves the actions unread, and so does a dataset that was saved without.
     :param wanted: sensors that will be used; ``None`` for all.
-    :raises ValueError: the dataset is corrupted. The message names its folder.
+    :param check_digests: compare the files with the digests that :func:`save_minari` wrote.
+    :raises ValueError: the dataset is corrupted, or holds what is no array of numbers. The message names its folder.
     :raises ImportError: its format needs a library that is not installed.
     """
-    if isinstance(source, Path):
-        return _read_folder(source, actions, wanted)
-    return list(_read_episodes(source, actions, wanted))
+    folder = source if isinstance(source, Path) else Path(source.storage.data_path)
+    data = _data_folder(folder)
+    if data is None:
+        raise FileNotFoundError(f"{folder}: expected a Minari dataset, found no {_METADATA_FILE}")
+    indices = None if isinstance(source, Path) else [int(index) for index in source.episode_indices]
+    try:
+        described = json.loads((data / _METADATA_FILE).read_text(encoding="utf-8"))
+        if not {"observation_space", "action_space"} <= set(described):
+            # Minari would then make the environment that the file names, and so run code that the file chooses.
+            raise ValueError("its metadata.json names no spaces")
+        if described.get("data_format") == "hdf5":
+            return _read_hdf5(_Folder(folder, data, described, check_digests), indices, actions, wanted)
+        dataset = minari.MinariDataset(data) if isinstance(source, Path) else source
+        return list(_other_episodes(dataset, actions, wanted))
+    except ImportError as error:  # of the libraries that Minari reads with, h5py is the only one that comes with us
+        raise ImportError(
+            f"{folder}: a Minari dataset in the format {described.get('data_format')!r}, which needs pyarrow: "
+            f"pip install pyarrow"
+        ) from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        if str(folder) in str(error):
+            raise
+        raise ValueError(f"{folder}: expected a readable Minari dataset, but it is corrupted: {error}") from error
 
 
 def is_minari_folder(folder: Path) -> bool:
@@ -182,7 +251,7 @@ def is_minari_folder(folder: Path) -> bool:
 
 
 def local_minari_folder(dataset_id: str) -> Path | None:
-    """The folder of a dataset in Minari's local store (``MINARI_DATASETS_PATH``); ``None`` when there is none."""
+    """Return a dataset's folder in Minari's local store (``MINARI_DATASETS_PATH``); ``None`` when there is none."""
     if not _is_dataset_id(dataset_id):
         return None
     folder = get_dataset_path() / dataset_id
@@ -207,90 +276,195 @@ def refuse_malformed_id(name: Any, argument: str) -> None:
         )
 
 
-def _read_folder(folder: Path, actions: bool, wanted: Sequence[str] | None) -> list[Trajectory]:
-    data = _data_folder(folder)
-    assert data is not None
+class _Folder:
+    """Dataset in HDF5, and what its metadata says of it.
+
+    :param folder: what the user calls it.
+    :param data: the folder of its files.
+    """
+
+    def __init__(self, folder: Path, data: Path, described: dict[str, Any], check_digests: bool) -> None:
+        self.folder, self.path = folder, data / _DATA_FILE
+        self.ours: dict[str, Any] = described.get(_METADATA_KEY, {})
+        self.episodes = int(described["total_episodes"])
+        self.jpeg = bool(described.get("jpeg_encoding", True))
+        self.name = described.get("dataset_id", folder)
+        self.space: dict[str, Any] = json.loads(described["observation_space"])
+        self.digests: dict[str, str] = self.ours.get(_DIGESTS, {})
+        self._check_digests = check_digests
+        self._unsigned = {**described, _METADATA_KEY: {k: v for k, v in self.ours.items() if k != _DIGESTS}}
+
+    def check_written(self, file: Hdf5Arrays) -> None:
+        """Compare the files with the digests that were written with them.
+
+        :raises ValueError: another content.
+        """
+        if not self._check_digests:
+            return
+        if not self.digests:
+            if _METADATA_KEY in file.file.attrs:
+                raise ValueError(f"its {_METADATA_FILE} lacks what was written with it")
+            return
+        found = {_METADATA_FILE: _metadata_digest(self._unsigned), _DATA_FILE: file_digest(self.path)}
+        for name, value in found.items():
+            if self.digests.get(name) != value:
+                raise ValueError(
+                    f"{self.folder}: expected the files that were written, but {name} does not match its digest: it is "
+                    f"damaged, or was changed{_empty_episodes(file)}; load_trajectories(..., check_digests=False) "
+                    f"reads it all the same"
+                )
+
+
+def _empty_episodes(file: Hdf5Arrays) -> str:
+    """Name the episodes without steps of a file that was changed; a damaged one may not say."""
     try:
-        described = json.loads((data / "metadata.json").read_text())
-        if not {"observation_space", "action_space"} <= set(described):
-            # Minari would then make the environment that the file names, and so run code that the file chooses.
-            raise ValueError("its metadata.json names no spaces")
-        return list(_read_episodes(minari.MinariDataset(data), actions, wanted))
-    except ImportError as error:  # of the libraries that Minari reads with, h5py is the only one that comes with us
-        raise ImportError(
-            f"{folder}: a Minari dataset in the format {described.get('data_format')!r}, which needs pyarrow: "
-            f"pip install pyarrow"
-        ) from error
-    except (OSError, KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"{folder}: expected a readable Minari dataset, but it is corrupted: {error}") from error
+        empty = [name for name in file.file if not len(file.array(file.group(file.file, name), "rewards"))]
+    except (ValueError, OSError, RuntimeError):
+        return ""
+    return f", and has no steps in {', '.join(empty)}" if empty else ""
 
 
-def _read_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) -> Iterator[Trajectory]:
-    _warn_of_jpeg(dataset.storage, wanted)
-    ours = dataset.storage.metadata.get(_METADATA_KEY, {})
-    actions = actions and ours.get("actions", True)
-    with_rewards = ours.get("rewards", True)
-    rendering = as_quality(ours.get("rendering"))
-    if len(dataset.episode_indices) == 0:
-        return
-    if isinstance(dataset.storage, HDF5Storage):
-        episodes = _hdf5_episodes(dataset, actions)
-    else:
-        episodes = (vars(episode) for episode in dataset.iterate_episodes())
-    for episode in episodes:
-        yield Trajectory(
-            observations=_plain(episode["observations"]),
-            actions=np.asarray(episode["actions"]) if actions else None,
-            rewards=np.asarray(episode["rewards"]) if with_rewards else None,
-            terminated=bool(episode["terminations"][-1]),
-            truncated=bool(episode["truncations"][-1]),
-            rendering=rendering,
-        )
+def _read_hdf5(
+    dataset: _Folder, indices: Sequence[int] | None, actions: bool, wanted: Sequence[str] | None
+) -> list[Trajectory]:
+    actions = actions and dataset.ours.get("actions", True)
+    with_rewards = dataset.ours.get("rewards", True)
+    rendering = as_quality(dataset.ours.get("rendering"))
+    trajectories, empty = [], []
+    with open_hdf5(dataset.path) as file:
+        dataset.check_written(file)
+        reader = _EpisodeReader(dataset, file, wanted)
+        for index in range(dataset.episodes) if indices is None else indices:
+            group = file.group(file.file, f"episode_{index}")
+            flags = {name: file.read(group, name) for name in ("terminations", "truncations")}
+            if not len(flags["terminations"]):
+                empty.append(index)
+                continue
+            fields: dict[str, Any] = {
+                "observations": reader.observations(group),
+                "actions": file.read(group, "actions") if actions else None,
+                "rewards": file.read(group, "rewards") if with_rewards else None,
+                "terminated": bool(flags["terminations"][-1]),
+                "truncated": bool(flags["truncations"][-1]),
+            }
+            try:
+                trajectories.append(Trajectory(**fields, rendering=rendering))
+            except ValueError as error:
+                raise ValueError(f"{dataset.folder}: episode {index}: {error}") from error
+    if empty:
+        warnings.warn(f"{dataset.folder}: left out {len(empty)} episodes without steps, {empty[:5]}", stacklevel=2)
+    return trajectories
 
 
-def _warn_of_jpeg(storage: MinariStorage, wanted: Sequence[str] | None) -> None:
-    space = storage.observation_space
-    parts = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
-    images = [name for name, part in parts if is_image_space(part) and (not name or wanted is None or name in wanted)]
-    if storage.jpeg_encoding and images:
-        warnings.warn(
-            f"Minari dataset {storage.metadata.get('dataset_id', storage.data_path)}: its images were stored as JPEG, "
-            f"so they are not the frames that the environment showed; a discriminator tells the two apart by that "
-            f"alone. Record it with jpeg_encoding=False to keep them as they are",
-            stacklevel=2,
-        )
+class _EpisodeReader:
+    """Reader of observations: of the sensors that are asked for, images by a mapping or from JPEG.
 
+    :param wanted: sensors; ``None`` for all.
+    """
 
-def _hdf5_episodes(dataset: Any, actions: bool) -> Iterator[dict[str, Any]]:
-    """Minari's own reading loop, less what nobody asked for: it always reads the actions and infos too."""
-    storage = dataset.storage
-    path = storage.data_path / _DATA_FILE
-    space, mapping = storage.observation_space, None
+    def __init__(self, dataset: _Folder, file: Hdf5Arrays, wanted: Sequence[str] | None) -> None:
+        self.dataset, self.file, self.wanted = dataset, file, wanted
+        self._mapping: np.memmap | None = None
+        spaces = dataset.space["subspaces"] if dataset.space["type"] == "Dict" else {"": dataset.space}
+        self._images = {name: shape for name, space in spaces.items() if (shape := _image_shape(space))}
+        images = [name for name in self._images if not name or wanted is None or name in wanted]
+        if dataset.jpeg and images:
+            _warn_of_jpeg(dataset.name)
 
-    def observed(stored: Any, space: spaces.Space) -> Any:
-        nonlocal mapping
+    def observations(self, episode: h5py.Group) -> Observation:
+        """Read the observations of an episode."""
+        if self.dataset.space["type"] != "Dict":
+            return self._sensor(episode, "observations", self._images.get(""))
+        group = self.file.group(episode, "observations")
+        names = [name for name in group if self.wanted is None or name in self.wanted]
+        if not names:
+            raise ValueError(f"{self.dataset.folder}: expected sensors out of {sorted(group)}, got {self.wanted}")
+        return {name: self._sensor(group, name, self._images.get(name)) for name in names}
+
+    def _sensor(self, group: h5py.Group, name: str, image: tuple[int, ...] | None) -> Array:
+        stored = self.file.find(group, name)
+        if image is not None and self.dataset.jpeg:
+            return self._from_jpeg(stored, image)
+        if isinstance(stored, h5py.Group) or stored.dtype.kind not in "biuf":
+            kind = "nested ones" if isinstance(stored, h5py.Group) else f"the dtype {stored.dtype}"
+            raise ValueError(
+                f"{self.dataset.folder}: expected an array of numbers for every sensor, got {kind} for {name!r}; "
+                f"sensors=[...] takes those that are arrays"
+            )
         if (offset := _mappable_offset(stored)) is None:
-            return storage._decode_space(stored, space)
-        if mapping is None:
-            mapping = np.memmap(path, np.uint8, mode="r")
-        return np.asarray(mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
+            return self.file.read(group, name)
+        if self._mapping is None:
+            self._mapping = np.memmap(self.file.path, np.uint8, mode="r")
+        return np.asarray(self._mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
 
-    with h5py.File(path, "r") as file:
-        for index in dataset.episode_indices:
-            group = file[f"episode_{index}"]
-            episode = {name: group[name][()] for name in ("rewards", "terminations", "truncations")}
-            stored = group["observations"]
-            if isinstance(space, spaces.Dict):
-                episode["observations"] = {name: observed(stored[name], space[name]) for name in stored}
-            else:
-                episode["observations"] = observed(stored, space)
-            if actions:
-                episode["actions"] = storage._decode_space(group["actions"], storage.action_space)
-            yield episode
+    def _from_jpeg(self, stored: Any, shape: tuple[int, ...]) -> Array:
+        """Decode images (T+1, H, W, C) one by one; each has to be as large as the space says."""
+        self.file.budget.take(len(stored) * math.prod(shape) // _JPEG_FACTOR)
+        images = np.empty((len(stored), *shape), np.uint8)
+        for index in range(len(stored)):
+            content = np.asarray(stored[index], np.uint8).tobytes()
+            with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+                if (image.height, image.width) != shape[:2]:
+                    raise ValueError(f"expected images of {shape}, got one of {(image.height, image.width)}")
+                images[index] = np.asarray(image, np.uint8).reshape(shape)
+        return images
+
+
+def _other_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) -> Iterator[Trajectory]:
+    """Yield the episodes of a dataset in a format that Minari reads by itself."""
+    space = dataset.storage.observation_space
+    parts = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
+    if dataset.storage.jpeg_encoding and any(
+        is_image_space(part) and (not name or wanted is None or name in wanted) for name, part in parts
+    ):
+        _warn_of_jpeg(dataset.storage.metadata.get("dataset_id", dataset.storage.data_path))
+    ours = dataset.storage.metadata.get(_METADATA_KEY, {})
+    with_actions, with_rewards = actions and ours.get("actions", True), ours.get("rewards", True)
+    for episode in dataset.iterate_episodes():
+        yield Trajectory(
+            observations=_plain(episode.observations),
+            actions=np.asarray(episode.actions) if with_actions else None,
+            rewards=np.asarray(episode.rewards) if with_rewards else None,
+            terminated=bool(episode.terminations[-1]),
+            truncated=bool(episode.truncations[-1]),
+            rendering=as_quality(ours.get("rendering")),
+        )
+
+
+def _warn_of_jpeg(name: Any) -> None:
+    warnings.warn(
+        f"Minari dataset {name}: its images were stored as JPEG, so they are not the frames that the environment "
+        f"showed; a discriminator tells the two apart by that alone. Record it with jpeg_encoding=False to keep them "
+        f"as they are",
+        stacklevel=2,
+    )
+
+
+def _image_shape(space: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape of what Minari takes for an image in a described space; see its ``is_image_space``."""
+    if space["type"] != "Box" or space["dtype"] != "uint8" or len(space["shape"]) not in (2, 3):
+        return None
+    shape = tuple(space["shape"])
+    low, high = np.array(space["low"]), np.array(space["high"])
+    if min(shape[:2]) < _LEAST_IMAGE or low.shape != shape or high.shape != shape:
+        return None
+    return shape if not low.any() and (high == 255).all() else None
+
+
+def _metadata_digest(described: Mapping[str, Any]) -> str:
+    return digest([json.dumps(described, sort_keys=True)])
+
+
+def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        checked: dict[str, Any] = json.loads(json.dumps(metadata))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata: expected JSON values, got {metadata} ({error})") from error
+    return checked
 
 
 def _mappable_offset(stored: Any) -> int | None:
-    """The byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
+    """Return the byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
     if not isinstance(stored, h5py.Dataset) or not _is_images(stored) or stored.file.userblock_size:
         return None
     properties = stored.id.get_create_plist()
@@ -311,7 +485,7 @@ def _plain(observations: Any) -> Observation:
 
 
 def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Folder and id of a new dataset."""
+    """Return the folder and the id of a new dataset."""
     if isinstance(target, str) and _is_dataset_id(target):
         namespace = target.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():
@@ -335,7 +509,7 @@ def _word(name: str) -> str:
 
 
 def _data_folder(folder: Path) -> Path | None:
-    return next((path for path in (folder / "data", folder) if (path / "metadata.json").is_file()), None)
+    return next((path for path in (folder / "data", folder) if (path / _METADATA_FILE).is_file()), None)
 
 
 def _is_serialisable(spec: Any) -> bool:
@@ -351,15 +525,21 @@ def _is_serialisable(spec: Any) -> bool:
 
 
 def described_env(spec: Any) -> dict[str, Any]:
-    """What makes the same environment again: its id, and the arguments that are JSON."""
+    """Return what makes the same environment again: its id, and the arguments that are JSON."""
     if spec is None:
         return {}
-    arguments = {name: value for name, value in spec.kwargs.items() if isinstance(value, str | int | float | bool)}
+    # What gymnasium.make calls the task of ours is the id that make_env takes.
+    names = {"task": "id"} if spec.id.startswith("aime_gym/") else {}
+    arguments = {
+        names.get(name, name): value
+        for name, value in spec.kwargs.items()
+        if isinstance(value, str | int | float | bool)
+    }
     return {"env_id": spec.id, "env_arguments": arguments}
 
 
 def _common_rendering(found: Mapping[str | None, int]) -> str | None:
-    """The one quality of all trajectories, if it is known; ``found`` has the first one of each."""
+    """Return the one quality of all trajectories, if it is known; ``found`` has the first one of each."""
     known = [name for name in found if name is not None]
     if len(known) > 1:
         places = ", ".join(f"{name!r} in trajectories[{found[name]}]" for name in sorted(known))

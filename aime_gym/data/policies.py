@@ -1,4 +1,4 @@
-"""Policies that record data: play that knows nothing of any task, and Meta-World's scripted experts."""
+"""Policies that data is recorded with: random play without a task, and Meta-World's scripted experts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from aime_gym.config import check_seed
+from aime_gym.data.spaces import check_action_space, legal_actions
 from aime_gym.types import Array, Observation
 
 #: Mixed into the seed, so that a policy and an environment of the same seed do not draw the same numbers.
@@ -18,7 +20,7 @@ _SEED_DOMAIN = 0x506C6179
 
 @runtime_checkable
 class EpisodicPolicy(Protocol):
-    """A policy that has to know where episodes start: :func:`aime_gym.data.collect` calls ``reset`` there."""
+    """Policy that has to know where episodes start: :func:`aime_gym.data.collect` calls ``reset`` there."""
 
     def __call__(self, observation: Observation) -> Any:
         """Return the action."""
@@ -30,7 +32,7 @@ class EpisodicPolicy(Protocol):
 
 
 class HeldRandomPolicy:
-    """Play: a random action, held for a random number of steps, at a random magnitude.
+    """Policy of random play: an action, held for a random number of steps, at a random magnitude.
 
     It knows nothing of any task. Uniform noise averages out and never makes a small movement, so a model that learnt
     from it cannot tell what a fine correction does. Here each held action is
@@ -53,11 +55,7 @@ class HeldRandomPolicy:
         hold: tuple[int, int] = (1, 10),
         seed: int | None = None,
     ) -> None:
-        if isinstance(action_space, spaces.Box):
-            if not action_space.is_bounded():
-                raise ValueError(f"action_space: expected a Box with finite bounds, got {action_space}")
-        elif not isinstance(action_space, spaces.Discrete):
-            raise ValueError(f"action_space: expected a Box or Discrete space, got {action_space}")
+        check_action_space(action_space)
         if not magnitudes or not all(0 < magnitude <= 1 for magnitude in magnitudes):
             raise ValueError(f"magnitudes: expected at least one fraction in (0, 1], got {tuple(magnitudes)}")
         if not 1 <= hold[0] <= hold[1]:
@@ -69,7 +67,7 @@ class HeldRandomPolicy:
         self._rng = _generator(seed)
 
     def reset(self, *, seed: int | None = None) -> None:
-        """Let go of the held action; with ``seed``, restart the random numbers as well."""
+        """End the held action; with ``seed``, restart the random numbers as well."""
         if seed is not None:
             self._rng = _generator(seed)
         self._steps_left = 0
@@ -91,11 +89,11 @@ class HeldRandomPolicy:
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         magnitude = self._rng.choice(self.magnitudes)
         action = (low + high) / 2 + magnitude * self._rng.uniform(-1, 1, size=space.shape) * (high - low) / 2
-        return np.clip(action.astype(space.dtype), space.low, space.high)
+        return legal_actions(action, space)
 
 
 class ScriptedExpert:
-    """Meta-World's scripted expert for the task that ``env`` runs.
+    """Scripted expert of Meta-World for the task that ``env`` runs.
 
     The scripts need the whole observation of the simulator (39 numbers), which a position-only or pixel environment
     does not show. So the expert looks behind the wrappers, and ignores the observation that it is given. It changes
@@ -121,7 +119,7 @@ class ScriptedExpert:
         self._script: Any = ENV_POLICY_MAP[task]()  # type: ignore[abstract]
 
     def raw_observation(self) -> Array:
-        """The simulator's latest observation, ``(39,)``: current frame, previous frame, goal."""
+        """Return the simulator's latest observation, ``(39,)``: current frame, previous frame, goal."""
         simulator = self._simulator
         if simulator.curr_path_length > 0:
             # The simulator's own copy of what step() returned. Asking it to build the observation again would
@@ -150,4 +148,5 @@ def _metaworld_task(simulator: gym.Env) -> str | None:
 
 
 def _generator(seed: int | None) -> np.random.Generator:
+    seed = check_seed(seed, most=2**63 - 1)
     return np.random.default_rng(None if seed is None else [_SEED_DOMAIN, seed])

@@ -1,16 +1,47 @@
-"""An episode that is under way, on its way to a trajectory."""
+"""Recording of an episode, step by step, and what is asked of the environment that it is recorded in."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import NormalizeObservation, TimeLimit
 
 from aime_gym.types import Array, Observation, Trajectory, sensors
 
+#: Steps within which an episode has to end where the environment has no time limit.
+EPISODE_LIMIT = 10_000
+
+
+def has_time_limit(env: gym.Env) -> bool:
+    """Whether every episode of an environment ends, as far as it says so."""
+    return _has_wrapper(env, TimeLimit) or (env.spec is not None and env.spec.max_episode_steps is not None)
+
+
+def normalizes_observations(env: gym.Env) -> bool:
+    """Whether an environment shows observations in units that change as it runs."""
+    return _has_wrapper(env, NormalizeObservation)
+
+
+def endless_episode(steps: int) -> ValueError:
+    """Return the error for an episode that has not ended after so many steps."""
+    return ValueError(
+        f"env: expected episodes that end, got one that has not ended after {steps} steps in an environment without a "
+        f"time limit; gymnasium.wrappers.TimeLimit(env, max_episode_steps=...) gives it one"
+    )
+
+
+def _has_wrapper(env: gym.Env, kind: type[gym.Wrapper]) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, kind):
+            return True
+        env = env.env
+    return False
+
 
 class EpisodeRecorder:
-    """Takes what happens step by step.
+    """Record of an episode that is under way.
 
     :param observation: the first one.
     """
@@ -25,13 +56,13 @@ class EpisodeRecorder:
         return len(self._actions)
 
     def add(self, action: Any, reward: Any, observation: Observation) -> None:
-        """One step: the action, and what it led to."""
+        """Add a step: the action, and what it led to."""
         self._actions.append(np.array(action))
         self._rewards.append(reward)
         self._observations.append(_copy(observation))
 
     def trajectory(self, *, terminated: bool, truncated: bool, rendering: str | None = None) -> Trajectory:
-        """All of it, with rewards in ``float32``.
+        """Return all of it, with rewards in ``float32``.
 
         :param rendering: see :class:`Trajectory`.
         :raises ValueError: not a single step.

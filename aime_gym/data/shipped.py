@@ -21,12 +21,12 @@ FOLDER = Path(__file__).resolve().parent / "demonstrations"
 
 
 def list_shipped() -> list[str]:
-    """Names that :func:`load_shipped` knows."""
+    """Return the names that :func:`load_shipped` knows."""
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.npz"))
 
 
 def load_shipped(name: str, *, actions: bool) -> list[Trajectory]:
-    """The trajectories of a name in :func:`list_shipped`.
+    """Load the trajectories of a name in :func:`list_shipped`.
 
     :param actions: ``False`` leaves the actions in the file, unread.
     """
@@ -43,13 +43,13 @@ def load_shipped(name: str, *, actions: bool) -> list[Trajectory]:
 
 
 def about_shipped(name: str) -> dict[str, Any]:
-    """Who made the trajectories of a name, with what, and their returns."""
+    """Return who made the trajectories of a name, with what, and their returns."""
     about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return about
 
 
 def save_shipped(folder: Path, name: str, trajectories: Sequence[Trajectory], about: Mapping[str, Any]) -> Path:
-    """Write trajectories with actions and rewards, and what is to be known of them; returns the file of arrays."""
+    """Write trajectories with actions and rewards, and a description of them; return the file of arrays."""
     content = io.BytesIO()
     np.savez_compressed(
         content,

@@ -1,8 +1,10 @@
-"""Bad data ends here: one clear error before any training, instead of a policy that learnt from NaN."""
+"""Checks of trajectories before any training: errors for what cannot be learnt from, warnings of units that differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
@@ -11,6 +13,16 @@ from aime_gym.types import Array, Observation, Trajectory, sensors
 
 #: How far outside a Box an action may lie, relative to the width of the Box: float32 rounding, no more.
 ACTION_TOLERANCE = 1e-5
+#: How far outside a Box observations may lie, relative to its width, before that is worth a warning.
+_MARGIN = 0.01
+#: Standard deviations of play that demonstrations may be away from it.
+_FAR = 100
+#: Numbers of float32 that a spread should span, where float32 has steps as large as the second one.
+_STEPS, _COARSE = 16, 1e-3
+#: Std that is no noise, and how small beside a typical one it may be before standardising hides it.
+_LEAST_SIGNAL, _HIDDEN = 1e-3, 0.01
+#: Share of the entries that has to be hidden for a warning: some of many hardly move.
+_MANY = 0.1
 
 
 def check_trajectories(
@@ -34,10 +46,11 @@ def check_trajectories(
         unknown, or without images. Images of another quality would be told from the environment's by that alone.
     :raises ValueError: nothing there; another shape, kind of dtype or set of sensors than the space; NaN or infinity;
         actions that are missing, of another shape, or outside the space; images that are known to be drawn otherwise
-        than the environment's. The message names the argument, the
-        trajectory, what was expected and what came.
+        than the environment's. The message names the argument, the trajectory, what was expected and what came.
+
+    Warns of observations outside the bounds of the space, and of those that float32 cannot tell apart.
     """
-    return list(
+    checked = list(
         iterate_checked(
             trajectories,
             argument=argument,
@@ -47,6 +60,8 @@ def check_trajectories(
             rendering=rendering,
         )
     )
+    _warn_of_bounds_and_offsets(checked, observation_space, argument)
+    return checked
 
 
 def iterate_checked(
@@ -58,7 +73,7 @@ def iterate_checked(
     need_actions: bool,
     rendering: str | None = None,
 ) -> Iterator[Trajectory]:
-    """What :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
+    """Yield what :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
     if not isinstance(trajectories, Sequence):
         raise ValueError(f"{argument}: expected a sequence of Trajectory, got {type(trajectories).__name__}")
     if not trajectories:
@@ -117,7 +132,10 @@ def _checked_sensor(values: Array, space: spaces.Space, where: str) -> Array:
     if expected.kind in "iu" and values.dtype != expected:
         # An integer cast wraps around in silence, where a float cast only rounds.
         raise ValueError(f"{where}: expected dtype {expected}, got {values.dtype}")
-    return _finite(_cast(values, expected), where)
+    cast = _finite(_cast(values, expected), where)
+    if expected.itemsize > 4 and expected.kind == "f":  # networks see float32
+        _finite(_cast(cast, np.dtype(np.float32)), where)
+    return cast
 
 
 def _checked_actions(actions: Array | None, space: spaces.Space, where: str) -> Array:
@@ -165,6 +183,96 @@ def _checked_rewards(rewards: Array, where: str) -> Array:
     if rewards.ndim != 1:
         raise ValueError(f"{where}: expected shape (T,), got {rewards.shape}")
     return _finite(_cast(rewards, np.dtype(np.float32)), where)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and std of the entries of a sensor (D,), and the range that they lie in."""
+
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
+
+
+def spreads(trajectories: Sequence[Trajectory]) -> dict[str, Spread]:
+    """Return the spread of each sensor that is a vector of floats, over all observations."""
+    first = sensors(trajectories[0].observations)
+    names = [name for name, values in first.items() if values.ndim == 2 and values.dtype.kind == "f"]
+    return {name: _spread([sensors(trajectory.observations)[name] for trajectory in trajectories]) for name in names}
+
+
+def _spread(arrays: Sequence[Array]) -> Spread:
+    """Return the spread of rows in several arrays, whose copies in float64 are never there all at once."""
+    count = sum(map(len, arrays))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.sum([values.sum(axis=0, dtype=np.float64) for values in arrays], axis=0) / count
+        variance = np.sum([np.square(values - mean).sum(axis=0) for values in arrays], axis=0) / count
+    low = np.min([values.min(axis=0) for values in arrays], axis=0)
+    return Spread(mean, np.sqrt(variance), low, np.max([values.max(axis=0) for values in arrays], axis=0))
+
+
+def warn_of_other_units(demos: Sequence[Trajectory], play: Mapping[str, Spread], argument: str) -> None:
+    """Warn of demonstrations that lie where no play came near: they may be in other units.
+
+    :param play: spreads of the play data.
+    """
+    for name, spread in spreads(demos).items():
+        if name not in play:
+            continue
+        known = play[name]
+        unit = np.maximum(known.std, 0.1 * np.sqrt(np.square(known.std).mean())).clip(1e-30)
+        distance = np.hypot(spread.mean - known.mean, spread.std) / unit
+        worst = int(np.argmax(distance))
+        if distance[worst] > _FAR:
+            warnings.warn(
+                f"{argument}: {int((distance > _FAR).sum())} of {len(distance)} entries of {name!r} lie more than "
+                f"{_FAR} standard deviations of the play's observations away from them: entry {worst} is "
+                f"{spread.mean[worst]:g} +- {spread.std[worst]:g} here, and {known.mean[worst]:g} +- "
+                f"{known.std[worst]:g} in play; are they in other units?",
+                stacklevel=4,
+            )
+
+
+def _warn_of_bounds_and_offsets(trajectories: Sequence[Trajectory], space: spaces.Space, argument: str) -> None:
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
+    for name, spread in spreads(trajectories).items():
+        part = parts[name]
+        assert isinstance(part, spaces.Box)
+        low, high = part.low.astype(np.float64), part.high.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            margin = _MARGIN * np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
+            margin = np.where(np.isfinite(margin), margin, 0)
+        outside = (spread.low < low - margin) | (spread.high > high + margin)
+        if outside.any():
+            first = int(np.argmax(outside))
+            warnings.warn(
+                f"{argument}: {int(outside.sum())} of {len(outside)} entries of {name!r} leave the bounds of the "
+                f"observation space: entry {first} goes from {spread.low[first]:g} to {spread.high[first]:g}, the "
+                f"space from {low[first]:g} to {high[first]:g}; are they in other units?",
+                stacklevel=4,
+            )
+        moving = spread.std[spread.std > 0]
+        typical = min(np.sqrt(np.square(moving).mean()), np.median(moving)) if len(moving) else 0.0
+        hidden = (spread.std > _LEAST_SIGNAL) & (spread.std < _HIDDEN * typical)
+        if hidden.sum() > _MANY * len(moving):
+            first = int(np.argmax(hidden))
+            warnings.warn(
+                f"{argument}: {int(hidden.sum())} of {len(hidden)} entries of {name!r} are observations that are small "
+                f"beside most others: entry {first} moves by {spread.std[first]:g}, where {typical:g} is typical; "
+                f"scale them alike if they matter",
+                stacklevel=4,
+            )
+        resolution = np.spacing(np.abs(spread.mean).astype(np.float32)).astype(np.float64)
+        coarse = (spread.std > 0) & (spread.std < _STEPS * resolution) & (resolution > _COARSE)
+        if coarse.any():
+            first = int(np.argmax(coarse))
+            warnings.warn(
+                f"{argument}: {int(coarse.sum())} of {len(coarse)} entries of {name!r} are observations that float32 "
+                f"cannot tell apart: entry {first} moves by {spread.std[first]:g} around {spread.mean[first]:g}, where "
+                f"float32 has steps of {resolution[first]:g}; subtract the offset",
+                stacklevel=4,
+            )
 
 
 def _cast(values: Array, dtype: np.dtype) -> Array:

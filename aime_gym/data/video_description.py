@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aime_gym.data.video_decoding import damaged_video
+from aime_gym.serialization import digest, file_digest
 from aime_gym.wrappers.quality import as_quality
 
 #: Name of the description, beside the videos.
 DESCRIPTION = "videos.json"
 #: Key of the digests: of each video by its name, and of the description's other keys by the description's.
-_DIGESTS = "sha256"
+_DIGESTS = "digests"
 #: Frames per second beyond which a description is taken for damaged.
 _HIGHEST_RATE = 1e6
 
@@ -26,7 +26,7 @@ def write_description(folder: Path, names: Sequence[str], about: Mapping[str, An
     :param about: what is known of all of them, ``frame_rate`` among it.
     """
     described = {**about, "videos": list(names)}
-    digests = {name: _digest(folder / name) for name in names}
+    digests = {name: file_digest(folder / name) for name in names}
     described[_DIGESTS] = {**digests, DESCRIPTION: _digest_of_description(described)}
     (folder / DESCRIPTION).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
@@ -55,7 +55,7 @@ def read_description(video: Path) -> dict[str, Any] | None:
             if not isinstance(value, kind):
                 raise ValueError(f"{key}: {value!r}")
         if digests and digests.get(DESCRIPTION) != _digest_of_description(described):
-            raise ValueError(f"its {_DIGESTS} differs; remove that key from a file that was edited on purpose")
+            raise ValueError(f"its digest differs; remove the key {_DIGESTS!r} from a file that was edited on purpose")
     except (ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected a description as save_videos writes it, but it is damaged ({error})"
@@ -70,8 +70,8 @@ def check_digest(video: Path) -> None:
     """
     described = read_description(video) or {}
     expected = described.get(_DIGESTS, {}).get(video.name)
-    if expected is not None and _digest(video) != expected:
-        raise damaged_video(video, f"its {_DIGESTS} differs from the one in {DESCRIPTION}")
+    if expected is not None and file_digest(video) != expected:
+        raise damaged_video(video, f"its digest differs from the one in {DESCRIPTION}")
 
 
 def described_quality(video: Path) -> str | None:
@@ -80,11 +80,6 @@ def described_quality(video: Path) -> str | None:
     return None if described is None else as_quality(described.get("env_arguments", {}).get("quality", "default"))
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest_of_description(described: Mapping[str, Any]) -> str:
     others = {key: value for key, value in described.items() if key != _DIGESTS}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+    return digest([json.dumps(others, sort_keys=True)])

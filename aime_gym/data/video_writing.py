@@ -76,7 +76,7 @@ def write_video(path: Path, frames: Iterable[Array], rate: float, *, lossless: b
     first = next(remaining, None)
     if first is None:
         raise ValueError("frames: expected at least one frame, got none")
-    frame_rate = Fraction(rate).limit_denominator(1_000_000)
+    frame_rate = Fraction(float(rate)).limit_denominator(1_000_000)  # NumPy's float32 is no number to Fraction
     with _naming(path), atomically(path) as file, av.open(file, "w", format=codec.container) as container:
         stream = container.add_stream(codec.name, rate=frame_rate, options=codec.options)
         assert isinstance(stream, av.VideoStream)

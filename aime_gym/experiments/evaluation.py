@@ -13,6 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from aime_gym.data import EpisodicPolicy, HeldRandomPolicy
+from aime_gym.data.recording import EPISODE_LIMIT, endless_episode, has_time_limit
 from aime_gym.progress import progress_bar
 from aime_gym.types import Array, Observation, Predictor
 
@@ -103,8 +104,10 @@ def evaluate(
     :param env: a task; its success is what it reports as ``is_success`` at the end of an episode.
     :param seed: seed of the first episode. The same seed gives every policy the same episodes to begin with.
     :param title: title of the progress bar.
+    :raises ValueError: an episode that does not end.
     """
     successes: list[bool] = []
+    limit = None if has_time_limit(env) else EPISODE_LIMIT
     start = time.perf_counter()
     with progress_bar(title, episodes, enabled=progress) as advance:
 
@@ -113,6 +116,8 @@ def evaluate(
                 if "is_success" in inside["info"]:
                     successes.append(bool(inside["info"]["is_success"]))
                 advance(1, "")
+            elif limit is not None and inside["current_lengths"].max() >= limit:
+                raise endless_episode(limit)
 
         returns, lengths = evaluate_policy(
             as_predictor(policy),

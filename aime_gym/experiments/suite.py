@@ -34,7 +34,6 @@ A module that is imported runs its code, and so does an SB3 model that is read. 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import sys
@@ -53,6 +52,7 @@ from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
 from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig, check_bounds
 from aime_gym.experiments.data import derived_seeds
+from aime_gym.serialization import digest
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Suite:
 def identity_digest(identity: Mapping[str, Any]) -> str:
     """Return a short name for a JSON document: equal for equal ones."""
     text = json.dumps(identity, sort_keys=True, default=list)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digest([text], size=8)
 
 
 # The file: keys, types and bounds

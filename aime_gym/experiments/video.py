@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from aime_gym.data.captions import BLOCK, captioned
+from aime_gym.data.recording import EPISODE_LIMIT, endless_episode, has_time_limit
 from aime_gym.data.video_writing import check_video_path, write_video
 from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import Policy, as_predictor
@@ -99,7 +101,10 @@ def _play_episode(policy: Policy, env: gym.Env, seed: int) -> Iterator[_Step]:
     start = np.ones(1, dtype=bool)
     total = 0.0
     done = False
-    while True:
+    limit = None if has_time_limit(env) else EPISODE_LIMIT
+    for steps in itertools.count():
+        if steps == limit:
+            raise endless_episode(limit)
         yield _Step(np.asarray(env.render()), total, info.get("is_success"))
         if done:
             return

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_LAYERS, MAX_ROWS, MAX_UNITS, check_bounds
 from aime_gym.learned_reward.trainer import LearnedRewardConfig, check_choices
 from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
 from aime_gym.models.augmentation import augment
@@ -52,10 +52,10 @@ class AdversarialConfig(LearnedRewardConfig):
         check_bounds(
             self,
             penalty=(0, None),
-            discriminator_hidden=(1, None),
-            discriminator_layers=(1, None),
+            discriminator_hidden=(1, MAX_UNITS),
+            discriminator_layers=(1, MAX_LAYERS),
             discriminator_updates=(1, None),
-            batch_size=(1, None),
+            batch_size=(1, MAX_ROWS),
             learning_rate=(0, None),
         )
 

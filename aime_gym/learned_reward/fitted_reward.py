@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_LAYERS, MAX_ROWS, MAX_UNITS, check_bounds
 from aime_gym.learned_reward.trainer import LearnedRewardConfig
 from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
 from aime_gym.models.stacked import concatenate_sensors
@@ -39,10 +39,10 @@ class FittedConfig(LearnedRewardConfig):
         super().__post_init__()
         check_bounds(
             self,
-            hidden=(1, None),
-            layers=(1, None),
+            hidden=(1, MAX_UNITS),
+            layers=(1, MAX_LAYERS),
             updates=(1, None),
-            batch_size=(1, None),
+            batch_size=(1, MAX_ROWS),
             learning_rate=(0, None),
         )
 

@@ -26,7 +26,7 @@ from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
-from aime_gym.config import check_bounds, check_choices
+from aime_gym.config import MAX_LAYERS, MAX_NUMBER, MAX_ROWS, check_bounds, check_choices, check_number
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.learned_reward.algorithms import (
     ALGORITHMS,
@@ -83,15 +83,16 @@ class LearnedRewardConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, algorithm=ALGORITHMS, image_encoder=IMAGE_ARCHITECTURES)
-        check_bounds(self, timesteps=(1, None), frame_stack=(1, None), policy_ema_decay=(0, 1))
-        for name in ("absorbing", "augment"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        check_bounds(self, timesteps=(1, None), frame_stack=(1, MAX_LAYERS), policy_ema_decay=(0, 1))
         if not isinstance(self.algorithm_kwargs, dict):
             raise ValueError(f"algorithm_kwargs: expected a dict, got {self.algorithm_kwargs!r}")
         known_options = algorithm_options(self.algorithm)
         if unknown := sorted(set(self.algorithm_kwargs) - set(known_options)):
             raise ValueError(f"algorithm_kwargs: expected some of {', '.join(known_options)}, got {unknown[0]!r}")
+        for name, value in self.algorithm_kwargs.items():
+            most = {"batch_size": MAX_ROWS, "n_steps": MAX_ROWS, "buffer_size": 10 * MAX_ROWS}.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                check_number(f"algorithm_kwargs[{name!r}]", value, -MAX_NUMBER, most, whole=False)
         try:
             json.dumps(self.algorithm_kwargs)
         except TypeError as error:

@@ -53,7 +53,12 @@ class ActionInference:
         return cls(world_model, inverse_model if config.action_prior else None, config.continue_latents)
 
     def loss(
-        self, policy: LatentPolicy, batch: SequenceBatch, beliefs: FilteredLatents | None, noise: Noise
+        self,
+        policy: LatentPolicy,
+        batch: SequenceBatch,
+        beliefs: FilteredLatents | None,
+        noise: Noise,
+        embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Evidence]:
         """Compute the scalar to minimise: the negative ELBO of demonstrations under the policy's actions.
 
@@ -62,6 +67,7 @@ class ActionInference:
         :param beliefs: latent features and inferred actions of every record of the demonstrations, which give the
             states to start from and the prior of the actions.
         :param noise: source of standard normal noise.
+        :param embeddings: embeddings (T, B, E) of the demonstrations, where they are known already.
         :return: the loss, and the evidence behind it.
         """
         model, initial, first = self.world_model, None, None
@@ -78,6 +84,7 @@ class ActionInference:
             initial=initial,
             valid=batch.valid,
             regularize=False,
+            embeddings=embeddings,
         )
         loss = evidence.loss
         if beliefs is not None and self.inverse_model is not None:
@@ -94,8 +101,7 @@ def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, d
     :raises ValueError: an inverse model that has learnt nothing.
     """
     require_fitted(inverse_model)
-    changes = input_changes(world_model, dataset)
-    return lambda rows: InverseActions(inverse_model, changes[rows])
+    return lambda rows, embeddings: InverseActions(inverse_model, input_changes(world_model, dataset, rows, embeddings))
 
 
 def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
@@ -104,7 +110,7 @@ def policy_source(policy: LatentPolicy, actions: int) -> RowSource:
     :param actions: size A of an action.
     """
 
-    def source(rows: Tensor) -> PolicyActions:
+    def source(rows: Tensor, _: Tensor) -> PolicyActions:
         mode = torch.zeros(*rows.shape, actions, device=rows.device)
         return PolicyActions(policy, mode, first_action=mode[0])
 

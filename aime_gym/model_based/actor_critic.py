@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_RECORDS, MAX_ROWS, check_bounds
 from aime_gym.models.heads import ScalarHead, TargetNetwork
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import RSSM, State
@@ -134,15 +134,14 @@ class ImaginationConfig:
     def __post_init__(self) -> None:
         check_bounds(
             self,
-            imagination_horizon=(1, None),
+            imagination_horizon=(1, MAX_RECORDS),
+            imagination_starts=(1, MAX_ROWS),
             gamma=(0, 1),
             td_lambda=(0, 1),
             entropy_weight=(0, None),
             target_decay=(0, 1),
             value_learning_rate=(0, None),
         )
-        if self.imagination_starts is not None:
-            check_bounds(self, imagination_starts=(1, None))
 
 
 class EvaluatedRollout(NamedTuple):

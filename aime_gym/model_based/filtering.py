@@ -12,11 +12,23 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.models.rssm import ActionSource, Latents
 from aime_gym.models.world_model import WorldModel
 
-#: Trajectories that are filtered side by side, and frames that are embedded at once.
-_EPISODES_AT_ONCE, _FRAMES_AT_ONCE = 128, 2048
+#: Trajectories that are filtered side by side; fewer of images, whose embeddings take a hundred times the memory.
+_EPISODES_AT_ONCE, _IMAGE_EPISODES_AT_ONCE = 128, 16
+#: Frames that are embedded at once.
+_FRAMES_AT_ONCE = 2048
 
-#: Function that makes the source of actions for some rows (T, B) of a dataset.
-RowSource: TypeAlias = Callable[[Tensor], ActionSource]
+#: Function of rows (T, B) of a dataset, from first records on, and their embeddings (T, B, E) that makes the source of
+#: actions for them.
+RowSource: TypeAlias = Callable[[Tensor, Tensor], ActionSource]
+
+
+class FilteredBatch(NamedTuple):
+    """Whole trajectories that were filtered side by side."""
+
+    rows: Tensor  # (T, B), in their dataset
+    valid: Tensor  # (T, B) bool, whether the trajectory has not ended
+    latents: Latents
+    embeddings: Tensor  # (T, B, E)
 
 
 class FilteredLatents(NamedTuple):
@@ -34,23 +46,18 @@ def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: R
     """
     features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     prev_actions = features.new_zeros(len(dataset), model.action_size)
-    for rows, valid, latents in filtered_batches(model, dataset, source):
+    for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         features[rows[valid]] = latents.states.feature[valid]
         prev_actions[rows[valid]] = latents.prev_actions[valid]
     return FilteredLatents(features, prev_actions)
 
 
-def filtered_batches(
-    model: WorldModel, dataset: TrajectoryDataset, source: RowSource
-) -> Iterator[tuple[Tensor, Tensor, Latents]]:
-    """Filter batch by batch, as :func:`filter_trajectories` does.
-
-    :return: rows (T, B), their validity (T, B), and the latents of the pass.
-    """
-    for rows, valid in dataset.episodes(_EPISODES_AT_ONCE):
+def filtered_batches(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> Iterator[FilteredBatch]:
+    """Filter batch by batch, as :func:`filter_trajectories` does."""
+    for rows, valid in dataset.episodes(_IMAGE_EPISODES_AT_ONCE if model.frame_size else _EPISODES_AT_ONCE):
         embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
         noise = embeddings.new_zeros(*rows.shape, model.config.stoch)
-        yield rows, valid, model.rssm(embeddings, source(rows), noise)
+        yield FilteredBatch(rows, valid, model.rssm(embeddings, source(rows, embeddings), noise), embeddings)
 
 
 def standardized(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor) -> dict[str, Tensor]:
@@ -58,13 +65,14 @@ def standardized(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor) ->
     return model.standardize(dataset.observed(rows))
 
 
-@torch.no_grad()
-def input_changes(model: WorldModel, dataset: TrajectoryDataset) -> Tensor:
-    """Compute the change of the inverse model's inputs since the record before, (N, D); zeros for first records."""
-    rows = torch.arange(len(dataset), device=dataset.device)
-    return dataset.differences(
-        by_pieces(model, lambda piece: model.inverse_model_inputs(dataset.observed(piece)), rows)
-    )
+def input_changes(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor, embeddings: Tensor) -> Tensor:
+    """Compute the change of the inverse model's inputs since the record before, (T, B, D); zeros for first records.
+
+    :param rows: rows (T, B) of trajectories, from their first records on.
+    :param embeddings: embeddings (T, B, E) of these records.
+    """
+    inputs = model.inverse_model_inputs({name: dataset.observations[name][rows] for name in model.vectors}, embeddings)
+    return torch.cat([torch.zeros_like(inputs[:1]), inputs[1:] - inputs[:-1]])
 
 
 def by_pieces(model: WorldModel, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

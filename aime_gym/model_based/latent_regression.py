@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories, input_changes
+from aime_gym.data import TrajectoryDataset, split_trajectories
+from aime_gym.model_based.filtering import FilteredLatents, filtered_batches, input_changes
 from aime_gym.models.inverse_model import LatentInverseModel
-from aime_gym.models.policies import LatentPolicy
+from aime_gym.models.policies import LatentPolicy, TanhGaussianPolicy
 from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
@@ -18,34 +20,48 @@ from aime_gym.types import Metrics
 #: Records of a minibatch.
 _BATCH = 512
 _LEARNING_RATE = 1e-3
-#: Records on which the inverse model's error is measured, and the least variance that is believed.
+#: Share of play that the inverse model is fitted to; its error is measured on the rest.
+_TRAIN_FRACTION = 0.9
+#: Memory of the transitions that it is fitted to. An image's embedding alone takes 8 kB.
+_MAX_BYTES = 2**29
+#: Transitions on which its error is measured, and the least variance that is believed.
 _ERROR_SAMPLE, _MIN_VARIANCE = 8192, 1e-4
+#: Least std of a cloned policy, before tanh. The error on the demonstrations that it was fitted to may be far below its
+#: error elsewhere, and what learns from its samples needs some spread.
+_MIN_STD = 0.1
+
+
+class _Transitions(NamedTuple):
+    """What an inverse model learns from, one row for each transition."""
+
+    features: Tensor  # (M, H + S), the latent state before it
+    changes: Tensor  # (M, D), how the inverse model's inputs change by it
+    actions: Tensor  # (M, A)
 
 
 def fit_inverse_model(
     model: LatentInverseModel, world_model: WorldModel, play: TrajectoryDataset, loop: TrainingLoop, *, updates: int
 ) -> None:
-    """Regress a_{t-1} on [h, s]_{t-1} and the change since then, and measure the error that is left.
+    """Regress a_{t-1} on [h, s]_{t-1} and the change since then, and measure the error on held-out episodes.
 
-    The latent states are those of the play data, filtered with its recorded actions. Without a single update the model
+    The latent states are those of the play data, filtered with its recorded actions. Of data that is too large to keep
+    them, a random part is learnt from. Of a single episode the last part is held out. Without a single update the model
     counts as not fitted.
 
     :param updates: number of updates.
     """
-    prev_actions = play.prev_actions
-    assert prev_actions is not None
-    features, _ = filter_trajectories(world_model, play, lambda rows: RecordedActions(prev_actions[rows]))
-    changes = input_changes(world_model, play)
-    targets = _rows_with_actions(play)
-    model.standardizer.fit(changes)
+    train_mask = split_trajectories(len(play.trajectories), _TRAIN_FRACTION, loop.generator)
+    train, held_out = play.split_rows(train_mask, _TRAIN_FRACTION)
+    row_bytes = 4 * (world_model.feature_size + world_model.inverse_model_input_size + world_model.action_size)
+    train = _random_part(train, _MAX_BYTES // row_bytes, loop.generator)
+    held_out = _random_part(held_out, _ERROR_SAMPLE, loop.generator)
+    fitted, unseen = _transitions(world_model, play, [train, held_out])
+    model.standardizer.fit(fitted.changes)
     optimizer = Optimizer([model], _LEARNING_RATE, decay_updates=updates)
 
-    def draw(count: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows = _draw(targets, count, loop.generator)
-        return features[rows - 1], changes[rows], prev_actions[rows]
-
     def loss() -> tuple[Tensor, Metrics]:
-        value = model.loss(*draw(_BATCH))
+        drawn = torch.randint(len(train), (_BATCH,), generator=loop.generator).to(play.device)
+        value = model.loss(*(part[drawn] for part in fitted))
         return value, {"loss": value.detach()}
 
     updates_before = loop.updates
@@ -53,8 +69,40 @@ def fit_inverse_model(
     model.variance.zero_()
     if loop.updates > updates_before:
         with torch.no_grad():
-            *inputs, actions = draw(_ERROR_SAMPLE)
-            model.variance.copy_((model(*inputs) - actions).square().mean(0).clamp_min(_MIN_VARIANCE))
+            errors = model(unseen.features, unseen.changes) - unseen.actions
+            model.variance.copy_(errors.square().mean(0).clamp_min(_MIN_VARIANCE))
+
+
+@torch.no_grad()
+def _transitions(world_model: WorldModel, play: TrajectoryDataset, parts: list[Tensor]) -> list[_Transitions]:
+    """Filter play with its recorded actions, and keep the transitions that lead to some rows (M,) each."""
+    prev_actions = play.prev_actions
+    assert prev_actions is not None
+    wanted = torch.cat(parts)
+    places = torch.full((len(play),), -1, device=play.device)
+    places[wanted] = torch.arange(len(wanted), device=play.device)
+    actions = prev_actions[wanted]
+    features = actions.new_empty(len(wanted), world_model.feature_size)
+    changes = actions.new_empty(len(wanted), world_model.inverse_model_input_size)
+    for rows, valid, latents, embeddings in filtered_batches(
+        world_model, play, lambda rows, _: RecordedActions(prev_actions[rows])
+    ):
+        place = places[rows[1:]]
+        kept = valid[1:] & (place >= 0)
+        features[place[kept]] = latents.states.feature[:-1][kept]
+        changes[place[kept]] = input_changes(world_model, play, rows, embeddings)[1:][kept]
+    sizes = [len(part) for part in parts]
+    return [
+        _Transitions(*columns)
+        for columns in zip(features.split(sizes), changes.split(sizes), actions.split(sizes), strict=True)
+    ]
+
+
+def _random_part(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return all rows, or a random part of them where there are more than ``most``."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
 
 def clone_actions(
@@ -69,6 +117,8 @@ def clone_actions(
     start_steps: int,
 ) -> bool:
     """Clone a policy in the latent space: regress a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
+
+    The regression is that of the policy's mode. A Gaussian policy gets the spread of the error that is left.
 
     :param filtered: latent features and actions of every record of the demonstrations.
     :param name: name of the run in the log.
@@ -89,7 +139,11 @@ def clone_actions(
         value = policy(features[rows - 1]).regression_loss(actions[rows])
         return value, {"loss": value.detach()}
 
-    return loop.minimize(name, updates, loss, optimizer)
+    completed = loop.minimize(name, updates, loss, optimizer)
+    if isinstance(policy, TanhGaussianPolicy):
+        with torch.no_grad():
+            policy.set_std(policy(features[targets - 1]).std_of_residual(actions[targets]).clamp_min(_MIN_STD))
+    return completed
 
 
 def _rows_with_actions(dataset: TrajectoryDataset) -> Tensor:

@@ -7,6 +7,8 @@ Each update draws sequences of play, of the agent's experience and of the demons
     policy   up the ELBO of the demonstrations under its actions, and beta times the return of imagined rollouts under
              the surrogate reward                                                              (Eq. 8)
     value    to the TD(lambda) returns of these rollouts                                       (Eq. 7)
+
+Each sequence is embedded once, by the world model as the update finds it: of images, that is most of the work.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source
@@ -128,13 +130,16 @@ class OnlineImitation:
         """Make one update of all networks."""
         batch, labels = self._joint.sample()
         demos = self._demos.sample()
+        embeddings = self.task_model.embed(batch)
+        joint = EmbeddedSequences(embeddings.detach(), batch.valid)
+        expert = self._embed(demos)
         metrics: Metrics = {}
         if self.surrogate is not None:
-            labels, metrics = self._update_surrogate(self.surrogate, batch, labels, demos)
-        states, model_metrics = self.task_model.update(batch, labels, self._noise)
+            labels, metrics = self._update_surrogate(self.surrogate, joint, labels, expert)
+        states, model_metrics = self.task_model.update(batch, labels, self._noise, embeddings)
         if self.config.warm_start:
-            self._update_inverse_model(states, batch)
-        rollout, policy_metrics = self._update_policy(demos, self._starts(states, batch))
+            self._update_inverse_model(states, batch, joint.embeddings)
+        rollout, policy_metrics = self._update_policy(demos, self._starts(states, batch), expert.embeddings)
         if rollout is not None:
             metrics |= self.critic.update(rollout)
         self.updates += 1
@@ -143,11 +148,10 @@ class OnlineImitation:
     # Parts of an update
 
     def _update_surrogate(
-        self, surrogate: Surrogate, batch: SequenceBatch, labels: TransitionLabels, demos: SequenceBatch
+        self, surrogate: Surrogate, joint: EmbeddedSequences, labels: TransitionLabels, expert: EmbeddedSequences
     ) -> tuple[TransitionLabels, Metrics]:
-        """Train the reward, and relabel the batch with it."""
+        """Train the reward, and relabel the joint batch with it."""
         count = self._joint.experienced
-        joint, expert = (self._embed(sequences) for sequences in (batch, demos))
         experience = EmbeddedSequences(joint.embeddings[:, -count:], joint.valid[:, -count:])
         metrics = surrogate.update(expert, experience, self._generator)
         rewards = surrogate.relabel(joint.embeddings)
@@ -159,15 +163,13 @@ class OnlineImitation:
 
     @torch.no_grad()
     def _embed(self, batch: SequenceBatch) -> EmbeddedSequences:
-        model = self.world_model
-        return EmbeddedSequences(model.embed(model.standardize(batch.observations)), batch.valid)
+        return EmbeddedSequences(self.task_model.embed(batch), batch.valid)
 
-    def _update_inverse_model(self, states: State, batch: SequenceBatch) -> None:
+    def _update_inverse_model(self, states: State, batch: SequenceBatch, embeddings: Tensor) -> None:
         """Train the inverse model, which has to follow the latent states, on transitions of play and experience."""
         assert batch.prev_actions is not None
         valid = batch.valid[1:]
-        with torch.no_grad():
-            inputs = self.world_model.inverse_model_inputs(batch.observations)
+        inputs = self.world_model.inverse_model_inputs(batch.observations, embeddings)
         features, changes = states.feature[:-1][valid], (inputs[1:] - inputs[:-1])[valid]
         self.inverse_optimizer.step(self.inverse_model.loss(features, changes, batch.prev_actions[1:][valid]))
 
@@ -178,12 +180,17 @@ class OnlineImitation:
             valid[:, : -self._joint.experienced] = False
         return draw_starts(states, valid, self.config.imagination_starts, self._generator)
 
-    def _update_policy(self, demos: SequenceBatch, starts: State) -> tuple[EvaluatedRollout | None, Metrics]:
-        """Train the policy (Eq. 8) on the evidence of demonstrations, and the return of rollouts from ``starts``."""
+    def _update_policy(
+        self, demos: SequenceBatch, starts: State, embeddings: Tensor | None = None
+    ) -> tuple[EvaluatedRollout | None, Metrics]:
+        """Train the policy (Eq. 8) on the evidence of demonstrations, and the return of rollouts from ``starts``.
+
+        :param embeddings: embeddings (T, B, E) of the demonstrations, where they are known already.
+        """
         config = self.config
         self.task_model.set_trainable(False)
         inference = ActionInference.from_config(config, self.world_model, self.inverse_model)
-        loss, evidence = inference.loss(self.policy, demos, self._beliefs, self._noise)
+        loss, evidence = inference.loss(self.policy, demos, self._beliefs, self._noise, embeddings)
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]
         if self._beliefs is not None:

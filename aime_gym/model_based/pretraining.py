@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_RECORDS, MAX_ROWS, check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.pretrained import SUFFIX
@@ -54,8 +54,8 @@ class WorldModelTrainingConfig:
             raise ValueError(f"world_model: expected a name or a WorldModelConfig, got {type(model).__name__}")
         check_bounds(
             self,
-            batch_size=(1, None),
-            sequence_length=(2, None),
+            batch_size=(1, MAX_ROWS),
+            sequence_length=(2, MAX_RECORDS),
             model_learning_rate=(0, None),
             max_grad_norm=(0, None),
             play_start_fraction=(0, 1),

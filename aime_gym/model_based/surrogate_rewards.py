@@ -176,10 +176,10 @@ class ViperReward(EpisodeReward):
         model = self.model
         out = next(model.parameters()).new_zeros(len(dataset))
 
-        def nothing(rows: Tensor) -> RecordedActions:
+        def nothing(rows: Tensor, _: Tensor) -> RecordedActions:
             return RecordedActions(out.new_zeros(*rows.shape, 0))
 
-        for rows, valid, latents in filtered_batches(model, dataset, nothing):
+        for rows, valid, latents, _ in filtered_batches(model, dataset, nothing):
             chosen, features = rows[valid], latents.states.feature[valid]
 
             def kernel(piece: Tensor, chosen: Tensor = chosen, features: Tensor = features) -> Tensor:

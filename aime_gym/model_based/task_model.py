@@ -132,9 +132,17 @@ class TaskModel:
         for module in self.optimizer.modules:
             module.requires_grad_(trainable)
 
-    def update(self, batch: SequenceBatch, labels: TransitionLabels, noise: Noise) -> tuple[State, Metrics]:
+    def embed(self, batch: SequenceBatch) -> Tensor:
+        """Embed a batch, (T, B, E), with a gradient to the model."""
+        self.set_trainable(True)
+        return self.world_model.embed(self.world_model.standardize(batch.observations))
+
+    def update(
+        self, batch: SequenceBatch, labels: TransitionLabels, noise: Noise, embeddings: Tensor | None = None
+    ) -> tuple[State, Metrics]:
         """Take one step up the ELBO of a batch and to its labels.
 
+        :param embeddings: embeddings of the batch as :meth:`embed` returns them, where they are known already.
         :return: the filtered states (T, B), detached, and metrics.
         """
         model = self.world_model
@@ -145,6 +153,7 @@ class TaskModel:
             RecordedActions(batch.prev_actions),
             noise(*batch.valid.shape, model.config.stoch),
             valid=batch.valid,
+            embeddings=embeddings,
         )
         features = evidence.latents.states.feature
         # Unit-variance Gaussian and Bernoulli, in nats per sequence as the rest.

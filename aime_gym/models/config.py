@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds, check_choices
 from aime_gym.models.images import IMAGE_ARCHITECTURES
 
 
@@ -60,12 +61,17 @@ class WorldModelConfig:
     image_sigmoid: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_encoder not in IMAGE_ARCHITECTURES:
-            raise ValueError(
-                f"image_encoder: expected one of {', '.join(IMAGE_ARCHITECTURES)}, got {self.image_encoder!r}"
-            )
-        if not self.image_sigma > 0:
-            raise ValueError(f"image_sigma: expected more than 0, got {self.image_sigma}")
+        check_choices(self, image_encoder=IMAGE_ARCHITECTURES)
+        check_bounds(
+            self,
+            **dict.fromkeys(("deter", "stoch", "hidden", "decoder_hidden"), (1, MAX_UNITS)),
+            **dict.fromkeys(("latent_layers", "encoder_layers", "decoder_layers"), (0, MAX_LAYERS)),
+            image_depth=(1, 1024),
+            **dict.fromkeys(("sigma", "image_sigma"), (1e-9, None)),
+            min_std=(0, None),
+            free_nats=(0, None),
+            kl_balance=(0, 1),
+        )
 
 
 PRESETS: dict[str, WorldModelConfig] = {

@@ -17,6 +17,8 @@ from torch import Tensor
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 #: Std of the Gaussian whose tanh is close to uniform on [-1, 1], as in the authors' code of AIME-v2.
 _BROAD_STD = 0.8742
+#: Steps of a bisection: more would be below the rounding of float32.
+_BISECTIONS = 24
 
 
 class ActionDistribution(Protocol):
@@ -77,6 +79,23 @@ class TanhNormal(NamedTuple):
     def regression_loss(self, actions: Tensor) -> Tensor:
         """Squared error of the mode, since in a likelihood saturated actions would outweigh all others."""
         return (self.mode - actions).square().mean()
+
+    def std_of_residual(self, actions: Tensor) -> Tensor:
+        """Return the std before tanh (A,) whose samples are as far from the mode as ``actions`` (N, A) are.
+
+        By bisection, up to the std that is close to uniform. The squared distance of samples is that of the two points
+        one std from the mean, which stays bounded where tanh saturates.
+        """
+        wanted = (self.mode - actions).square().mean(0)
+        low = torch.zeros_like(wanted)
+        high = torch.full_like(wanted, _BROAD_STD)
+        for _ in range(_BISECTIONS):
+            std = (low + high) / 2
+            distance = ((self.mean + std).tanh() - (self.mean - std).tanh()) / 2
+            too_narrow = distance.square().mean(0) < wanted
+            low = torch.where(too_narrow, std, low)
+            high = torch.where(too_narrow, high, std)
+        return high
 
     def prior_kl(self) -> Tensor:
         """KL of the Gaussian before tanh to N(0, 0.8742^2): the negative of what AIME-v2 calls entropy."""

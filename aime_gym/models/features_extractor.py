@@ -12,6 +12,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
 from aime_gym.models.images import ImageEncoder
+from aime_gym.models.networks import SensorModules
 from aime_gym.models.standardizer import RunningStandardizer
 from aime_gym.types import SensorShape, is_image
 
@@ -39,21 +40,24 @@ class SensorsExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, len(standardizer.mean) + _FEATURES * len(images))
         self.vectors = [name for name in shapes if name not in images]
         self.standardizer = standardizer
-        self.encoders = nn.ModuleDict()
+        encoders = {}
         for name in images:
             channels, height, width = shapes[name]
             image = ImageEncoder((height, width, channels), image_encoder, _DEPTH)
-            self.encoders[name] = nn.Sequential(
-                image, nn.Linear(image.size, _FEATURES), nn.LayerNorm(_FEATURES), nn.Tanh()
-            )
+            encoders[name] = nn.Sequential(image, nn.Linear(image.size, _FEATURES), nn.LayerNorm(_FEATURES), nn.Tanh())
+        self.encoders = SensorModules(encoders)
 
     def forward(self, observations: TensorDict) -> Tensor:
         """Vectors (N, D) and images (N, C, H, W) in [0, 1] -> features (N, F)."""
         features = [encoder(observations[name].movedim(1, -1)) for name, encoder in self.encoders.items()]
         if self.vectors:
-            vectors = torch.cat([observations[name] for name in self.vectors], dim=-1)
-            features.insert(0, self.standardizer(vectors))
-        return torch.cat(features, dim=-1)
+            features.insert(0, self.standardizer(_join([observations[name] for name in self.vectors])))
+        return _join(features)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Return (N, D_i) side by side, without a copy of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def sensor_shapes(space: spaces.Dict) -> dict[str, SensorShape]:

@@ -13,7 +13,7 @@ from aime_gym.models.standardizer import Standardizer
 class LatentInverseModel(nn.Module):
     """Inverse model p(a_{t-1} | [h, s]_{t-1}, o_t - o_{t-1}).
 
-    For actions in [-1, 1] a Gaussian, whose variance is the error on play; for one-hot actions a categorical.
+    For actions in [-1, 1] a Gaussian, whose variance is the error on held-out play; for one-hot actions a categorical.
 
     The latent state contains position and velocity, which a single observation may not; the change, standardised, is
     the effect of the action. With the embedding e_t in place of the change, the same network has three times the error
@@ -27,7 +27,7 @@ class LatentInverseModel(nn.Module):
     :param layers: hidden layers of the network.
     """
 
-    #: Mean squared error (A,) of each action on play data; zeros until the model is fitted.
+    #: Mean squared error (A,) of each action on held-out play; zeros until the model is fitted.
     variance: Tensor
 
     def __init__(
@@ -65,8 +65,8 @@ class LatentInverseModel(nn.Module):
     def negative_log_prob(self, actions: Tensor, means: Tensor) -> Tensor:
         """-log p (...) of ``actions`` (..., A), up to a constant.
 
-        The probability of a one-hot action is clamped to its squared error on play, so that the model is not more
-        certain than it was right.
+        The probability of a one-hot action is clamped to its squared error on held-out play, so that the model is not
+        more certain than it was right.
 
         :param means: means (..., A), as :meth:`forward` returns them.
         """

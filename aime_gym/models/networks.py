@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -62,3 +63,28 @@ class TwoPartMLP(nn.Module):
     def forward(self, x: Tensor, prepared: Tensor) -> Tensor:
         out: Tensor = self.rest(torch.addmm(prepared, x, self.from_x.weight.t()))
         return out
+
+
+class SensorModules(nn.ModuleDict):
+    """One module for each sensor, whatever the sensors are called.
+
+    PyTorch takes neither dots nor names that its containers use themselves, such as ``keys``. Those names are written
+    as ``$`` and their bytes; all others stay as they are in ``state_dict``.
+
+    :param modules: modules by the sensors' names.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__({_module_name(name): module for name, module in modules.items()})
+        self._sensors = tuple(modules)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return super().__getitem__(_module_name(name))
+
+    def items(self) -> Iterable[tuple[str, nn.Module]]:  # type: ignore[override]  # no view
+        return list(zip(self._sensors, self.values(), strict=True))
+
+
+def _module_name(name: str) -> str:
+    plain = name and "." not in name and not name.startswith("$") and not hasattr(nn.ModuleDict(), name)
+    return name if plain else f"${name.encode().hex()}"

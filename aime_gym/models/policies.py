@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +30,13 @@ class TanhGaussianPolicy(nn.Module):
 
     def forward(self, features: Tensor) -> TanhNormal:
         return TanhNormal(self.mean_net(features), F.softplus(self.std_net(features)) + _MIN_STD)
+
+    @torch.no_grad()
+    def set_std(self, std: Tensor) -> None:
+        """Make the std before tanh (A,) the same for all features; training may change it from there."""
+        head = cast(nn.Linear, self.std_net[-1])
+        head.weight.zero_()
+        head.bias.copy_(std.expm1().log())  # the inverse of softplus
 
 
 class CategoricalPolicy(nn.Module):

@@ -7,7 +7,6 @@ one-hot. Reading it runs no code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor
 
+from aime_gym.config import read_config
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.world_model import WorldModel
-from aime_gym.serialization import atomically
+from aime_gym.serialization import AllocationLimit, atomically, decode_tensors, digest, encode_tensors
 from aime_gym.types import SensorShape, is_image
 
 SUFFIX = ".safetensors"
@@ -34,7 +33,7 @@ _MODULES = ("world_model", "inverse_model")
 
 @dataclass(frozen=True)
 class PretrainedWorldModel:
-    """What a world model's file holds.
+    """Contents of a world model's file.
 
     :param sensors: shape of each sensor.
     :param discrete: whether actions are one-hot.
@@ -98,7 +97,7 @@ def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inv
     description = dict(zip(_DESCRIPTION, map(json.dumps, values), strict=True))
     metadata = {"format": _FORMAT, **description, "digest": _digest(description, weights)}
     with atomically(path) as file:
-        file.write(safetensors.torch.save(weights, metadata))
+        file.write(encode_tensors(weights, metadata))
 
 
 def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
@@ -111,10 +110,8 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
     if not path.is_file():
         raise FileNotFoundError(f"world_model: expected a world model's file, found none at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-    except (SafetensorError, OSError) as error:
+        weights, metadata = decode_tensors(path.read_bytes())
+    except ValueError as error:
         raise _unreadable(path, error) from error
     found = metadata.get("format")
     if found != _FORMAT:
@@ -124,26 +121,30 @@ def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
         if _digest(description, weights) != metadata["digest"]:
             raise ValueError("its contents do not match their digest")
         values = {name: json.loads(value) for name, value in description.items()}
-        return PretrainedWorldModel(
+        model = PretrainedWorldModel(
             path,
-            WorldModelConfig(**values["configuration"]),
+            read_config(WorldModelConfig, values["configuration"]),
             {name: tuple(np.atleast_1d(shape).tolist()) for name, shape in values["sensors"].items()},
             values["action_size"],
             values.get("discrete", False),  # the first files do not say so
             weights,
             metadata["digest"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        # Its configuration decides how large an agent's model is; on the meta device this one has no memory at all.
+        with torch.device("meta"), AllocationLimit(weights):
+            WorldModel(model.config, model.sensors, model.action_size)
+        return model
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
 def _stored(sensors: Mapping[str, SensorShape]) -> dict[str, Any]:
-    """As JSON: a vector's size, an image's shape."""
+    """Return sensors as JSON: a vector's size, an image's shape."""
     return {name: list(shape) if is_image(shape) else shape[0] for name, shape in sensors.items()}
 
 
 def _body(sensors: Mapping[str, SensorShape], action_size: int, discrete: bool) -> str:
-    """What a model and an environment have to agree on, in words."""
+    """Describe what a model and an environment have to agree on."""
     return f"sensors {_stored(sensors)} and {action_size} {'one-hot ' if discrete else ''}actions"
 
 
@@ -153,10 +154,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _digest(description: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
-    """Equal for equal contents, in whatever order a file has them."""
-    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
+    """Return a digest that is equal for equal contents, in whatever order a file has them."""
+    parts: list[str | Tensor] = [json.dumps(description, sort_keys=True)]
     for name in sorted(weights):
-        array = weights[name].numpy()
-        digest.update(f"{name}{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        parts += [name, weights[name]]
+    return digest(parts)

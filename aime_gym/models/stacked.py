@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aime_gym.models.images import ImageEncoder
-from aime_gym.models.networks import mlp
+from aime_gym.models.networks import SensorModules, mlp
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import SensorShape, is_image
 
@@ -47,7 +47,7 @@ class StackedNetwork(nn.Module):
         self.vectors = [name for name, shape in sensors.items() if not is_image(shape)]
         size = sum(sensors[name][0] for name in self.vectors)
         self.standardizer = Standardizer(size)
-        self.encoders = nn.ModuleDict(
+        self.encoders = SensorModules(
             {name: ImageEncoder(shape, "patch", _DEPTH) for name, shape in sensors.items() if is_image(shape)}
         )
         size += sum(cast(ImageEncoder, encoder).size for encoder in self.encoders.values())
@@ -57,6 +57,11 @@ class StackedNetwork(nn.Module):
         """Set shift and scale of the vectors from data (N, D)."""
         if self.vectors:
             self.standardizer.fit(self._vectors(observations))
+
+    def copy_encoding(self, other: StackedNetwork) -> None:
+        """Take over how another network of the same sensors encodes observations: its standardiser and encoders."""
+        self.standardizer.load_state_dict(other.standardizer.state_dict())
+        self.encoders.load_state_dict(other.encoders.state_dict())
 
     def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Encode observations: (..., *shape) of each sensor -> features (..., E)."""
@@ -74,7 +79,10 @@ class StackedNetwork(nn.Module):
 
     def loss(self, stack: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """Scalar loss: the mean squared error, or the cross-entropy of discrete actions."""
-        out = self(stack)
+        return self.error(self(stack), actions)
+
+    def error(self, out: Tensor, actions: Tensor) -> Tensor:
+        """Scalar loss of outputs (N, A)."""
         return F.cross_entropy(out, actions) if self.discrete else F.mse_loss(out, actions)
 
     def initial_state(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

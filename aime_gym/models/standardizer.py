@@ -1,13 +1,16 @@
-"""Observations in units of the data's own spread."""
+"""Standardisation: observations in units of the data's own spread."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+#: Std that is no more than rounding, relative to the mean and to the largest std; and the one that stands for none.
+_NOISE, _PRECISION, _LEAST = 1e-6, 1e-7, 1e-6
+
 
 class Standardizer(nn.Module):
-    """Shift and scale of one sensor, fitted once to play data.
+    """Shift and scale of one sensor, fitted to play data.
 
     :param size: features of the sensor.
     """
@@ -24,25 +27,43 @@ class Standardizer(nn.Module):
         """Take mean and std of ``values`` (N, D).
 
         Dimensions that hardly move in the play data would explode under their own std as soon as a demonstration moves
-        them, so no std falls below ``floor`` times the root mean square of all.
+        them, so no std falls below ``floor`` times the root mean square of all. A few large dimensions must not hide
+        the others, though: where even the median of those that move lies below that, no std falls below ``floor`` times
+        the median instead.
         """
-        std = values.std(dim=0, correction=min(1, len(values) - 1))  # a single row has no spread
-        self.mean.copy_(values.mean(dim=0))
-        self.std.copy_(std.clamp_min(floor * std.square().mean().sqrt()).clamp_min(1e-6))
+        mean, std = _mean_and_std(values)
+        least = floor * std.square().mean().sqrt()
+        if not (least.isfinite() and mean.isfinite().all()):  # the square of a large float32 is none
+            mean, std = _mean_and_std(values.double())
+            least = floor * std.square().mean().sqrt()
+        moving = std[(std > _NOISE * mean.abs()) & (std > _PRECISION * std.max())]
+        if not len(moving):
+            least = least.clamp_min(_LEAST)
+        elif moving.median() < least:
+            least = floor * moving.median()
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp_min(least))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std
 
 
-class RunningStandardizer(nn.Module):
-    """Shift and scale by the mean and variance of all that was ever seen.
+def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
+    # A single row has no spread.
+    return values.mean(dim=0), values.std(dim=0, correction=min(1, len(values) - 1))
 
-    :param size: features.
+
+class RunningStandardizer(nn.Module):
+    """Shift and scale by the mean and variance of all rows so far.
+
+    :param size: number of features.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -50,10 +71,14 @@ class RunningStandardizer(nn.Module):
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # What rows are shifted and divided by, ready for use: networks standardise far more often than they update.
+        self.register_buffer("shift", torch.zeros(size), persistent=False)
+        self.register_buffer("scale", torch.ones(size), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, _: module._prepare())
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Take rows (N, D) into the statistics (Chan, Golub and LeVeque 1979)."""
+        """Add rows (N, D) to the statistics (Chan, Golub and LeVeque 1979)."""
         if not rows.shape[-1]:
             return  # no numbers have no variance, and PyTorch warns of it
         rows = rows.to(self.mean.dtype)
@@ -63,8 +88,13 @@ class RunningStandardizer(nn.Module):
         self.variance.copy_((squares + shift.square() * self.count * len(rows) / total) / total)
         self.mean.add_(shift * len(rows) / total)
         self.count.copy_(total)
+        self._prepare()
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        self.shift.copy_(self.mean)
+        self.scale.copy_(self.variance.sqrt().clamp_min(1e-6))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
-        std = self.variance.sqrt().clamp_min(1e-6)
-        return ((rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)).clamp(-10, 10)
+        """Return rows (..., D) in units of their spread, no further out than 10: what never moved may start to."""
+        return ((rows - self.shift) / self.scale).clamp(-10, 10)

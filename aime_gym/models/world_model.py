@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.distributions import HALF_LOG_2PI, Normal
 from aime_gym.models.images import ImageDecoder, ImageEncoder, as_floats
-from aime_gym.models.networks import mlp
+from aime_gym.models.networks import SensorModules, mlp
 from aime_gym.models.rssm import RSSM, ActionSource, Latents, State
 from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import Metrics, SensorShape, is_image
@@ -126,7 +126,7 @@ class WorldModel(nn.Module):
         self.sensors = {name: tuple(shape) for name, shape in sensors.items()}
         self.vectors = {name: shape[0] for name, shape in self.sensors.items() if not is_image(shape)}
         images = {name: shape for name, shape in self.sensors.items() if is_image(shape)}
-        self.standardizers = nn.ModuleDict({name: Standardizer(size) for name, size in self.vectors.items()})
+        self.standardizers = SensorModules({name: Standardizer(size) for name, size in self.vectors.items()})
         observed = sum(self.vectors.values())
         encodes = bool(config.encoder_layers and observed)
         self.encoder: nn.Module = (
@@ -134,7 +134,7 @@ class WorldModel(nn.Module):
             if encodes
             else nn.Identity()
         )
-        self.frame_encoders = nn.ModuleDict(
+        self.frame_encoders = SensorModules(
             {name: ImageEncoder(shape, config.image_encoder, config.image_depth) for name, shape in images.items()}
         )
         #: Size of the embeddings of all images of an observation together.
@@ -143,7 +143,7 @@ class WorldModel(nn.Module):
         self.feature_size = config.deter + config.stoch
         self.action_size = actions
         self.rssm = RSSM(config, self.embedding_size, actions)
-        self.decoders = nn.ModuleDict(
+        self.decoders = SensorModules(
             {
                 name: (GaussianImageDecoder if is_image(shape) else GaussianVectorDecoder)(
                     self.feature_size, shape, config
@@ -166,21 +166,22 @@ class WorldModel(nn.Module):
         }
 
     def embed(self, standardized: Mapping[str, Tensor]) -> Tensor:
-        """Embed standardised sensors (..., *shape): e, (..., E)."""
+        """Embed standardised sensors (..., *shape): e, (..., E), that of images last."""
         vectors = [standardized[name] for name in self.vectors]
         parts = [self.encoder(torch.cat(vectors, dim=-1))] if vectors else []
-        return torch.cat(parts + self._embed_frames(standardized), dim=-1)
+        frames = [encoder(standardized[name]) for name, encoder in self.frame_encoders.items()]
+        return torch.cat(parts + frames, dim=-1)
 
-    def _embed_frames(self, observations: Mapping[str, Tensor]) -> list[Tensor]:
-        """Embed each image, (..., E') each."""
-        return [encoder(observations[name]) for name, encoder in self.frame_encoders.items()]
-
-    def inverse_model_inputs(self, observations: Mapping[str, Tensor]) -> Tensor:
+    def inverse_model_inputs(self, observations: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
         """Concatenate the vectors and the images' embeddings, (..., D): the inverse model takes the change of these.
 
         Embeddings, since the difference of two frames does not tell how far anything moved.
+
+        :param observations: raw observations (..., D) of the vectors; others are left out.
+        :param embeddings: embeddings (..., E) of the whole observations.
         """
-        return torch.cat([observations[name] for name in self.vectors] + self._embed_frames(observations), dim=-1)
+        frames = embeddings[..., self.embedding_size - self.frame_size :]
+        return torch.cat([*(observations[name] for name in self.vectors), frames], dim=-1)
 
     @property
     def inverse_model_input_size(self) -> int:
@@ -220,6 +221,7 @@ class WorldModel(nn.Module):
         initial: State | None = None,
         valid: Tensor | None = None,
         regularize: bool = True,
+        embeddings: Tensor | None = None,
     ) -> Evidence:
         """Compute the ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
 
@@ -229,9 +231,10 @@ class WorldModel(nn.Module):
         :param initial: state before the first observation; ``None`` is the zero state.
         :param valid: mask (T, B) of the records that count; ``None`` is all of them.
         :param regularize: whether the loss has the configuration's free nats and KL balance; phase 2 has neither.
+        :param embeddings: embeddings (T, B, E) of the observations, where they are known already.
         """
         targets = self.standardize(observations)
-        latents = self.rssm(self.embed(targets), source, noise, initial)
+        latents = self.rssm(self.embed(targets) if embeddings is None else embeddings, source, noise, initial)
         likelihoods = self.likelihood_terms(latents.states.feature, targets)
         kl = latents.posterior.kl(latents.prior).sum(-1)  # (T, B)
 

@@ -21,22 +21,25 @@ class CallbackModel(Protocol):
     n_envs: int
 
 
-class UpdateClockView:
-    """An agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates."""
+def with_update_clock(agent: CallbackModel) -> CallbackModel:
+    """Return an agent as a callback sees it in an offline phase: its ``num_timesteps`` counts updates.
 
-    def __init__(self, agent: CallbackModel) -> None:
-        object.__setattr__(self, "_agent", agent)
+    It shares all attributes with the agent, and is of a subclass of the same name: ``isinstance``, ``vars`` and
+    ``copy`` find what they find in the agent.
+    """
+    kind = type(agent)
+    body = {"num_timesteps": property(_updates, _set_timesteps), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    view: CallbackModel = object.__new__(type(kind.__name__, (kind,), body))
+    view.__dict__ = agent.__dict__
+    return view
 
-    @property
-    def num_timesteps(self) -> int:
-        """Number of gradient updates of the agent so far."""
-        return int(self._agent.num_updates)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._agent, name)
+def _updates(agent: CallbackModel) -> int:
+    return int(agent.num_updates)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._agent, name, value)
+
+def _set_timesteps(agent: CallbackModel, value: int) -> None:
+    vars(agent)["num_timesteps"] = value
 
 
 class UpdateCallbacks:
@@ -57,7 +60,7 @@ class UpdateCallbacks:
     def __init__(self, callback: MaybeCallback, agent: CallbackModel) -> None:
         self._callback = _as_callback(callback)
         self._agent = agent
-        self._view = UpdateClockView(agent)
+        self._view = with_update_clock(agent)
         self._stopped = self._running = False
         self._locals: dict[str, Any] = {}
         self._counters: list[tuple[BaseCallback, dict[str, int]]] = []

@@ -83,9 +83,10 @@ class PhaseCheckpoint:
             identity = checkpoint["identity"]
             self.finished = checkpoint["finished"]
             self.runs = [RunState(**run) for run in checkpoint["runs"]]
-        except (KeyError, TypeError) as error:
+            differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"path: expected {_WHAT}, got {self.path} ({type(error).__name__}: {error})") from error
-        if differing := [key for key in self.identity if identity.get(key) != self.identity[key]]:
+        if differing:
             raise ValueError(
                 f"checkpoint_dir: {self.path} was left by another run, of another {', '.join(differing)}; name another "
                 f"folder, or remove the file to start over"
@@ -95,8 +96,6 @@ class PhaseCheckpoint:
     def begin(self, agent: Mapping[str, Any]) -> None:
         """Start from an agent's document, with nothing on disk yet."""
         self.agent = snapshot(agent)
-        for left_behind in self.path.parent.glob(f".{self.path.name}.*"):  # by a process killed while it wrote
-            left_behind.unlink(missing_ok=True)
 
     def enter(self, name: str) -> RunState:
         """Return the next run of the phase, as far as it came, or a new one."""

@@ -27,8 +27,14 @@ class Optimizer:
         decay_updates: int | None = None,
     ) -> None:
         self.modules = list(modules)
-        self.parameters = [parameter for module in self.modules for parameter in module.parameters()]
-        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate)
+        #: Parameters by their name in ``state_dict``, after the position of their module.
+        self.named_parameters = {
+            f"{position}.{name}": parameter
+            for position, module in enumerate(self.modules)
+            for name, parameter in module.named_parameters()
+        }
+        self.parameters = list(self.named_parameters.values())
+        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
         self.max_grad_norm = max_grad_norm
         self.schedule = (
             torch.optim.lr_scheduler.LinearLR(self.adam, 1.0, 0.0, total_iters=decay_updates) if decay_updates else None
@@ -78,20 +84,46 @@ class Optimizer:
         self.load_progress(state)
 
     def progress(self) -> dict[str, Any]:
-        """Return moments and learning rate, for modules whose weights are kept elsewhere."""
-        moments = self.adam.state_dict()["state"]
+        """Return moments by parameter and learning rate, for modules whose weights are kept elsewhere.
+
+        A parameter that never had a gradient has no moments.
+        """
         return {
-            "moments": [moments[index] for index in sorted(moments)],
+            "moments": {name: dict(self.adam.state.get(of, {})) for name, of in self.named_parameters.items()},
             "learning_rate": [group["lr"] for group in self.adam.param_groups],
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
         }
 
     def load_progress(self, state: Mapping[str, Any]) -> None:
-        """Take over moments and learning rate, with the weights as they are."""
+        """Take over moments and learning rate, with the weights as they are.
+
+        :raises ValueError: moments of other parameters.
+        """
+        moments = state["moments"]
+        self._check_moments(moments)
         # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
-        moments = [{name: value.clone() for name, value in moment.items()} for moment in state["moments"]]
-        self.adam.load_state_dict(self.adam.state_dict() | {"state": dict(enumerate(moments))})
+        by_position = {
+            position: {part: value.clone() for part, value in moments[name].items()}
+            for position, name in enumerate(self.named_parameters)
+            if moments[name]
+        }
+        self.adam.load_state_dict(self.adam.state_dict() | {"state": by_position})
         for group, learning_rate in zip(self.adam.param_groups, state["learning_rate"], strict=True):
             group["lr"] = learning_rate
         if self.schedule is not None:
             self.schedule.load_state_dict(dict(state["schedule"]))
+
+    def _check_moments(self, moments: Any) -> None:
+        if not isinstance(moments, Mapping):
+            raise ValueError(f"moments: expected them by the names of parameters, got a {type(moments).__name__}")
+        differing = moments.keys() ^ self.named_parameters.keys()
+        if differing:
+            name = min(differing)
+            kind = "none of" if name in self.named_parameters else "those of the unknown"
+            raise ValueError(f"moments: expected those of the optimizer's parameters, got {kind} {name}")
+        for name, parameter in self.named_parameters.items():
+            for part, value in moments[name].items():
+                if part != "step" and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"moments: expected shape {tuple(parameter.shape)} for {name}, got {tuple(value.shape)}"
+                    )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
-from torch import Tensor
 
+from aime_gym.serialization import digest, exclusively
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
 from aime_gym.training.loop import TrainingLoop
@@ -83,74 +82,67 @@ def run_phase(
     :param log_interval: rounds of such a phase between two entries in the log.
     :param other_data: trajectories that such a phase learns from beside ``data``.
     :raises ValueError: a checkpoint that is damaged, or of another run.
+    :raises FileExistsError: another process is in this phase, with the same ``checkpoint_dir``.
     :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
     """
     agent.interacts = online
-    checkpoint, resumed = None, False
-    if agent.checkpoint_dir is not None:
-        identity = agent.checkpoint_identity(data)
+    with ExitStack() as lock:
+        checkpoint, resumed = None, False
+        if agent.checkpoint_dir is not None:
+            path = agent.checkpoint_dir / f"{agent.num_phases:02d}-{name}.zip"
+            lock.enter_context(exclusively(path, "checkpoint_dir"))
+            identity = agent.checkpoint_identity(data)
+            if online:
+                identity |= {"environment steps": total_timesteps, "play": digest_trajectories(other_data)}
+            checkpoint = PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
+            resumed = checkpoint.agent is not None
+            if checkpoint.agent is not None:
+                agent.load_document(checkpoint.agent)
+            else:
+                checkpoint.begin(agent.document())
+            if checkpoint.finished:
+                agent.end_phase(name, failed=False)
+                return
+        trajectories = data() if callable(data) else data
+        agent.start_log(tb_log_name, resumed=resumed)
+        loop = TrainingLoop(
+            agent,
+            agent.logger,
+            agent.generator,
+            progress_bar,
+            checkpoint=checkpoint,
+            total_timesteps=total_timesteps,
+            log_interval=log_interval,
+        )
         if online:
-            identity |= {"environment steps": total_timesteps, "play": digest_trajectories(other_data)}
-        path = agent.checkpoint_dir / f"{agent.num_phases:02d}-{name}.zip"
-        checkpoint = PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
-        resumed = checkpoint.agent is not None
-        if checkpoint.agent is not None:
-            agent.load_document(checkpoint.agent)
-        else:
-            checkpoint.begin(agent.document())
-        if checkpoint.finished:
-            agent.end_phase(name, failed=False)
-            return
-    trajectories = data() if callable(data) else data
-    agent.start_log(tb_log_name, resumed=resumed)
-    loop = TrainingLoop(
-        agent,
-        agent.logger,
-        agent.generator,
-        progress_bar,
-        checkpoint=checkpoint,
-        total_timesteps=total_timesteps,
-        log_interval=log_interval,
-    )
-    if online:
-        loop.step_callbacks = StepCallbacks(callback, agent)
-    try:
-        with (
-            DeferredSignals(terminations=checkpoint is not None) as loop.signals,
-            UpdateCallbacks(None if online else callback, agent) as loop.update_callbacks,
-        ):
-            train(trajectories, loop)
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
-            agent.end_phase(name, failed=True)
-            raise
-        # between the runs of updates, which catch it themselves
-        warnings.warn(f"{name}: interrupted; what was learnt is kept", stacklevel=3)
-        loop.interrupted = True
-    finally:
-        agent.interrupted = loop.interrupted
-    agent.num_phases += 1
-    agent.end_phase(name, failed=False)
-    if checkpoint is not None:
-        checkpoint.finish(agent.document())
+            loop.step_callbacks = StepCallbacks(callback, agent)
+        try:
+            with (
+                DeferredSignals(terminations=checkpoint is not None) as loop.signals,
+                UpdateCallbacks(None if online else callback, agent) as loop.update_callbacks,
+            ):
+                train(trajectories, loop)
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
+                agent.end_phase(name, failed=True)
+                raise
+            # between the runs of updates, which catch it themselves
+            warnings.warn(f"{name}: interrupted; what was learnt is kept", stacklevel=3)
+            loop.interrupted = True
+        finally:
+            agent.interrupted = loop.interrupted
+        agent.num_phases += 1
+        agent.end_phase(name, failed=False)
+        if checkpoint is not None:
+            checkpoint.finish(agent.document())
 
 
 def digest_trajectories(trajectories: Trajectories) -> str:
     """Return a digest of observations and actions."""
-    return digest_arrays(part for trajectory in trajectories for part in _arrays(trajectory))
+    return digest(part for trajectory in trajectories for part in _arrays(trajectory))
 
 
 def _arrays(trajectory: Trajectory) -> Iterator[Array]:
     yield from sensors(trajectory.observations).values()
     if trajectory.actions is not None:
         yield trajectory.actions
-
-
-def digest_arrays(arrays: Iterable[Tensor | Array]) -> str:
-    """Return a digest that is equal for equal contents in equal shapes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in arrays:
-        array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import NormalizeObservation, TimeLimit
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import safe_mean
@@ -17,6 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_v
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from aime_gym.data import EpisodeRecorder
+from aime_gym.data.recording import EPISODE_LIMIT, endless_episode
+from aime_gym.data.spaces import require_finite
 from aime_gym.training.checkpoint import RunState, Stateful, snapshot
 from aime_gym.training.loop import Advance, TrainingLoop
 from aime_gym.types import Array, Metrics, Observation, Trajectory
@@ -70,7 +73,7 @@ class Rollouts:
 
     # The driver
 
-    def drive(self, body: Callable[[], None]) -> bool:
+    def drive(self, body: Callable[[], object]) -> bool:
         """Run a function that takes the steps, with a progress bar, up to its end or to Ctrl-C.
 
         :param body: function that takes the steps, and reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
@@ -104,12 +107,13 @@ class Rollouts:
             first_step, last_written, count = run.steps, run.updates, 0
             self.start({"total_timesteps": self.agent.num_timesteps + self.remaining})
             while self.remaining > 0 and not self.stopped:
+                steps_done = run.steps
                 steps_before = loop.counter.num_timesteps
                 updates_before = loop.counter.num_updates
                 self._windows = {}
                 self._callbacks.rollout_start()
                 metrics = collect_and_update()
-                run.steps += loop.counter.num_timesteps - steps_before
+                run.steps = steps_done + loop.counter.num_timesteps - steps_before
                 run.updates += loop.counter.num_updates - updates_before
                 count += 1
                 if count % loop.log_interval == 0 or self.remaining <= 0:
@@ -162,6 +166,8 @@ class Rollouts:
         :raises KeyboardInterrupt: Ctrl-C.
         """
         self.loop.counter.num_timesteps += n_envs
+        if self._state is None:  # a checkpoint counts whole rounds
+            self._run.steps += n_envs
         if self._unit == "steps":
             self._advance(n_envs, "")
         self._raise_pending_signal()
@@ -245,7 +251,20 @@ def wrap_env(env: GymEnv | str, verbose: int) -> VecEnv:
             "env: expected observations as the demonstrations hold them, got VecNormalize(norm_obs=True), whose "
             "statistics move; the agents standardise observations themselves, so leave it out or pass norm_obs=False"
         )
+    if any(_wrapped_by(wrapped, NormalizeObservation)):
+        raise ValueError(
+            "env: expected observations as the demonstrations hold them, got gymnasium's NormalizeObservation, whose "
+            "statistics move; the agents standardise observations themselves, so leave it out"
+        )
     return wrapped
+
+
+def _wrapped_by(env: VecEnv, kind: type[gym.Wrapper]) -> list[bool]:
+    """Return whether each copy has a wrapper, as far as the environment says so."""
+    try:
+        return list(env.env_is_wrapped(kind))
+    except (AttributeError, NotImplementedError, TypeError):  # a VecEnv of others need not know
+        return [False] * env.num_envs
 
 
 class ActFunction(Protocol):
@@ -279,7 +298,10 @@ def draw_seed(generator: torch.Generator) -> int:
 
 
 def env_steps(env: VecEnv, act: ActFunction, *, seed: int) -> Iterator[EnvStep]:
-    """Reset the environment with a seed, and yield one step of all copies after the other, without end."""
+    """Reset the environment with a seed, and yield one step of all copies after the other, without end.
+
+    :raises ValueError: an observation that is not finite.
+    """
     env.seed(seed)
     observations = copy_observation(env.reset())
     state = None
@@ -288,13 +310,20 @@ def env_steps(env: VecEnv, act: ActFunction, *, seed: int) -> Iterator[EnvStep]:
         actions, state = act(observations, state, episode_start)
         new_obs, rewards, dones, infos = env.step(actions)
         following = next_observations(new_obs, dones, infos)
+        require_finite(following)
         yield EnvStep(observations, actions, rewards, dones, infos, following, new_obs)
         observations = copy_observation(new_obs)
         episode_start = np.array(dones, bool)
 
 
 def collect_episodes(
-    env: VecEnv, act: ActFunction, *, steps: int, seed: int, on_step: Callable[[EnvStep], bool]
+    env: VecEnv,
+    act: ActFunction,
+    *,
+    steps: int,
+    seed: int,
+    on_step: Callable[[EnvStep], bool],
+    episodes: int = 1,
 ) -> list[Trajectory]:
     """Reset the environment with a seed, and act until each copy has finished an episode and enough steps are taken.
 
@@ -303,8 +332,11 @@ def collect_episodes(
 
     :param steps: least number of environment steps, all copies together.
     :param on_step: function of each step of all copies, which returns whether to continue.
+    :param episodes: least number of episodes, all copies together.
     :return: trajectories with actions, rewards and the true last observation of each episode.
+    :raises ValueError: an observation that is not finite, or an episode that does not end.
     """
+    endless = not all(_wrapped_by(env, TimeLimit))
     recorders: list[EpisodeRecorder] = []
     finished: list[Trajectory] = []
     unfinished = set(range(env.num_envs))
@@ -319,8 +351,10 @@ def collect_episodes(
                 finished.append(recorders[index].trajectory(terminated=not cut, truncated=cut))
                 recorders[index] = EpisodeRecorder(_row(step.new_obs, index))
                 unfinished.discard(index)
+            elif endless and len(recorders[index]) == EPISODE_LIMIT:
+                raise endless_episode(EPISODE_LIMIT)
         taken += env.num_envs
-        if not on_step(step) or not (unfinished or taken < steps):
+        if not on_step(step) or not (unfinished or taken < steps or len(finished) < episodes):
             break
     return finished + [recorder.trajectory(terminated=False, truncated=True) for recorder in recorders if len(recorder)]
 
@@ -336,9 +370,15 @@ def next_observations(observations: VecEnvObs, dones: Array, infos: list[dict[st
     """Return the observations that a step led to: at an episode's end its last one, not the first of the next.
 
     :return: a copy, (n_envs, ...).
+    :raises ValueError: an environment that does not tell the last one.
     """
     following = copy_observation(observations)
     for index in np.flatnonzero(dones):
+        if "terminal_observation" not in infos[index]:
+            raise ValueError(
+                f"env: expected info['terminal_observation'] at the end of an episode, as SB3's VecEnvs have it, got "
+                f"the keys {sorted(infos[index])}"
+            )
         last = infos[index]["terminal_observation"]
         if isinstance(following, dict):
             for name, values in following.items():

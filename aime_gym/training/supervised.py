@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aime_gym.config import check_bounds
+from aime_gym.config import MAX_LAYERS, MAX_ROWS, check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.loop import RunComplete, UpdateRunner
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
 
-#: Rows of one piece of the validation pass.
-_VALIDATION_BATCH = 2048
+#: Rows of one piece of a pass over data.
+_ROWS_AT_ONCE = 2048
 #: Plain numbers in the state of a regression.
-_COUNTERS = ("best_error", "validation_error", "updates", "stale")
+_COUNTERS = ("best_error", "validation_error", "updates", "validated_updates", "stale")
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,29 @@ class StackedConfig:
     def __post_init__(self) -> None:
         check_bounds(
             self,
-            stack=(1, None),
+            stack=(1, MAX_LAYERS),
             train_fraction=(0, 1),
             min_epochs=(0, None),
             min_updates=(1, None),
             max_epochs=(1, None),
             patience=(0, None),
-            batch_size=(1, None),
+            batch_size=(1, MAX_ROWS),
             learning_rate=(0, None),
         )
 
 
 @torch.no_grad()
 def act_on_windows(network: StackedNetwork, dataset: TrajectoryDataset, rows: Tensor) -> Tensor:
-    """Return a network's outputs (N, A) for the windows that end at rows (N,); each record is encoded once."""
-    records = torch.arange(len(dataset), device=dataset.device).split(_VALIDATION_BATCH)
-    features = torch.cat([network.encode(dataset.observed(piece)) for piece in records])
-    return torch.cat(
-        [network.act(features[dataset.window_rows(piece, network.frames)]) for piece in rows.split(_VALIDATION_BATCH)]
-    )
+    """Return a network's outputs (N, A) for the windows that end at rows (N,).
+
+    Piece by piece, since features of images need a thousand times the memory of actions. A record is encoded once for
+    all windows of a piece.
+    """
+    outputs = []
+    for piece in rows.split(_ROWS_AT_ONCE):
+        records, places = dataset.window_rows(piece, network.frames).unique(return_inverse=True)
+        outputs.append(network.act(network.encode(dataset.observed(records))[places]))
+    return torch.cat(outputs)
 
 
 def regress_actions(
@@ -136,6 +140,8 @@ class _Regression:
         self.best_weights = copy.deepcopy(network.state_dict())
         self.validation_error = math.nan
         self.updates = 0
+        #: Updates behind the weights that were validated last; -1 before that.
+        self.validated_updates = -1
         #: Epochs since the best error.
         self.stale = 0
         #: Rows that are left of the epoch.
@@ -159,7 +165,8 @@ class _Regression:
         self.updates += 1
         batch = self.rows[: config.batch_size]
         self.rows = self.rows[config.batch_size :]
-        loss = self._error(batch)
+        windows = self.dataset.windows(batch - self.lag, self.network.frames)
+        loss = self.network.loss(windows, self.actions[batch])
         return {
             "loss": loss.detach(),
             "validation_error": self.validation_error,
@@ -168,17 +175,15 @@ class _Regression:
 
     def finish(self) -> None:
         """Leave the network with its best weights."""
-        if len(self.rows) or math.isinf(self.best_error):  # stopped inside an epoch, or after a single one
+        if self.updates != self.validated_updates:
             self._validate()
         self.network.load_state_dict(self.best_weights)
 
-    def _error(self, rows: Tensor) -> Tensor:
-        return self.network.loss(self.dataset.windows(rows - self.lag, self.network.frames), self.actions[rows])
-
+    @torch.no_grad()
     def _validate(self) -> None:
-        with torch.no_grad():
-            errors = [float(self._error(part)) * len(part) for part in self.held_out.split(_VALIDATION_BATCH)]
-        self.validation_error = sum(errors) / len(self.held_out)
+        outputs = act_on_windows(self.network, self.dataset, self.held_out - self.lag)
+        self.validation_error = float(self.network.error(outputs, self.actions[self.held_out]))
+        self.validated_updates = self.updates
         self.stale += 1
         if self.validation_error < self.best_error:
             self.best_error = self.validation_error

@@ -1,15 +1,20 @@
 """What an agent's environment says of the images that it shows, and of the videos that it can be shown."""
 
+import io
+
 import gymnasium as gym
 import numpy as np
 import pytest
+import small
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from aime_gym import make_agent
 from aime_gym.agents import BCOAgent
 from aime_gym.agents.environments import check_envs_agree, rendering_of_envs, shown_frames
-from aime_gym.data import save_video
+from aime_gym.agents.registry import load_agent
+from aime_gym.data import collect, save_video
 from aime_gym.testing import toy
 from aime_gym.wrappers import OverrideSpec
 
@@ -117,3 +122,77 @@ def test_workers_survive_the_question():
 def test_copies_of_several_qualities():
     with pytest.raises(ValueError, match="^env: expected copies that agree on quality, 'fast' .* 'default' in copy 1"):
         check_envs_agree(copies("fast", "default"))
+
+
+class Batched(VecEnv):
+    """A vectorised environment of one's own: all copies in one array, and no more than SB3 demands."""
+
+    def __init__(self, terminal=True):
+        super().__init__(3, toy.PointMass().observation_space, toy.PointMass().action_space)
+        self.terminal, self.seen = terminal, np.zeros((3, 2), np.float32)
+
+    def reset(self):
+        self.seen[:] = self.t = 0
+        return self.seen  # the same buffer again and again
+
+    def step_async(self, actions):
+        self.actions = actions
+
+    def step_wait(self):
+        self.seen += 0.1 * self.actions
+        self.t += 1
+        dones = np.full(3, self.t == 12)
+        last = [{"terminal_observation": row.copy()} if self.terminal else {} for row in self.seen]
+        if self.t == 12:
+            self.reset()
+        return self.seen, np.zeros(3, np.float32), dones, last if dones.all() else [{} for _ in dones]
+
+    def close(self):
+        pass
+
+    def get_attr(self, attr_name, indices=None):
+        raise AttributeError(attr_name)
+
+    def set_attr(self, attr_name, value, indices=None):
+        raise NotImplementedError
+
+    def env_method(self, method_name, *method_args, indices=None, **method_kwargs):
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper_class, indices=None):
+        raise NotImplementedError
+
+
+@pytest.mark.filterwarnings("ignore:.*no play data")
+@pytest.mark.parametrize("name", ["bco", "gaifo"])
+def test_a_vectorised_environment_of_one_s_own(name):
+    agent = make_agent(name, Batched(), seed=0, demonstrations=toy.task().demos, **small.TINY[name])
+    agent.learn(60)
+    assert agent.num_timesteps >= 60
+    other = make_agent(name, Batched(terminal=False), seed=0, demonstrations=toy.task().demos, **small.TINY[name])
+    with pytest.raises(ValueError, match=r"^env: expected info\['terminal_observation'\] at the end of an episode"):
+        other.learn(60)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["aime", "bco", "bc", "gaifo"])
+def test_sensors_of_any_name(name):
+    names = ["a.b", "keys", "type", "", "training", "robot/arm", "x", *(f"{'joint_' * 8}{index}" for index in range(2))]
+    space = spaces.Dict({sensor: spaces.Box(-9, 9, (2,), np.float32) for sensor in names})
+
+    class Sensors(gym.ObservationWrapper):
+        observation_space = space
+
+        def observation(self, observation):
+            return dict.fromkeys(names, observation)
+
+    env = Sensors(toy.PointMass())
+    play = collect(env, "play", 3, seed=0, progress=False)
+    agent = make_agent(name, env, seed=0, verbose=1, play=play, demonstrations=play, **small.TINY[name])
+    agent.learn(32 if name == "gaifo" else 0)
+    file = io.BytesIO()
+    agent.save(file)
+    loaded = load_agent(file)
+    observation, _ = env.reset(seed=0)
+    (one, _), (other, _) = (known.predict(observation, deterministic=True) for known in (agent, loaded))
+    np.testing.assert_array_equal(one, other)

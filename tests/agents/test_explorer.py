@@ -244,6 +244,31 @@ def test_a_file_acts_as_what_was_saved_and_goes_on(tmp_path):
         Explorer.load(tmp_path / "nowhere.zip", PointMass())
 
 
+def test_a_loaded_explorer_goes_on_with_its_policy_in_the_units_it_was_trained_in(tmp_path, monkeypatch):
+    explorer = Explorer(PointMass(), seed=0, **TINY)
+    explorer.explore(3, progress_bar=False)
+    explorer.save(tmp_path / "explorer.zip")
+    loaded = Explorer.load(tmp_path / "explorer.zip", PointMass())
+    updates = loaded.num_updates
+    units = [value.clone() for value in loaded.world_model.standardizers.state_dict().values()]
+    monkeypatch.setattr(Explorer, "_act_at_random", lambda *_: pytest.fail("acted at random"))
+    loaded.explore(1, progress_bar=False)
+    assert loaded.num_updates == updates + round(0.05 * 30)
+    for before, after in zip(units, loaded.world_model.standardizers.state_dict().values(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_an_explorer_that_was_saved_before_it_learnt_begins_at_random(tmp_path):
+    explorer = Explorer(PointMass(), seed=0, **TINY)
+    explorer.explore(1, progress_bar=False)
+    explorer.save(tmp_path / "explorer.zip")
+    loaded = Explorer.load(tmp_path / "explorer.zip", PointMass())
+    loaded.explore(1, progress_bar=False)
+    assert loaded.num_updates == 0
+    loaded.explore(1, progress_bar=False)
+    assert loaded.num_updates == 2
+
+
 # What comes of it
 
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
-from aime_gym.agents import AIMEAgent, load_agent, make_agent
+from aime_gym.agents import AIMEAgent, BCOAgent, load_agent, make_agent
 from aime_gym.data import TrajectoryDataset
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
@@ -58,6 +58,23 @@ def test_it_goes_on_in_its_environment(name):
     agent.learn(2 * toy.STEPS)
     assert agent.num_timesteps == 2 * toy.STEPS
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.parameters(), strict=True))
+
+
+def test_bco_starts_from_the_encoder_of_its_inverse_model(monkeypatch):
+    """Check that the policy has it before its first update, and moves it from there."""
+    env, play, demos = toy.task(toy.PixelPointMass)
+    agent = make_agent("bco", env, seed=0, **small.TINY["bco"]).pretrain(play, progress_bar=False)
+    fit, encoders = BCOAgent._fit_policy, {}
+
+    def watched(agent, *arguments):
+        encoders.update({name: value.clone() for name, value in agent.policy.encoders.state_dict().items()})
+        return fit(agent, *arguments)
+
+    monkeypatch.setattr(BCOAgent, "_fit_policy", watched)
+    agent.imitate(demos, progress_bar=False)
+    for name, value in agent.inverse_model.encoders.state_dict().items():
+        assert torch.equal(value, encoders[name])
+    assert any(not torch.equal(value, encoders[name]) for name, value in agent.policy.encoders.state_dict().items())
 
 
 @pytest.mark.parametrize("name", AGENTS)

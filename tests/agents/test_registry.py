@@ -59,7 +59,9 @@ def test_a_taken_name_is_refused():
 
 def test_a_taken_class_name_is_refused():
     other = type("BCAgent", (BCOAgent,), {})
-    with pytest.raises(ValueError, match="kind: expected a class name that is free.* got BCAgent, which is 'bc'"):
+    with pytest.raises(
+        ValueError, match="agent_class: expected a class name that is free.* got BCAgent, which is 'bc'"
+    ):
         register_agent("mine", other)
 
 
@@ -71,10 +73,10 @@ def test_what_is_no_agent_is_refused():
             pass
 
     for wrong in (dict, BCAgent.predict, "bc", BCAgent(toy.PointMass())):
-        with pytest.raises(TypeError, match="kind: expected a subclass of ImitationAgent, got"):
+        with pytest.raises(TypeError, match="agent_class: expected a subclass of ImitationAgent, got"):
             register_agent("mine", wrong)
     with pytest.raises(
-        TypeError, match="kind: expected a complete agent, got Half without _act, .*_imitate, .*presets"
+        TypeError, match="agent_class: expected a complete agent, got Half without _act, .*_imitate, .*presets"
     ):
         register_agent("mine", Half)
     for name in (BCAgent, "", None):  # the first is @register_agent without its brackets

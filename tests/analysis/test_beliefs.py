@@ -128,7 +128,7 @@ def test_the_prediction_sees_nothing_after_the_context(agent, demos):
     source = inverse_source(agent.inverse_model, agent.world_model, dataset)
     recorded = filter_trajectories(agent.world_model, dataset, source).prev_actions
 
-    def same_actions(rows):
+    def same_actions(rows, _):
         return lambda t, state: recorded[rows][t]
 
     assert recorded.abs().sum() > 0

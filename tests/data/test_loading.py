@@ -224,14 +224,20 @@ class ImitationTrajectory:
 
 
 def test_imitation_library():
-    infos = [{}, {}, {"TimeLimit.truncated": True}]
-    source = [
-        ImitationTrajectory(np.zeros((4, 2)), np.ones((3, 1)), None, True, np.ones(3)),
-        ImitationTrajectory(np.zeros((4, 2)), np.ones((3, 1)), infos, True, np.ones(3)),
-        ImitationTrajectory(np.zeros((4, 2)), np.ones((3, 1)), None, False, np.ones(3)),
-    ]
-    ends = [(trajectory.terminated, trajectory.truncated) for trajectory in load_trajectories(source)]
-    assert ends == [(True, False), (False, True), (False, False)]
+    ends = {  # by what the data says: done, and the last info
+        (True, None): (False, False),
+        (True, None, None): (False, False),
+        (True, False): (True, False),
+        (True, True): (False, True),
+        (False, None): (False, False),
+        (False, False): (False, False),
+    }
+    source = []
+    for done, *cut in ends:
+        infos = None if len(cut) > 1 else [{}, {}, {} if cut[0] is None else {"TimeLimit.truncated": cut[0]}]
+        source.append(ImitationTrajectory(np.zeros((4, 2)), np.ones((3, 1)), infos, done, np.ones(3)))
+    found = [(trajectory.terminated, trajectory.truncated) for trajectory in load_trajectories(source)]
+    assert found == list(ends.values())
     assert load_trajectories(source)[0].episode_return == 3
 
 
@@ -254,3 +260,83 @@ def test_another_kind_of_source(source):
 def test_sensors_of_drawn_images():
     drawn = Trajectory({"image": np.zeros((3, 4, 4, 3), np.uint8), "x": np.zeros((3, 2))}, rendering="fast")
     assert load_trajectories(drawn, sensors="image")[0].rendering == "fast"
+
+
+# Dicts of arrays, in memory and in files
+
+EPISODES = {
+    "observations": np.arange(24, dtype=np.float32).reshape(2, 4, 3),
+    "actions": np.ones((2, 3, 2), np.float32),
+    "terminated": np.array([True, False]),
+}
+FLAT = {
+    "observations": np.arange(24, dtype=np.float32).reshape(8, 3),
+    "actions": np.arange(16, dtype=np.float32).reshape(8, 2),
+    "rewards": np.arange(8.0),
+    "terminals": np.arange(8) == 2,
+    "timeouts": np.arange(8) == 6,
+}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_files_of_stacked_arrays(tmp_path, suffix):
+    WRITERS[suffix](tmp_path / f"demos{suffix}", EPISODES)
+    for actions in (True, False):
+        loaded = load_trajectories(tmp_path / f"demos{suffix}", actions=actions)
+        for one, other in zip(loaded, load_trajectories(EPISODES, actions=actions), strict=True):
+            np.testing.assert_array_equal(one.observations, other.observations)
+            assert (one.actions is None, one.terminated) == (not actions, other.terminated)
+
+
+@pytest.mark.parametrize(
+    ("values", "shapes"),
+    [
+        (np.zeros((5, 3)), [(5, 3)]),
+        (np.zeros((2, 5, 3)), [(5, 3)] * 2),
+        (np.zeros((5, 8, 8, 3), np.uint8), [(5, 8, 8, 3)]),
+        (np.zeros((2, 5, 8, 8, 3), np.uint8), [(5, 8, 8, 3)] * 2),
+    ],
+)
+def test_npy_files_of_observations(tmp_path, values, shapes):
+    np.save(tmp_path / "demos.npy", values)
+    assert [one.observations.shape for one in load_trajectories(tmp_path / "demos.npy")] == shapes
+
+
+def test_lists_of_dicts():
+    fields = [{name: values[index] for name, values in EPISODES.items()} for index in range(2)]
+    assert [one.terminated for one in load_trajectories(fields)] == [True, False]
+    (one,) = load_trajectories([{"position": np.zeros((4, 2)), "image": np.zeros((4, 8, 8, 3), np.uint8)}])
+    assert one.observations.keys() == {"position", "image"}
+    with pytest.raises(ValueError, match=r"demos\[1\]: expected a dict with 'observations' .*got the keys .*'obs'"):
+        load_trajectories([fields[0], fields[1] | {"obs": 3}], argument="demos")
+
+
+def test_transitions_that_lie_end_to_end():
+    known = {**FLAT, "next_observations": FLAT["observations"] + 3}
+    for source, lengths in ((known, (3, 4, 1)), (FLAT, (2, 3))):
+        loaded = load_trajectories(source)
+        assert tuple(map(len, loaded)) == lengths
+        for one in loaded:  # row t is an observation and the action that was taken there
+            np.testing.assert_array_equal(one.observations[:-1, 0] * 2 / 3, one.actions[:, 0])
+            np.testing.assert_array_equal(one.rewards * 3, one.observations[:-1, 0])
+    # Nobody saw the end of an episode without its last observation.
+    assert [one.terminated for one in load_trajectories(known)] == [True, False, False]
+    assert [one.terminated for one in load_trajectories(FLAT)] == [False, False]
+    assert [one.truncated for one in load_trajectories(FLAT)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ({name: FLAT[name] for name in ("observations", "actions", "rewards")}, "rewards"),
+        (EPISODES | {"terminated": True}, "terminated"),
+        (EPISODES | {"terminated": np.zeros((2, 3), bool)}, "terminated"),
+        (EPISODES | {"truncated": ["no", "yes"]}, "truncated"),
+        (EPISODES | {"actions": 0}, "actions"),
+        (FLAT | {"terminals": np.zeros(3, bool)}, "terminals"),
+        (FLAT | {"observations": np.zeros(8)}, "observations"),
+    ],
+)
+def test_arrays_that_are_no_episodes_are_named(source, named):
+    with pytest.raises(ValueError, match=rf"^demos.*{named}"):
+        load_trajectories(source, argument="demos")

@@ -1,8 +1,11 @@
 """What goes into a Minari dataset comes out of it bit by bit, and Minari's own tools agree."""
 
+import itertools
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -133,7 +136,7 @@ def test_actions_that_nobody_asked_for_are_never_read(tmp_path, saved_with_actio
             del episode["actions"]
     with pytest.raises(KeyError):  # so that this test can fail
         next(minari.MinariDataset(folder / "data").iterate_episodes())
-    loaded = load_trajectories(folder, actions=False)
+    loaded = load_trajectories(folder, actions=False, check_digests=False)
     assert all(trajectory.actions is None for trajectory in loaded)
     assert_same(trajectories, loaded, actions=False)
 
@@ -189,6 +192,7 @@ def test_environment_is_remembered(tmp_path):
         tmp_path / "play", collect(env, "random", 1, seed=0, progress=False), env, metadata={"by": "me"}
     )
     described = json.loads((folder / "data" / "metadata.json").read_text())
+    assert described["aime_gym"].pop("digests").keys() == {"main_data.hdf5", "metadata.json"}
     assert described["aime_gym"] == {
         "env_id": "Pendulum-v1",
         "env_arguments": {},
@@ -227,7 +231,7 @@ def test_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minari.dataset._storages.hdf5_storage._add_episode_to_group", interrupted)
+    monkeypatch.setattr("aime_gym.data.minari._write_array", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_minari(tmp_path / "lab" / "play", make_trajectories(*SPACES["state"]), SPACES["state"])
     assert list((tmp_path / "lab").iterdir()) == []
@@ -367,3 +371,119 @@ def test_numbers_have_no_rendering(tmp_path):
     folder = save_minari(tmp_path / "cheetah", recorded, env)
     assert recorded[0].rendering is load_trajectories(folder)[0].rendering is None
     assert "rendering" not in minari.MinariDataset(folder / "data").storage.metadata["aime_gym"]
+
+
+# What is written is what is read, or an error
+
+
+@pytest.mark.parametrize("kind", ["state", "sensors"])
+def test_flipped_bits_are_found(tmp_path, kind):
+    trajectories = make_trajectories(*SPACES[kind])
+    folder = save_minari(tmp_path / "play", trajectories, SPACES[kind])
+    rng = np.random.default_rng(0)
+    for path in sorted((folder / "data").iterdir()):
+        content = path.read_bytes()
+        for place in rng.integers(0, 8 * len(content), 40):
+            damaged = bytearray(content)
+            damaged[place // 8] ^= 1 << int(place % 8)
+            path.write_bytes(damaged)
+            try:
+                found = load_trajectories(folder)
+            except ValueError as error:
+                assert str(folder) in str(error)  # noqa: PT017
+            else:
+                assert_same(trajectories, found)
+        path.write_bytes(content)
+    assert_same(trajectories, load_trajectories(folder))
+
+
+def test_digests_can_be_left_unread(tmp_path):
+    folder = save_minari(tmp_path / "play", make_trajectories(*SPACES["image"]), SPACES["image"])
+    path = folder / "data" / "main_data.hdf5"
+    frame = load_trajectories(folder)[0].observations[2].tobytes()
+    path.write_bytes(path.read_bytes().replace(frame, bytes(len(frame))))
+    with pytest.raises(ValueError, match="main_data.hdf5 does not match its digest"):
+        load_trajectories(folder)
+    assert not load_trajectories(folder, check_digests=False)[0].observations[2].any()
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    code = """
+import resource, sys
+from test_minari import SPACES, make_trajectories
+from aime_gym.data import save_minari
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))  # as a full disk
+try:
+    save_minari(sys.argv[1], make_trajectories(*SPACES["image"]), SPACES["image"])
+except OSError as error:
+    print("main_data.hdf5" in str(error))
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "play")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert run.stdout.split() == ["True"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.b", "keys", "type", "pre_action", "ü", " "])
+def test_sensors_of_any_name(tmp_path, name):
+    space = spaces.Dict({name: STATE, "state": STATE})
+    trajectories = make_trajectories(space, BOX)
+    folder = save_minari(tmp_path / "play", trajectories, (space, BOX))
+    assert_same(trajectories, load_trajectories(folder))
+    assert minari.MinariDataset(folder / "data")[0].observations.keys() == space.keys()
+
+
+def test_an_episode_without_steps_is_left_out(tmp_path):
+    trajectories = make_trajectories(*SPACES["state"])
+    folder = save_minari(tmp_path / "play", trajectories, SPACES["state"])
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for name, values in file["episode_1"].items():
+            values.resize(1 if name == "observations" else 0, axis=0)
+    with pytest.warns(UserWarning, match=r"left out 1 episodes without steps, \[1\]"):
+        assert_same(trajectories[::2], load_trajectories(folder, check_digests=False))
+
+
+def test_a_sensor_that_is_no_array_is_named(tmp_path):
+    space = spaces.Dict({"state": STATE, "mission": spaces.Text(9), "nested": spaces.Dict({"state": STATE})})
+    states = np.zeros((3, 3), np.float32)
+    episode = EpisodeBuffer(
+        observations={"state": states, "mission": ["go"] * 3, "nested": {"state": states}},
+        actions=np.zeros((2, 2), np.float32),
+        rewards=np.zeros(2),
+        terminations=np.array([False, True]),
+        truncations=np.array([False, False]),
+    )
+    minari.create_dataset_from_buffers("text/play-v0", [episode], observation_space=space, action_space=BOX)
+    assert load_trajectories("text/play-v0", sensors="state")[0].observations.shape == (3, 3)
+    for other in ("mission", "nested"):
+        with pytest.raises(ValueError, match=f"play-v0: expected an array of numbers for every sensor.*'{other}'"):
+            load_trajectories("text/play-v0", sensors=["state", other])
+
+
+def test_two_processes_on_one_target(tmp_path):
+    trajectories = make_trajectories(*SPACES["state"])
+
+    class Slow(list):
+        """A second writer comes while the first one writes."""
+
+        def __iter__(self):
+            for index, trajectory in enumerate(super().__iter__()):
+                if index:
+                    next(writers, None)
+                yield trajectory
+
+    def write_again():
+        with pytest.raises(FileExistsError, match="another process"):
+            save_minari(tmp_path / "play", trajectories[:1], SPACES["state"])
+        yield
+
+    writers = itertools.chain([None] * 2, write_again())  # after the checks
+    save_minari(tmp_path / "play", Slow(trajectories), SPACES["state"])
+    assert_same(trajectories, load_trajectories(tmp_path / "play"))
+    assert [path.name for path in tmp_path.iterdir()] == ["play"]

@@ -77,7 +77,7 @@ def test_held_action_cannot_be_changed_from_outside():
     ("arguments", "message"),
     [
         ({"action_space": spaces.Box(-np.inf, np.inf, (2,))}, "action_space: expected a Box with finite bounds"),
-        ({"action_space": spaces.MultiBinary(2)}, "action_space: expected a Box or Discrete"),
+        ({"action_space": spaces.MultiBinary(2)}, "action_space: expected Box or Discrete"),
         ({"magnitudes": ()}, "magnitudes: expected"),
         ({"magnitudes": (0.5, 2.0)}, "magnitudes: expected"),
         ({"hold": (0, 3)}, "hold: expected"),

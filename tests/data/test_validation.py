@@ -1,6 +1,7 @@
 """Each kind of bad input ends in one error that names argument, place, expected and got."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -263,3 +264,46 @@ def test_rendering_survives():
     (trajectory,) = drawn("fast")
     assert trajectory.without_actions().rendering == "fast"
     assert trajectory.with_actions(np.zeros((2, 2), np.float32)).rendering == "fast"
+
+
+# Units
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "dtype", "says"),
+    [
+        ((1, 1, 1), (0, 0, 0), np.float32, None),
+        ((1, 1, 1), (0, 1e3, 0), np.float32, None),
+        ((1, 1e-7, 1), (0, 0.02, 0), np.float32, None),  # an object that lies still
+        ((1, 1, 1), (0, 1e8, 0), np.float64, "entry 1 moves by 0.5.* around 1e.08.*subtract the offset"),
+        ((1, 1e5, 1e5), (0, 0, 0), np.float32, "entry 0 moves by 0.5"),
+        ((1, 1, 1e4), (0, 0, 0), np.float32, "entry 2 goes from -.*, the space from -100 to 100; are they in other"),
+    ],
+)
+def test_units_that_cannot_be_learnt_from_are_warned_of(scale, offset, dtype, says):
+    values = (np.random.default_rng(0).uniform(-1, 1, (500, 3)) * scale + offset).astype(dtype)
+    bound = np.array([np.inf, np.inf, 100], dtype)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        check_trajectories(
+            [Trajectory(values)],
+            argument="demos",
+            observation_space=spaces.Box(-bound, bound, dtype=dtype),
+            action_space=spaces.Discrete(2),
+            need_actions=False,
+        )
+    if says is None:
+        assert not said
+    else:
+        assert any(re.search(rf"^demos: .*observation.*{says}", str(warning.message)) for warning in said)
+
+
+def test_numbers_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match=r"demos\[0\].observations: expected finite numbers"):
+        check_trajectories(
+            [Trajectory(np.full((3, 1), 1e300))],
+            argument="demos",
+            observation_space=spaces.Box(-np.inf, np.inf, (1,), np.float64),
+            action_space=spaces.Discrete(2),
+            need_actions=False,
+        )

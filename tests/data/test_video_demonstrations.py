@@ -190,7 +190,7 @@ def test_videos_and_what_is_known_of_them(tmp_path):
     episodes = [Trajectory(frames(count=count, height=8, width=8)) for count in range(2, 14)]
     folder = save_videos(tmp_path / "videos", episodes, Camera(), policy="expert")
     described = json.loads((folder / "videos.json").read_text())
-    digests = described.pop("sha256")
+    digests = described.pop("digests")
     names = [f"{index:03d}.mp4" for index in range(12)]
     assert described == {
         "env_id": "Camera-v0",
@@ -226,7 +226,7 @@ def test_the_stated_rate_comes_first(tmp_path):
         '{"frame_rate": 0, "videos": []}',
         '{"frame_rate": 1e400, "videos": []}',
         '{"frame_rate": 80, "videos": ["a.gif"], "env_arguments": 1}',
-        '{"frame_rate": 80, "videos": ["a.gif"], "sha256": ["a.gif"]}',
+        '{"frame_rate": 80, "videos": ["a.gif"], "digests": ["a.gif"]}',
     ):
         description.write_text(damage)
         with pytest.raises(ValueError, match=r"videos\.json: expected a description as save_videos writes it"):

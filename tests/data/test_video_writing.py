@@ -124,7 +124,7 @@ def test_bits_that_flip(tmp_path):
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"001\.mp4: expected a readable video.*sha256 differs"):
+        with pytest.raises(ValueError, match=r"001\.mp4: expected a readable video.*digest differs"):
             load_trajectories(folder)
         assert len(load_trajectories(folder / "000.mp4")) == 1
         with contextlib.suppress(ValueError):
@@ -147,9 +147,9 @@ def test_a_description_that_was_changed(tmp_path):
             np.testing.assert_array_equal(load_trajectories(folder, frame_rate=20)[0].observations, noise())
     described = json.loads(data)
     path.write_text(json.dumps({**described, "frame_rate": 40.0}))
-    with pytest.raises(ValueError, match=r"videos\.json: .* damaged \(its sha256 differs; remove that key"):
+    with pytest.raises(ValueError, match=r"videos\.json: .* damaged \(its digest differs; remove the key .digests."):
         load_trajectories(folder)
-    del described["sha256"]
+    del described["digests"]
     path.write_text(json.dumps({**described, "frame_rate": 40.0}))
     with pytest.warns(UserWarning, match="40 frames per second"):
         assert len(load_trajectories(folder, frame_rate=20)[0]) == 2

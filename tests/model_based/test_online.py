@@ -184,7 +184,7 @@ def test_the_model_learns_without_the_policy_and_the_policy_without_the_model():
     assert not all(same(before, online.critic.value))
     assert all(same(rest, *model, *others[:2]))
     before, rest = weights(online.inverse_model), weights(*model, online.policy)
-    online._update_inverse_model(states, batch)
+    online._update_inverse_model(states, batch, online._embed(batch).embeddings)
     assert not all(same(before, online.inverse_model))
     assert all(same(rest, *model, online.policy))
 
@@ -202,6 +202,17 @@ def test_an_update_moves_everything_it_says(reward, play):
     assert all(same(value, online.critic.value)) == (reward is None)
     assert ("value_loss" in metrics) == ("imagined_reward" in metrics) == (reward is not None)
     assert ("discriminator_loss" in metrics) == (reward == "ail")
+
+
+def test_an_update_embeds_each_sequence_once(monkeypatch):
+    online = imitation("ail")
+    shown = []
+    embed = WorldModel.embed
+    monkeypatch.setattr(
+        WorldModel, "embed", lambda model, seen: shown.append(seen["observation"].shape) or embed(model, seen)
+    )
+    online.update()
+    assert shown == [(8, 6, 2), (8, 6, 2)]  # play and experience side by side, and demonstrations
 
 
 def test_no_reward_imagines_nothing(monkeypatch):
@@ -237,12 +248,12 @@ def test_rollouts_start_from_so_many_states():
 def test_a_surrogate_sees_the_agents_own_sequences_and_the_demonstrations():
     online = imitation()
     (batch, _), demos = online._joint.sample(), online._demos.sample()
-    online._update_surrogate(online.surrogate, batch, online._joint.sample()[1], demos)
-    embedded = online._embedded(batch)
+    embedded, shown_demos = online._embed(batch), online._embed(demos)
+    online._update_surrogate(online.surrogate, embedded, online._joint.sample()[1], shown_demos)
     (agent,), (expert,), (asked,) = online.surrogate.agent, online.surrogate.expert, online.surrogate.asked
     assert torch.equal(agent.embeddings, embedded.embeddings[:, 3:])  # not of play
     assert torch.equal(agent.valid, batch.valid[:, 3:])
-    assert torch.equal(expert.embeddings, online._embedded(demos).embeddings)
+    assert torch.equal(expert.embeddings, shown_demos.embeddings)
     assert torch.equal(asked, embedded.embeddings)
     assert not any(shown.embeddings.requires_grad for shown in (agent, expert))
 
@@ -250,10 +261,10 @@ def test_a_surrogate_sees_the_agents_own_sequences_and_the_demonstrations():
 def test_a_reward_that_is_asked_anew_is_known_but_for_the_first_record():
     online = imitation("ail")
     (batch, labels), demos = online._joint.sample(), online._demos.sample()
-    changed, _ = online._update_surrogate(online.surrogate, batch, labels, demos)
+    changed, _ = online._update_surrogate(online.surrogate, online._embed(batch), labels, online._embed(demos))
     assert not changed.rewarded[0].any()
     assert changed.rewarded[1:].all()  # of play too
-    assert torch.equal(changed.rewards, online.surrogate.relabel(online._embedded(batch).embeddings))
+    assert torch.equal(changed.rewards, online.surrogate.relabel(online._embed(batch).embeddings))
     assert torch.equal(changed.terminal, labels.terminal)
 
 

@@ -85,6 +85,22 @@ def test_kl_to_the_broad_gaussian():
     torch.testing.assert_close(actions.prior_kl(), plain)
 
 
+@pytest.mark.parametrize("scale", [0.3, 3, 30])
+@pytest.mark.parametrize("spread", [0.01, 0.2, 0.6])
+def test_the_std_of_a_residual_has_samples_as_far_from_the_mode(scale, spread):
+    mean = scale * torch.randn(5000, ACTIONS)
+    actions = TanhNormal(mean, torch.full_like(mean, spread)).rsample(torch.randn_like(mean))
+    std = TanhNormal(mean, torch.ones_like(mean)).std_of_residual(actions)
+    torch.testing.assert_close(std, torch.full_like(std, spread), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("mean", [0.0, 40.0])
+def test_the_std_of_a_residual_is_bounded(mean):
+    actions = TanhNormal(torch.full((ROWS, ACTIONS), mean), torch.ones(()))
+    assert (actions.std_of_residual(-torch.ones(ROWS, ACTIONS)) == 0.8742).all()
+    assert (actions.std_of_residual(actions.mode) < 1e-6).all()
+
+
 def test_the_broad_gaussian_is_close_to_uniform():
     """Check that the KL of its tanh to the uniform distribution is below 0.03 nats, and larger for other stds."""
 

@@ -1,6 +1,7 @@
 """Features of a Dict of sensors, for SB3's policies."""
 
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 
@@ -30,3 +31,14 @@ def test_vectors_are_in_units_of_their_spread_as_of_now():
         torch.testing.assert_close(features[:, :3].mean(0), torch.zeros(3), atol=1e-4, rtol=0)
         torch.testing.assert_close(features[:, :3].std(0), torch.ones(3), atol=1e-2, rtol=0)
         assert features[:, 3:].abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["front.left", "keys", "training", "", "$"])
+def test_a_sensor_has_any_name(name):
+    space = spaces.Dict({name: SPACE["camera"], "angles": SPACE["angles"]})
+    extractors = [SensorsExtractor(space, RunningStandardizer(2), "patch") for _ in range(2)]
+    extractors[1].load_state_dict(extractors[0].state_dict())
+    observation = {name: torch.rand(3, 6, 16, 16), "angles": torch.randn(3, 2)}
+    features = [extractor(observation) for extractor in extractors]
+    torch.testing.assert_close(*features, atol=0, rtol=0)
+    assert not torch.equal(features[0], extractors[0](observation | {name: torch.rand(3, 6, 16, 16)}))

@@ -84,6 +84,60 @@ def test_the_gradient_is_clipped_and_the_learning_rate_ends_at_zero():
     assert optimizer.schedule.get_last_lr() == [0.0]
 
 
+def test_a_step_is_adams():
+    """Check against PyTorch's plain loop over parameters, in float32."""
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    layers[1].load_state_dict(layers[0].state_dict())
+    optimizer = Optimizer([layers[0]], 1e-2)
+    plain = torch.optim.Adam(layers[1].parameters(), lr=1e-2, foreach=False, fused=False)
+    x = torch.randn(7, 5)
+    for _ in range(20):
+        optimizer.step(layers[0](x).square().mean())
+        plain.zero_grad()
+        layers[1](x).square().mean().backward()
+        plain.step()
+    for one, other in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class Branches(torch.nn.Module):
+    """Two layers of one shape, of which either may have no gradient for a while."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(3, 1, bias=False)
+        self.second = torch.nn.Linear(3, 1, bias=False)
+
+
+def test_moments_belong_to_their_parameter():
+    """Check that a parameter without a gradient so far does not take over the moments of the next one."""
+    one, other = Branches(), Branches()
+    optimizer, resumed = Optimizer([one], 0.1), Optimizer([other], 0.1)
+    for _ in range(5):
+        optimizer.step(one.second(torch.ones(1, 3)).square().sum())
+    resumed.load_state_dict(snapshot(optimizer.state_dict()))
+    for module, stepping in ((one, optimizer), (other, resumed)):
+        for _ in range(5):
+            stepping.step((module.first(torch.ones(1, 3)) + module.second(torch.ones(1, 3))).square().sum())
+    for name, parameter in one.named_parameters():
+        assert torch.equal(parameter, dict(other.named_parameters())[name]), name
+
+
+def test_moments_of_other_parameters_are_refused():
+    state = Optimizer([Branches()], 0.1).progress()
+    optimizer = Optimizer([torch.nn.Linear(3, 1)], 0.1)
+    with pytest.raises(ValueError, match=r"^moments: expected those of the optimizer's parameters, got none of 0.bias"):
+        optimizer.load_progress(state)
+    with pytest.raises(ValueError, match=r"^moments: expected them by the names of parameters, got a list"):
+        optimizer.load_progress(state | {"moments": []})
+    wide = torch.nn.Linear(4, 1)
+    of_wide = Optimizer([wide], 0.1)
+    of_wide.step(wide(torch.ones(1, 4)).sum())
+    with pytest.raises(ValueError, match=r"^moments: expected shape \(1, 3\) for 0.weight, got \(1, 4\)"):
+        optimizer.load_progress(of_wide.progress())
+
+
 def test_an_optimizer_goes_on_where_another_stopped():
     def train(layer, optimizer, updates):
         for _ in range(updates):
