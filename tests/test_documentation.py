@@ -77,7 +77,7 @@ def refused(words):
     program, *arguments = words
     if program == "aime-gym":
         try:
-            group = click.Context(cli._PROGRAM)
+            group = click.Context(cli._PROGRAM, **cli._PROGRAM.context_settings)  # verbs keep its names of --help
             verb = cli._PROGRAM.get_command(group, arguments[0])
             verb.make_context(arguments[0], arguments[1:], parent=group)
         except click.ClickException as error:
