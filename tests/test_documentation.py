@@ -77,11 +77,9 @@ def refused(words):
     program, *arguments = words
     if program == "aime-gym":
         try:
-            context = click.Context(cli._PROGRAM)
-            name, verb, rest = cli._PROGRAM.resolve_command(context, arguments)
-            verb.make_context(name, rest, parent=context)
-        except click.exceptions.Exit:
-            return None  # help
+            group = click.Context(cli._PROGRAM, **cli._PROGRAM.context_settings)  # verbs keep its names of --help
+            verb = cli._PROGRAM.get_command(group, arguments[0])
+            verb.make_context(arguments[0], arguments[1:], parent=group)
         except click.ClickException as error:
             return f"refused: {error.format_message()}"
     elif program == "make":
