@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -46,8 +45,8 @@ from aime_gym.models.augmentation import augment
 from aime_gym.models.images import IMAGE_ARCHITECTURES
 from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.models.standardizer import RunningStandardizer
-from aime_gym.progress import progress_bar
 from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.rollouts import Rollouts, draw_seed
 from aime_gym.training.seeding import TemporaryGlobalSeed
 from aime_gym.types import Array, Observation, Trajectories
 
@@ -304,7 +303,7 @@ class LearnedRewardTrainer:
         """
         assert agent.env is not None
         assert loop.step_callbacks is not None
-        seed = int(torch.randint(2**31 - 1, (), generator=loop.generator))
+        seed = draw_seed(loop.generator)
         with TemporaryGlobalSeed(seed, self.device) as global_seed:
             algorithm = self._make_algorithm(agent.n_envs, agent._stats_window_size)
             share_weights(self.algorithm, algorithm)
@@ -320,24 +319,14 @@ class LearnedRewardTrainer:
             algorithm.num_timesteps = agent.num_timesteps
             if isinstance(algorithm, OffPolicyAlgorithm):  # whose new replay buffer is empty
                 algorithm.learning_starts += algorithm.num_timesteps
-            with progress_bar(name, timesteps, enabled=loop.progress_bar) as advance:
-                callback = _RewardUpdateCallback(
-                    self, agent, self._expert_transitions(demos), recorder, loop, global_seed, advance
+            loop.step_callbacks.context = global_seed.suspended
+            rollouts = Rollouts(agent, loop, name, timesteps)
+            callback = _RewardUpdateCallback(self, self._expert_transitions(demos), recorder, rollouts)
+            rollouts.drive(
+                lambda: algorithm.learn(
+                    timesteps, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
                 )
-                try:
-                    algorithm.learn(
-                        timesteps, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
-                    )
-                except KeyboardInterrupt:
-                    message = (
-                        f"{name}: interrupted after {callback.steps} of {timesteps} steps; what was learnt is kept"
-                    )
-                    warnings.warn(message, stacklevel=2)
-                    callback.stopped = True
-                finally:
-                    with global_seed.suspended():
-                        loop.step_callbacks.end()
-        loop.interrupted |= callback.stopped
+            )
 
     @torch.no_grad()
     def update_average_policy(self) -> None:
@@ -411,33 +400,24 @@ class _RewardUpdateCallback(BaseCallback):
     def __init__(
         self,
         trainer: LearnedRewardTrainer,
-        agent: BaseAlgorithm,
         expert: ExpertTransitions,
         recorder: _TransitionRecorder,
-        loop: TrainingLoop,
-        global_seed: TemporaryGlobalSeed,
-        advance: Callable[[int, str], None],
+        rollouts: Rollouts,
     ) -> None:
         super().__init__()
-        assert loop.step_callbacks is not None
-        self.trainer, self.agent, self.expert, self.recorder = trainer, agent, expert, recorder
-        self.loop, self.callbacks, self.global_seed, self.advance = loop, loop.step_callbacks, global_seed, advance
-        #: Environment steps so far.
-        self.steps = 0
-        self.stopped = False
+        self.trainer, self.expert, self.recorder, self.rollouts = trainer, expert, recorder, rollouts
         #: Transitions of the last update of the reward, until the policy has been trained.
         self.pending: Transitions | None = None
 
     def _on_training_start(self) -> None:
-        self.agent.ep_info_buffer = self.model.ep_info_buffer
-        self.agent.ep_success_buffer = self.model.ep_success_buffer
-        with self.global_seed.suspended():
-            self.callbacks.start(self.locals)
+        agent = self.rollouts.agent
+        agent.ep_info_buffer = self.model.ep_info_buffer
+        agent.ep_success_buffer = self.model.ep_success_buffer
+        self.rollouts.start(self.locals)
 
     def _on_rollout_start(self) -> None:
         self._finish_policy_update()
-        with self.global_seed.suspended():
-            self.callbacks.rollout_start()
+        self.rollouts.start_rollout()
 
     def _on_training_end(self) -> None:
         self._finish_policy_update()
@@ -449,23 +429,14 @@ class _RewardUpdateCallback(BaseCallback):
         self.pending = None
 
     def _on_step(self) -> bool:
-        new_steps = self.model.num_timesteps - self.agent.num_timesteps
-        self.agent.num_timesteps = self.model.num_timesteps
-        self.steps += new_steps
-        self.advance(new_steps, "")
-        if self.callbacks.watches:
-            with self.global_seed.suspended():
-                self.stopped = not self.callbacks.step(self.locals)
-        self.loop.signals.raise_pending()
-        return not self.stopped
+        return self.rollouts.step(self.model.num_timesteps - self.rollouts.agent.num_timesteps, self.locals)
 
     def _on_rollout_end(self) -> None:
-        with self.global_seed.suspended():
-            self.callbacks.rollout_end(self.locals)
+        self.rollouts.end_rollout(self.locals)
         if self.recorder.steps < steps_per_reward_update(self.trainer.algorithm):
             return
         reward = self.trainer.reward
         self.pending, mean_reward = self.recorder.pop()
-        reward.update(self.pending, self.expert, self.loop)
+        reward.update(self.pending, self.expert, self.rollouts.loop)
         self.logger.record(f"{reward.name}/reward", mean_reward)
         self.logger.record(f"{reward.name}/terminal_value", reward.terminal_value())

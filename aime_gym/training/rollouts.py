@@ -33,8 +33,8 @@ class Rollouts:
     state of an environment outlives a round, and a checkpoint between two rounds holds all that there is: a resumed
     phase ends as an uninterrupted one.
 
-    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`step` and
-    :meth:`end_rollout`.
+    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`start_rollout`,
+    :meth:`step` and :meth:`end_rollout`.
 
     :param agent: the agent whose environment it is, and whose counters move.
     :param loop: loop of a phase with ``step_callbacks``.
@@ -111,7 +111,7 @@ class Rollouts:
                 steps_before = loop.counter.num_timesteps
                 updates_before = loop.counter.num_updates
                 self._windows = {}
-                self._callbacks.rollout_start()
+                self.start_rollout()
                 metrics = collect_and_update()
                 run.steps = steps_done + loop.counter.num_timesteps - steps_before
                 run.updates += loop.counter.num_updates - updates_before
@@ -174,6 +174,10 @@ class Rollouts:
         if not self._callbacks.step(local_values):
             self.stopped = True
         return not self.stopped
+
+    def start_rollout(self) -> None:
+        """Tell the callback that a round starts."""
+        self._callbacks.rollout_start()
 
     def end_rollout(self, local_values: dict[str, Any]) -> None:
         """Tell the callback that the steps of this round are taken, and its updates follow."""
