@@ -35,10 +35,12 @@ from aime_gym.learned_reward.algorithms import (
     load_optimizer_state,
     make_algorithm,
     optimizer_state,
+    reset_env,
     share_weights,
     steps_per_reward_update,
 )
 from aime_gym.learned_reward.frame_stack import FrameStack
+from aime_gym.learned_reward.relabelling_buffer import RelabellingReplayBuffer
 from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
 from aime_gym.learned_reward.vec_envs import EncodedVecEnv, LearnedRewardVecEnv, decode_actions
 from aime_gym.models.augmentation import augment
@@ -298,6 +300,9 @@ class LearnedRewardTrainer:
         The environment is reset first, with a seed from the agent's generator: what happens is a fixed function of the
         agent, the demonstrations and the environment. Ctrl-C ends it between two steps.
 
+        Where a checkpoint is kept, so is each round from such a reset to the next: whole updates of the reward and of
+        the policy, as many as the interval has. Without one there is a single round, since a reset cuts episodes short.
+
         :param agent: agent whose environment it is, and whose counters move.
         :param name: name of the phase, for progress and warnings.
         """
@@ -316,17 +321,32 @@ class LearnedRewardTrainer:
             scaled.seed(seed)
             algorithm.set_env(scaled)
             algorithm.set_logger(loop.logger)
-            algorithm.num_timesteps = agent.num_timesteps
             if isinstance(algorithm, OffPolicyAlgorithm):  # whose new replay buffer is empty
-                algorithm.learning_starts += algorithm.num_timesteps
+                algorithm.learning_starts += agent.num_timesteps
             loop.step_callbacks.context = global_seed.suspended
-            rollouts = Rollouts(agent, loop, name, timesteps)
-            callback = _RewardUpdateCallback(self, self._expert_transitions(demos), recorder, rollouts)
-            rollouts.drive(
-                lambda: algorithm.learn(
-                    timesteps, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
+            state = None if loop.checkpoint is None else _RoundState(self, algorithm)
+            rollouts = Rollouts(agent, loop, name, timesteps, state)
+
+            def start_round() -> None:
+                # Of all that was drawn before, a process that resumes has drawn something else.
+                seed = draw_seed(loop.generator)
+                global_seed.reseed(seed)
+                reset_env(algorithm, seed)
+
+            expert = self._expert_transitions(demos)
+            callback = _RewardUpdateCallback(self, expert, recorder, rollouts, start_round)
+
+            def learn() -> None:
+                algorithm.num_timesteps = agent.num_timesteps
+                if state is not None:
+                    start_round()
+                algorithm.learn(
+                    rollouts.remaining, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
                 )
-            )
+                if state is not None:
+                    state.replay_buffer = None  # it lasts as long as this run
+
+            rollouts.drive(learn)
 
     @torch.no_grad()
     def update_average_policy(self) -> None:
@@ -356,6 +376,27 @@ class LearnedRewardTrainer:
         self.returns.var = np.array(variance)
         self.returns.count = count
         self.num_averaged = state["num_averaged"]
+
+
+class _RoundState:
+    """State of all that rounds change: networks, moments, statistics, and the replay buffer of ``sac``."""
+
+    def __init__(self, trainer: LearnedRewardTrainer, algorithm: Algorithm) -> None:
+        self._trainer = trainer
+        buffer = algorithm.replay_buffer if isinstance(algorithm, OffPolicyAlgorithm) else None
+        self.replay_buffer = buffer if isinstance(buffer, RelabellingReplayBuffer) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        buffer = {} if self.replay_buffer is None else {"replay_buffer": self.replay_buffer.state_dict()}
+        modules = {name: module.state_dict() for name, module in self._trainer.modules.items()}
+        return {"modules": modules, "training": self._trainer.state_dict(), **buffer}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, module in self._trainer.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self._trainer.load_state_dict(state["training"])
+        if self.replay_buffer is not None and "replay_buffer" in state:
+            self.replay_buffer.load_state_dict(state["replay_buffer"])
 
 
 class _TransitionRecorder:
@@ -403,9 +444,13 @@ class _RewardUpdateCallback(BaseCallback):
         expert: ExpertTransitions,
         recorder: _TransitionRecorder,
         rollouts: Rollouts,
+        start_round: Callable[[], None],
     ) -> None:
         super().__init__()
         self.trainer, self.expert, self.recorder, self.rollouts = trainer, expert, recorder, rollouts
+        self.start_round = start_round
+        #: The algorithm's updates before the current round.
+        self.policy_updates = 0
         #: Transitions of the last update of the reward, until the policy has been trained.
         self.pending: Transitions | None = None
 
@@ -417,6 +462,12 @@ class _RewardUpdateCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._finish_policy_update()
+        # Those of a reward that was fitted in advance are over.
+        updates = self.rollouts.updates or self.model._n_updates - self.policy_updates
+        if self.recorder.steps == 0 and self.rollouts.is_round_over(updates):
+            self.rollouts.end_round()
+            self.start_round()
+            self.policy_updates = self.model._n_updates
         self.rollouts.start_rollout()
 
     def _on_training_end(self) -> None:

@@ -71,8 +71,8 @@ def differences(one, other):
 
 
 def flat(value, name=""):
-    if isinstance(value, dict):
-        for key, part in value.items():
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from flat(part, f"{name}/{key}" if name else key)
     else:
         yield name, value
