@@ -34,7 +34,9 @@ class ImitationAgent(Agent):
     :param checkpoint_dir: folder that keeps how far each phase came. The same script, run again, resumes there, and
         ends with the same agent, to the last bit, as one that was never stopped. Ctrl-C and SIGTERM write a last
         checkpoint and then do what they do elsewhere; without the folder, Ctrl-C ends a phase and keeps what it learnt.
-    :param checkpoint_interval: number of updates between two checkpoints.
+    :param checkpoint_interval: number of updates between two checkpoints, and at least a whole episode of each copy
+        where ``imitate`` interacts: such an agent's environment is reset at each checkpoint, and the end of the phase
+        depends on where that is. Updates are those of the reward, or of the policy if the reward was fitted in advance.
     """
 
     #: Whether ``imitate`` stands on ``pretrain``.
@@ -69,12 +71,6 @@ class ImitationAgent(Agent):
     ) -> None:
         check_number("play_timesteps", play_timesteps, 1, whole=True)
         check_number("checkpoint_interval", checkpoint_interval, 1, whole=True)
-        if checkpoint_dir is not None and self.imitates_online:
-            raise NotImplementedError(
-                f"checkpoint_dir: {type(self).__name__} imitates in its environment, and a phase of environment "
-                f"steps cannot be resumed in this version; save the agent from a callback (CheckpointCallback) and "
-                f"go on from its file with learn"
-            )
         self.demonstrations, self.play, self.play_timesteps = demonstrations, play, play_timesteps
         self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self.checkpoint_interval = checkpoint_interval
@@ -348,7 +344,7 @@ class ImitationAgent(Agent):
             weights = [weight for state in self.get_parameters().values() for weight in state.values()]
             self.starting_digest = digest([self.generator.get_state(), *weights]) if comparable else "fresh"
         described = description(self)
-        return {
+        identity = {
             "agent": described["class"],
             "hyper-parameters": [described["config"], self.policy_kwargs],
             "spaces": [described["observation_space"], described["action_space"]],
@@ -356,6 +352,7 @@ class ImitationAgent(Agent):
             "data": f"{self.play_timesteps} steps of its own" if callable(data) else digest_trajectories(data),
             "starting weights": self.starting_digest,
         }
+        return identity | ({"checkpoint_interval": self.checkpoint_interval} if self.imitates_online else {})
 
     def end_phase(self, name: str, *, failed: bool) -> None:
         """Note that a phase has ended, or has failed and has to run again: half a phase counts as none."""

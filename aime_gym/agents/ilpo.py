@@ -35,13 +35,13 @@ from aime_gym.models.latent_actions import ActionRemap, LatentActionPolicy, late
 from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
-from aime_gym.training.rollouts import EnvStep, Rollouts, draw_seed, env_steps
+from aime_gym.training.rollouts import EnvStep, Rollouts
 from aime_gym.types import Array, Metrics, Observation, Trajectories
 
 #: Transitions that step 2 remembers.
 _MEMORY = 10_000
-#: Steps of all environments that make a round: the unit of ``log_interval``.
-_ROUND_STEPS = 50
+#: Steps of all environments that make a rollout: the unit of ``log_interval``.
+_ROLLOUT_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,12 @@ class ILPOAgent(ImitationAgent):
     # Step 2
 
     def _remap_actions(self, timesteps: int, loop: TrainingLoop, name: str) -> None:
-        assert self.env is not None
-        rollouts = Rollouts(self, loop, name, timesteps)
-        steps = env_steps(self.env, self._explore, seed=draw_seed(self.generator))
+        state = None if loop.checkpoint is None else _RemapState(self)
+        rollouts = Rollouts(self, loop, name, timesteps, state)
 
         def collect_and_update() -> Metrics:
-            count = min(_ROUND_STEPS, math.ceil(rollouts.remaining / self.n_envs))
-            for step in itertools.islice(steps, count):
+            count = min(_ROLLOUT_STEPS, math.ceil(rollouts.remaining / self.n_envs))
+            for step in itertools.islice(rollouts.continued_steps(self._explore), count):
                 self._remember(step)
                 rollouts.run("remap", self.config.remap_updates, self.update_remap)
                 if not rollouts.record_step(step):
@@ -232,6 +231,20 @@ class ILPOAgent(ImitationAgent):
         latents = _choose(self.policy(observations)[0], generator)
         actions = _choose(self.remap(observations, latents), generator)
         return F.one_hot(actions, self.action_encoding.size), ()
+
+
+class _RemapState:
+    """State of all that step 2 changes."""
+
+    def __init__(self, agent: ILPOAgent) -> None:
+        self._agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"remap": self._agent.remap.state_dict(), "training": self._agent._training_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._agent.remap.load_state_dict(state["remap"])
+        self._agent._load_training_state(state["training"])
 
 
 def _choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:

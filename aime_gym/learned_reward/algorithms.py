@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from sb3_contrib import TRPO
@@ -24,6 +25,7 @@ from aime_gym.learned_reward.relabelling_buffer import RelabellingReplayBuffer
 from aime_gym.learned_reward.vec_envs import encoded_action_space
 from aime_gym.models.features_extractor import CriticEncoderSACPolicy, SensorsExtractor
 from aime_gym.models.standardizer import RunningStandardizer
+from aime_gym.training.checkpoint import snapshot
 from aime_gym.types import Array, is_image
 
 
@@ -153,6 +155,18 @@ def share_weights(source: Algorithm, target: Algorithm) -> None:
         target.log_ent_coef, target.ent_coef_optimizer = source.log_ent_coef, source.ent_coef_optimizer
 
 
+def reset_env(algorithm: Algorithm, seed: int) -> None:
+    """Reset an algorithm's environment with a seed, as ``learn`` does before its first rollout."""
+    env = algorithm.env
+    assert env is not None
+    env.seed(seed)
+    algorithm._last_obs = env.reset()  # type: ignore[assignment]
+    algorithm._last_episode_starts = np.ones(env.num_envs, bool)
+    normalizer = algorithm.get_vec_normalize_env()
+    if normalizer is not None:
+        algorithm._last_original_obs = normalizer.get_original_obs()
+
+
 def optimizer_state(algorithm: Algorithm) -> dict[str, Any]:
     """Return what an algorithm goes on from, beside its policy: moments, and the weight of the entropy."""
     moments = {
@@ -167,7 +181,8 @@ def optimizer_state(algorithm: Algorithm) -> dict[str, Any]:
 def load_optimizer_state(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     """Go on from what :func:`optimizer_state` returned."""
     for name, optimizer in _optimizers(algorithm).items():
-        moments = {int(index): values for index, values in state["moments"][name].items()}
+        # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
+        moments = {int(index): snapshot(values) for index, values in state["moments"][name].items()}
         optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     if isinstance(algorithm, SAC) and algorithm.log_ent_coef is not None:
         with torch.no_grad():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.buffers import DictReplayBuffer
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
@@ -30,6 +31,25 @@ class RelabellingReplayBuffer(DictReplayBuffer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._relabel, self._augment = relabel, augment
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the stored transitions: tensors that share the buffer's memory, up to the last one stored."""
+        size = self.size()
+        stored = {name: torch.from_numpy(values[:size]) for name, values in self._arrays().items()}
+        return {"stored": stored, "pos": self.pos, "full": self.full}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Store the transitions of a state, in a buffer of the same size."""
+        for name, values in self._arrays().items():
+            values[: len(state["stored"][name])] = state["stored"][name].numpy()
+        self.pos, self.full = state["pos"], state["full"]
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return the arrays of the buffer, (buffer_size, n_envs, ...)."""
+        arrays = {name: getattr(self, name) for name in ("actions", "rewards", "dones", "timeouts")}
+        for group in ("observations", "next_observations"):
+            arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
+        return arrays
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: Array, env: VecNormalize | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -36,18 +35,20 @@ from aime_gym.learned_reward.algorithms import (
     load_optimizer_state,
     make_algorithm,
     optimizer_state,
+    reset_env,
     share_weights,
     steps_per_reward_update,
 )
 from aime_gym.learned_reward.frame_stack import FrameStack
+from aime_gym.learned_reward.relabelling_buffer import RelabellingReplayBuffer
 from aime_gym.learned_reward.transitions import ExpertTransitions, Transitions
 from aime_gym.learned_reward.vec_envs import EncodedVecEnv, LearnedRewardVecEnv, decode_actions
 from aime_gym.models.augmentation import augment
 from aime_gym.models.images import IMAGE_ARCHITECTURES
 from aime_gym.models.stacked import concatenate_sensors
 from aime_gym.models.standardizer import RunningStandardizer
-from aime_gym.progress import progress_bar
 from aime_gym.training.loop import TrainingLoop
+from aime_gym.training.rollouts import Rollouts, draw_seed
 from aime_gym.training.seeding import TemporaryGlobalSeed
 from aime_gym.types import Array, Observation, Trajectories
 
@@ -299,12 +300,15 @@ class LearnedRewardTrainer:
         The environment is reset first, with a seed from the agent's generator: what happens is a fixed function of the
         agent, the demonstrations and the environment. Ctrl-C ends it between two steps.
 
+        Where a checkpoint is kept, so is each round from such a reset to the next: whole updates of the reward and of
+        the policy, as many as the interval has. Without one there is a single round, since a reset cuts episodes short.
+
         :param agent: agent whose environment it is, and whose counters move.
         :param name: name of the phase, for progress and warnings.
         """
         assert agent.env is not None
         assert loop.step_callbacks is not None
-        seed = int(torch.randint(2**31 - 1, (), generator=loop.generator))
+        seed = draw_seed(loop.generator)
         with TemporaryGlobalSeed(seed, self.device) as global_seed:
             algorithm = self._make_algorithm(agent.n_envs, agent._stats_window_size)
             share_weights(self.algorithm, algorithm)
@@ -317,27 +321,32 @@ class LearnedRewardTrainer:
             scaled.seed(seed)
             algorithm.set_env(scaled)
             algorithm.set_logger(loop.logger)
-            algorithm.num_timesteps = agent.num_timesteps
             if isinstance(algorithm, OffPolicyAlgorithm):  # whose new replay buffer is empty
-                algorithm.learning_starts += algorithm.num_timesteps
-            with progress_bar(name, timesteps, enabled=loop.progress_bar) as advance:
-                callback = _RewardUpdateCallback(
-                    self, agent, self._expert_transitions(demos), recorder, loop, global_seed, advance
+                algorithm.learning_starts += agent.num_timesteps
+            loop.step_callbacks.context = global_seed.suspended
+            state = None if loop.checkpoint is None else _RoundState(self, algorithm)
+            rollouts = Rollouts(agent, loop, name, timesteps, state)
+
+            def start_round() -> None:
+                # Of all that was drawn before, a process that resumes has drawn something else.
+                seed = draw_seed(loop.generator)
+                global_seed.reseed(seed)
+                reset_env(algorithm, seed)
+
+            expert = self._expert_transitions(demos)
+            callback = _RewardUpdateCallback(self, expert, recorder, rollouts, start_round)
+
+            def learn() -> None:
+                algorithm.num_timesteps = agent.num_timesteps
+                if state is not None:
+                    start_round()
+                algorithm.learn(
+                    rollouts.remaining, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
                 )
-                try:
-                    algorithm.learn(
-                        timesteps, callback=callback, log_interval=loop.log_interval, reset_num_timesteps=False
-                    )
-                except KeyboardInterrupt:
-                    message = (
-                        f"{name}: interrupted after {callback.steps} of {timesteps} steps; what was learnt is kept"
-                    )
-                    warnings.warn(message, stacklevel=2)
-                    callback.stopped = True
-                finally:
-                    with global_seed.suspended():
-                        loop.step_callbacks.end()
-        loop.interrupted |= callback.stopped
+                if state is not None:
+                    state.replay_buffer = None  # it lasts as long as this run
+
+            rollouts.drive(learn)
 
     @torch.no_grad()
     def update_average_policy(self) -> None:
@@ -367,6 +376,27 @@ class LearnedRewardTrainer:
         self.returns.var = np.array(variance)
         self.returns.count = count
         self.num_averaged = state["num_averaged"]
+
+
+class _RoundState:
+    """State of all that rounds change: networks, moments, statistics, and the replay buffer of ``sac``."""
+
+    def __init__(self, trainer: LearnedRewardTrainer, algorithm: Algorithm) -> None:
+        self._trainer = trainer
+        buffer = algorithm.replay_buffer if isinstance(algorithm, OffPolicyAlgorithm) else None
+        self.replay_buffer = buffer if isinstance(buffer, RelabellingReplayBuffer) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        buffer = {} if self.replay_buffer is None else {"replay_buffer": self.replay_buffer.state_dict()}
+        modules = {name: module.state_dict() for name, module in self._trainer.modules.items()}
+        return {"modules": modules, "training": self._trainer.state_dict(), **buffer}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, module in self._trainer.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self._trainer.load_state_dict(state["training"])
+        if self.replay_buffer is not None and "replay_buffer" in state:
+            self.replay_buffer.load_state_dict(state["replay_buffer"])
 
 
 class _TransitionRecorder:
@@ -411,33 +441,34 @@ class _RewardUpdateCallback(BaseCallback):
     def __init__(
         self,
         trainer: LearnedRewardTrainer,
-        agent: BaseAlgorithm,
         expert: ExpertTransitions,
         recorder: _TransitionRecorder,
-        loop: TrainingLoop,
-        global_seed: TemporaryGlobalSeed,
-        advance: Callable[[int, str], None],
+        rollouts: Rollouts,
+        start_round: Callable[[], None],
     ) -> None:
         super().__init__()
-        assert loop.step_callbacks is not None
-        self.trainer, self.agent, self.expert, self.recorder = trainer, agent, expert, recorder
-        self.loop, self.callbacks, self.global_seed, self.advance = loop, loop.step_callbacks, global_seed, advance
-        #: Environment steps so far.
-        self.steps = 0
-        self.stopped = False
+        self.trainer, self.expert, self.recorder, self.rollouts = trainer, expert, recorder, rollouts
+        self.start_round = start_round
+        #: The algorithm's updates before the current round.
+        self.policy_updates = 0
         #: Transitions of the last update of the reward, until the policy has been trained.
         self.pending: Transitions | None = None
 
     def _on_training_start(self) -> None:
-        self.agent.ep_info_buffer = self.model.ep_info_buffer
-        self.agent.ep_success_buffer = self.model.ep_success_buffer
-        with self.global_seed.suspended():
-            self.callbacks.start(self.locals)
+        agent = self.rollouts.agent
+        agent.ep_info_buffer = self.model.ep_info_buffer
+        agent.ep_success_buffer = self.model.ep_success_buffer
+        self.rollouts.start(self.locals)
 
     def _on_rollout_start(self) -> None:
         self._finish_policy_update()
-        with self.global_seed.suspended():
-            self.callbacks.rollout_start()
+        # Those of a reward that was fitted in advance are over.
+        updates = self.rollouts.updates or self.model._n_updates - self.policy_updates
+        if self.recorder.steps == 0 and self.rollouts.is_round_over(updates):
+            self.rollouts.end_round()
+            self.start_round()
+            self.policy_updates = self.model._n_updates
+        self.rollouts.start_rollout()
 
     def _on_training_end(self) -> None:
         self._finish_policy_update()
@@ -449,23 +480,14 @@ class _RewardUpdateCallback(BaseCallback):
         self.pending = None
 
     def _on_step(self) -> bool:
-        new_steps = self.model.num_timesteps - self.agent.num_timesteps
-        self.agent.num_timesteps = self.model.num_timesteps
-        self.steps += new_steps
-        self.advance(new_steps, "")
-        if self.callbacks.watches:
-            with self.global_seed.suspended():
-                self.stopped = not self.callbacks.step(self.locals)
-        self.loop.signals.raise_pending()
-        return not self.stopped
+        return self.rollouts.step(self.model.num_timesteps - self.rollouts.agent.num_timesteps, self.locals)
 
     def _on_rollout_end(self) -> None:
-        with self.global_seed.suspended():
-            self.callbacks.rollout_end(self.locals)
+        self.rollouts.end_rollout(self.locals)
         if self.recorder.steps < steps_per_reward_update(self.trainer.algorithm):
             return
         reward = self.trainer.reward
         self.pending, mean_reward = self.recorder.pop()
-        reward.update(self.pending, self.expert, self.loop)
+        reward.update(self.pending, self.expert, self.rollouts.loop)
         self.logger.record(f"{reward.name}/reward", mean_reward)
         self.logger.record(f"{reward.name}/terminal_value", reward.terminal_value())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.type_aliases import MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.testing import toy
@@ -19,27 +20,24 @@ from aime_gym.testing.save_load import write_other_format
 class ResumingContract(ContractBase):
     """Ctrl-C, errors, and ``checkpoint_dir``."""
 
-    @pytest.fixture
-    def checkpoints_supported(self, tmp_path: Path) -> None:
-        """Skip the test for an agent without checkpoints: only one that imitates online may refuse them."""
-        if self.agent_class.imitates_online:
-            try:
-                self.make(checkpoint_dir=tmp_path)
-            except NotImplementedError as error:
-                assert str(error).startswith("checkpoint_dir: ")  # noqa: PT017
-                pytest.skip(str(error))
-
     def checkpointing_agent(self, folder: Path, **changes: Any) -> ImitationAgent:
         """Return an untrained agent with data and a checkpoint after each update."""
         env, play, demos = self.task()
         return self.make(env, play=play, demonstrations=demos, checkpoint_dir=folder, checkpoint_interval=1, **changes)
 
-    @pytest.mark.usefixtures("checkpoints_supported")
+    @pytest.fixture
+    def uninterrupted_agent(self, trained_agent: ImitationAgent, tmp_path: Path) -> ImitationAgent:
+        """Agent after both phases; without checkpoints unless it interacts, and so resets its environment for them."""
+        if not self.agent_class.imitates_online:
+            return trained_agent
+        return self.checkpointing_agent(tmp_path / "uninterrupted").learn(0)
+
     @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 1.0])
     def test_a_resumed_run_equals_an_uninterrupted_one(
-        self, part: float, trained_agent: ImitationAgent, tmp_path: Path
+        self, part: float, uninterrupted_agent: ImitationAgent, tmp_path: Path
     ) -> None:
-        last = max(1, round(part * (trained_agent.num_updates - 1)))
+        ticks = getattr(uninterrupted_agent, self.callback_clock)
+        last = max(1, round(part * (ticks - 1)))
         seen: list[object] = []
 
         def stop(*_: object) -> None:
@@ -51,24 +49,50 @@ class ResumingContract(ContractBase):
             self.checkpointing_agent(tmp_path).learn(0, callback=stop)
         assert len(seen) == last
         agent = self.checkpointing_agent(tmp_path).learn(0)
-        assert_identical(parameters(agent), parameters(trained_agent))
-        assert torch.equal(agent.generator.get_state(), trained_agent.generator.get_state())
-        assert agent.num_updates == trained_agent.num_updates
+        assert_identical(parameters(agent), parameters(uninterrupted_agent))
+        assert torch.equal(agent.generator.get_state(), uninterrupted_agent.generator.get_state())
+        assert agent.num_updates == uninterrupted_agent.num_updates
+        assert agent.num_timesteps == uninterrupted_agent.num_timesteps
         # A finished run is not repeated.
-        assert_identical(parameters(self.checkpointing_agent(tmp_path).learn(0)), parameters(trained_agent))
+        assert_identical(parameters(self.checkpointing_agent(tmp_path).learn(0)), parameters(uninterrupted_agent))
 
-    @pytest.mark.usefixtures("checkpoints_supported")
+    def test_what_was_done_before_a_checkpoint_is_not_repeated(
+        self, uninterrupted_agent: ImitationAgent, tmp_path: Path
+    ) -> None:
+        whole = getattr(uninterrupted_agent, self.callback_clock)
+        seen: list[object] = []
+
+        def stop_at_the_last(*_: object) -> None:
+            seen.append(None)
+            if len(seen) == whole:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.checkpointing_agent(tmp_path).learn(0, callback=stop_at_the_last)
+        seen.clear()
+        self.checkpointing_agent(tmp_path).learn(0, callback=lambda *_: seen.append(None))
+        assert len(seen) < whole
+
     @pytest.mark.parametrize("last", [1, 1.5, 2.5])
     def test_a_resumed_learn_equals_an_uninterrupted_one(self, last: float, tmp_path: Path) -> None:
         """Compare the data of the rounds too.
 
         :param last: number of episodes before Ctrl-C.
         """
-        if not self.agent_class.improves_online:
+        if not (self.agent_class.improves_online or self.agent_class.imitates_online):
             pytest.skip("takes no environment step")
         rounds = 3 * toy.STEPS
-        whole = self.checkpointing_agent(tmp_path / "whole").learn(rounds)
-        assert whole.num_timesteps == rounds
+
+        def learn(folder: Path, callback: MaybeCallback = None) -> ImitationAgent:
+            agent = self.checkpointing_agent(folder)
+            if self.agent_class.imitates_online:  # by steps of its own
+                agent.learn(0)
+            return agent.learn(rounds, callback=callback)
+
+        whole = learn(tmp_path / "whole")
+        assert whole.num_timesteps >= rounds
+        if self.agent_class.improves_online:
+            assert whole.num_timesteps == rounds
         ticks: list[object] = []
 
         def stop(local_values: dict[str, Any], _: object) -> None:
@@ -77,8 +101,8 @@ class ResumingContract(ContractBase):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            self.checkpointing_agent(tmp_path / "cut").learn(rounds, callback=stop)
-        agent = self.checkpointing_agent(tmp_path / "cut").learn(rounds)
+            learn(tmp_path / "cut", stop)
+        agent = learn(tmp_path / "cut")
         assert_identical(parameters(agent), parameters(whole))
         assert torch.equal(agent.generator.get_state(), whole.generator.get_state())
         assert (agent.num_updates, agent.num_timesteps) == (whole.num_updates, whole.num_timesteps)
@@ -86,7 +110,6 @@ class ResumingContract(ContractBase):
             one.learn(toy.STEPS, reset_num_timesteps=False)
         assert_identical(parameters(agent), parameters(whole))
 
-    @pytest.mark.usefixtures("checkpoints_supported")
     def test_the_checkpoint_of_another_run_is_refused(self, tmp_path: Path) -> None:
         self.checkpointing_agent(tmp_path).learn(0)
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*another seed"):
@@ -94,11 +117,10 @@ class ResumingContract(ContractBase):
         play = self.task().play
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*another data"):
             self.make(checkpoint_dir=tmp_path).pretrain(play[1:], progress_bar=False)
-        double = self.task(toy.DoublePointMass)
+        other = self.task(toy.DoublePointMass if self.toy_class is not toy.PixelPointMass else toy.MixedPointMass)
         with pytest.raises(ValueError, match=r"checkpoint_dir: .*spaces"):
-            self.make(double.env, checkpoint_dir=tmp_path).pretrain(double.play, progress_bar=False)
+            self.make(other.env, checkpoint_dir=tmp_path).pretrain(other.play, progress_bar=False)
 
-    @pytest.mark.usefixtures("checkpoints_supported")
     def test_a_torn_checkpoint_is_refused(self, tmp_path: Path) -> None:
         self.checkpointing_agent(tmp_path).learn(0)
         for path in sorted(tmp_path.glob("*.zip")):
@@ -109,7 +131,6 @@ class ResumingContract(ContractBase):
                 agent.learn(0)
             path.write_bytes(whole)
 
-    @pytest.mark.usefixtures("checkpoints_supported")
     def test_a_checkpoint_of_another_format_is_refused(self, tmp_path: Path) -> None:
         self.checkpointing_agent(tmp_path / "old").learn(0)
         (tmp_path / "new").mkdir()
@@ -118,8 +139,9 @@ class ResumingContract(ContractBase):
         with pytest.raises(ValueError, match=r"expected a checkpoint of format .*, got format 99"):
             self.checkpointing_agent(tmp_path / "new").learn(0)
 
-    @pytest.mark.usefixtures("checkpoints_supported")
-    def test_the_last_checkpoint_is_a_file_of_the_agent(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:
+    def test_the_last_checkpoint_is_a_file_of_the_agent(
+        self, uninterrupted_agent: ImitationAgent, tmp_path: Path
+    ) -> None:
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
@@ -129,7 +151,8 @@ class ResumingContract(ContractBase):
         with pytest.raises(ValueError, match=r"path: expected a finished agent"):
             self.agent_class.load(unfinished)
         self.checkpointing_agent(tmp_path).learn(0)
-        assert_identical(parameters(self.agent_class.load(max(tmp_path.glob("*.zip")))), parameters(trained_agent))
+        last = self.agent_class.load(max(tmp_path.glob("*.zip")))
+        assert_identical(parameters(last), parameters(uninterrupted_agent))
 
     def test_ctrl_c_keeps_a_policy(self) -> None:
         env, play, demos = self.task()

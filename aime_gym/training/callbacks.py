@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,42 +140,44 @@ class StepCallbacks:
         self._callback = _as_callback(callback)
         self._agent = agent
         self._running = False
-
-    @property
-    def watches(self) -> bool:
-        """Whether there is a callback."""
-        return self._callback is not None
+        #: Context in which the callback is called: one that gives it random numbers of its own, for example.
+        self.context: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def start(self, local_values: dict[str, Any]) -> None:
         """Call ``on_training_start``."""
         if self._callback is not None:
-            self._callback.init_callback(self._agent)  # type: ignore[arg-type]
-            self._callback.on_training_start(local_values | {"self": self._agent}, {})
+            with self.context():
+                self._callback.init_callback(self._agent)  # type: ignore[arg-type]
+                self._callback.on_training_start(local_values | {"self": self._agent}, {})
             self._running = True
 
     def rollout_start(self) -> None:
         """Call ``on_rollout_start``."""
         if self._callback is not None:
-            self._callback.on_rollout_start()
+            with self.context():
+                self._callback.on_rollout_start()
 
     def step(self, local_values: dict[str, Any]) -> bool:
         """Call ``on_step``, and return whether to continue."""
         if self._callback is None:
             return True
         self._callback.update_locals(local_values | {"self": self._agent})
-        answer = self._callback.on_step()
+        with self.context():
+            answer = self._callback.on_step()
         return answer is None or bool(answer)
 
     def rollout_end(self, local_values: dict[str, Any]) -> None:
         """Call ``on_rollout_end``."""
         if self._callback is not None:
             self._callback.update_locals(local_values | {"self": self._agent})
-            self._callback.on_rollout_end()
+            with self.context():
+                self._callback.on_rollout_end()
 
     def end(self) -> None:
         """Call ``on_training_end``, however the interaction ended."""
         if self._callback is not None and self._running:
-            self._callback.on_training_end()
+            with self.context():
+                self._callback.on_training_end()
         self._running = False
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from aime_gym.serialization import read_archive, write_archive
@@ -82,6 +84,7 @@ class PhaseCheckpoint:
             checkpoint = document.pop("checkpoint")
             identity = checkpoint["identity"]
             self.finished = checkpoint["finished"]
+            threads = checkpoint.get("threads", torch.get_num_threads())
             self.runs = [RunState(**run) for run in checkpoint["runs"]]
             differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
         except (KeyError, TypeError, AttributeError) as error:
@@ -90,6 +93,13 @@ class PhaseCheckpoint:
             raise ValueError(
                 f"checkpoint_dir: {self.path} was left by another run, of another {', '.join(differing)}; name another "
                 f"folder, or remove the file to start over"
+            )
+        if threads != torch.get_num_threads() and not self.finished:
+            warnings.warn(
+                f"checkpoint_dir: expected {threads} threads of PyTorch, as when {self.path} was written, got "
+                f"{torch.get_num_threads()}; the resumed run may end with other last bits, unless "
+                f"torch.set_num_threads({threads}) comes first",
+                stacklevel=2,
             )
         self.agent = document
 
@@ -117,6 +127,7 @@ class PhaseCheckpoint:
         checkpoint = {
             "identity": self.identity,
             "finished": self.finished,
+            "threads": torch.get_num_threads(),
             "runs": [vars(run) for run in self.runs],
         }
         write_archive(self.path, self.agent | {"checkpoint": checkpoint})

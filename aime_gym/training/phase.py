@@ -93,7 +93,11 @@ def run_phase(
             lock.enter_context(exclusively(path, "checkpoint_dir"))
             identity = agent.checkpoint_identity(data)
             if online:
-                identity |= {"environment steps": total_timesteps, "play": digest_trajectories(other_data)}
+                identity |= {
+                    "environment steps": total_timesteps,
+                    "copies of the environment": agent.n_envs,
+                    "play": digest_trajectories(other_data),
+                }
             checkpoint = PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
             resumed = checkpoint.agent is not None
             if checkpoint.agent is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -28,13 +29,14 @@ from aime_gym.types import Array, Metrics, Observation, Trajectory
 class Rollouts:
     """Driver of the environment steps of a phase, and of the updates that follow them.
 
-    A round is a rollout and the updates after it. Where a checkpoint is kept, each round has to start with a reset of
-    the environment by a seed from the phase's generator, as :meth:`collect` does, and to end before the next one. So no
-    state of an environment outlives a round, and a checkpoint between two rounds holds all that there is: a resumed
-    phase ends as an uninterrupted one.
+    A round is a rollout and the updates after it, or several of them where the environment continues from one rollout
+    to the next. Where a checkpoint is kept, each round has to start with a reset of the environment by a seed from the
+    phase's generator, as :meth:`collect` and :meth:`continued_steps` do, and to end before the next one. So no state of
+    an environment outlives a round, and a checkpoint between two rounds holds all that there is: a resumed phase ends
+    as an uninterrupted one.
 
-    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`step` and
-    :meth:`end_rollout`.
+    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`start_rollout`,
+    :meth:`step`, :meth:`end_rollout` and, where a checkpoint is kept, :meth:`end_round`.
 
     :param agent: the agent whose environment it is, and whose counters move.
     :param loop: loop of a phase with ``step_callbacks``.
@@ -58,9 +60,18 @@ class Rollouts:
         assert loop.step_callbacks is not None
         self.agent, self.loop, self.name, self.total = agent, loop, name, total
         self._state, self._unit, self._callbacks = state, unit, loop.step_callbacks
-        self._run = RunState(name)
+        #: Progress up to now, and up to the end of the last round: what a checkpoint may hold.
+        self._now = RunState(name)
+        self._kept = self._now
+        self._first_update = 0
         self._advance: Advance = lambda steps, text: None
-        #: Metrics of the current round's updates, by the name of their run.
+        #: Steps that continue from rollout to rollout, since the reset that began the round.
+        self._continued_steps: Iterator[EnvStep] | None = None
+        #: Mask (n_envs,) of the copies that have not finished an episode in this round.
+        self._unfinished = np.ones(agent.n_envs, bool)
+        #: Number of steps of each copy in this round.
+        self._round_steps = 0
+        #: Metrics of the updates after the current rollout, by the name of their run.
         self._windows: dict[str, list[Metrics]] = {}
         self._unwritten = False
         #: Whether the callback has asked to stop.
@@ -69,7 +80,12 @@ class Rollouts:
     @property
     def remaining(self) -> int:
         """Number of units that the current round, and those after it, still have to take."""
-        return self.total - int(getattr(self._run, self._unit))
+        return self.total - int(getattr(self._now, self._unit))
+
+    @property
+    def updates(self) -> int:
+        """Number of the agent's updates in the current round."""
+        return self.loop.counter.num_updates - self._first_update - self._kept.updates
 
     # The driver
 
@@ -82,49 +98,48 @@ class Rollouts:
         """
 
         def started(run: RunState, advance: Advance) -> bool:
-            self._run, self._advance = run, advance
+            self._advance = advance
+            self._kept = run
+            # Where nothing is kept, a message about Ctrl-C names all steps up to then.
+            self._now = run if self._state is None else replace(run)
+            self._first_update = self.loop.counter.num_updates - run.updates
+            self._unwritten = self._state is not None and run.state is None  # the start of the phase
             try:
                 body()
             except KeyboardInterrupt:
                 self._write_checkpoint()
                 raise
+            self._count_round()
             return not self.stopped
 
         return self.loop.drive(self.name, self.total, self._unit, self._state, started, end=self._callbacks.end)
 
     def repeat(self, collect_and_update: Callable[[], Metrics]) -> bool:
-        """Repeat a round until all steps are taken, or those that a checkpoint left.
+        """Repeat a rollout and its updates until all steps are taken, or those that a checkpoint left.
 
-        :param collect_and_update: function that takes the steps of one round in :meth:`collect`, or reports them to
-            :meth:`record_step`, makes its updates in :meth:`run`, and returns further values for the log, by their
-            whole names.
+        :param collect_and_update: function that takes the steps of one rollout in :meth:`collect`, or reports those of
+            :meth:`continued_steps` to :meth:`record_step`, makes its updates in :meth:`run`, and returns further values
+            for the log, by their whole names.
         :return: as :meth:`drive`.
         """
 
         def rounds() -> None:
-            loop, run = self.loop, self._run
+            loop, now = self.loop, self._now
             started = time.monotonic()
-            first_step, last_written, count = run.steps, run.updates, 0
+            first_step, written_updates, count = now.steps, self._kept.updates, 0
             self.start({"total_timesteps": self.agent.num_timesteps + self.remaining})
             while self.remaining > 0 and not self.stopped:
-                steps_done = run.steps
-                steps_before = loop.counter.num_timesteps
-                updates_before = loop.counter.num_updates
                 self._windows = {}
-                self._callbacks.rollout_start()
+                self.start_rollout()
                 metrics = collect_and_update()
-                run.steps = steps_done + loop.counter.num_timesteps - steps_before
-                run.updates += loop.counter.num_updates - updates_before
                 count += 1
                 if count % loop.log_interval == 0 or self.remaining <= 0:
-                    self._log(metrics, (run.steps - first_step) / max(time.monotonic() - started, 1e-9))
-                if not self.stopped and loop.checkpoint is not None and self._state is not None:
-                    run.state = snapshot(self._state.state_dict())
-                    run.generator = loop.generator.get_state()
-                    self._unwritten = True
-                    if run.updates - last_written >= loop.checkpoint.interval:
-                        self._write_checkpoint()
-                        last_written = run.updates
+                    self._log(metrics, (now.steps - first_step) / max(time.monotonic() - started, 1e-9))
+                if self._continued_steps is None or self.is_round_over(self.updates):
+                    updates = self._kept.updates + self.updates
+                    due = loop.checkpoint is not None and updates - written_updates >= loop.checkpoint.interval
+                    written_updates = updates if due else written_updates
+                    self.end_round(write=due)
 
         return self.drive(rounds)
 
@@ -148,10 +163,21 @@ class Rollouts:
         episodes = collect_episodes(env, act, steps=steps, seed=seed, on_step=self.record_step)
         if not self.stopped:
             self.end_rollout({})
-        self._run.episodes += len(episodes)
+        self._now.episodes += len(episodes)
         mean_return = np.mean([episode.episode_return for episode in episodes])
         self._advance(len(episodes) if self._unit == "episodes" else 0, f"return {mean_return:.1f}")
         return episodes
+
+    def continued_steps(self, act: ActFunction) -> Iterator[EnvStep]:
+        """Return steps of all copies without end, from where the last rollout stopped, or from a reset in a new round.
+
+        :param act: choice of actions, the same in all rollouts.
+        """
+        env = self.agent.env
+        assert env is not None
+        if self._continued_steps is None:
+            self._continued_steps = env_steps(env, act, seed=draw_seed(self.loop.generator))
+        return self._continued_steps
 
     def record_step(self, step: EnvStep) -> bool:
         """Count a step of all copies, and the episodes that end there; returns as :meth:`step`."""
@@ -166,8 +192,9 @@ class Rollouts:
         :raises KeyboardInterrupt: Ctrl-C.
         """
         self.loop.counter.num_timesteps += n_envs
-        if self._state is None:  # a checkpoint counts whole rounds
-            self._run.steps += n_envs
+        self._now.steps += n_envs
+        self._round_steps += 1
+        self._unfinished &= ~np.asarray(local_values.get("dones", False), bool)
         if self._unit == "steps":
             self._advance(n_envs, "")
         self._raise_pending_signal()
@@ -175,20 +202,61 @@ class Rollouts:
             self.stopped = True
         return not self.stopped
 
+    def start_rollout(self) -> None:
+        """Tell the callback that a rollout starts."""
+        self._callbacks.rollout_start()
+
     def end_rollout(self, local_values: dict[str, Any]) -> None:
-        """Tell the callback that the steps of this round are taken, and its updates follow."""
+        """Tell the callback that the steps of this rollout are taken, and its updates follow."""
         self._callbacks.rollout_end(local_values)
 
     def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful | None = None) -> bool:
-        """Make updates of the current round, as :meth:`TrainingLoop.run` makes those of a phase without steps.
+        """Make updates after a rollout, as :meth:`TrainingLoop.run` makes those of a phase without steps.
 
-        Their averages are logged with the round, as ``name/metric``. A checkpoint keeps whole rounds, and no ``state``.
+        Their averages are logged with the rollout, as ``name/metric``. A checkpoint keeps whole rounds, no ``state``.
 
         :raises KeyboardInterrupt: Ctrl-C.
         """
         for _ in self.loop.count_updates(self._windows.setdefault(name, []), total, update):
             self._raise_pending_signal()
         return True
+
+    # Rounds
+
+    def is_round_over(self, updates: int) -> bool:
+        """Return whether a round of an environment that continues from rollout to rollout should end here.
+
+        It does where a checkpoint is kept, after the updates of its interval. But no sooner than each copy has finished
+        an episode: an agent in an environment that is reset before would never learn how episodes end.
+
+        :param updates: number of updates in this round.
+        """
+        checkpoint = self.loop.checkpoint
+        seen = not self._unfinished.any() or self._round_steps >= EPISODE_LIMIT
+        return checkpoint is not None and updates >= checkpoint.interval and seen
+
+    def end_round(self, *, write: bool = True) -> None:
+        """Keep the state between two rounds, of which the next has to start with a reset.
+
+        :param write: whether to write it here, rather than with a later round or at Ctrl-C.
+        """
+        self._count_round()
+        self._continued_steps = None
+        self._unfinished[:] = True
+        self._round_steps = 0
+        if self.stopped or self.loop.checkpoint is None or self._state is None:
+            return
+        state = self._state.state_dict()
+        self._kept.state = state if write else snapshot(state)
+        self._kept.generator = self.loop.generator.get_state()
+        self._unwritten = True
+        if write:
+            self._write_checkpoint()
+
+    def _count_round(self) -> None:
+        self._kept.updates += self.updates
+        self._kept.steps = self._now.steps
+        self._kept.episodes = self._now.episodes
 
     def _raise_pending_signal(self) -> None:
         if self.loop.signals.pending:

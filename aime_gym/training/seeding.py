@@ -28,8 +28,12 @@ class TemporaryGlobalSeed:
 
     def __enter__(self) -> TemporaryGlobalSeed:
         self._outside = self._states()
-        set_random_seed(self._seed, using_cuda=self._device.type == "cuda")
+        self.reseed(self._seed)
         return self
+
+    def reseed(self, seed: int) -> None:
+        """Seed the generators inside the block anew."""
+        set_random_seed(seed, using_cuda=self._device.type == "cuda")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

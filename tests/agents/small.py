@@ -53,7 +53,7 @@ TINY = {
     },
     "imrl": FITTED,
     "pmi-il": FITTED,
-    "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 40},
+    "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 80},
 }
 
 #: Toy environments of agents that do not support all action or observation spaces.

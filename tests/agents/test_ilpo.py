@@ -181,11 +181,6 @@ def test_hyper_parameters_are_named(options, message):
         ILPOAgent(Walk(), **options)
 
 
-def test_checkpoint_dir_is_refused(tmp_path):
-    with pytest.raises(NotImplementedError, match=r"^checkpoint_dir: "):
-        ILPOAgent(Walk(), checkpoint_dir=tmp_path)
-
-
 def test_the_log_has_both_steps(demos, tmp_path):
     agent = ILPOAgent(Walk(), seed=0, updates=100, timesteps=100)
     agent.set_logger(configure(str(tmp_path), ["csv"]))

@@ -277,12 +277,6 @@ def test_hyper_parameters_are_named(kind, options, message):
         kind(toy.PointMass(), **options)
 
 
-@pytest.mark.parametrize("kind", AGENTS)
-def test_checkpoint_dir_is_refused(kind, tmp_path):
-    with pytest.raises(NotImplementedError, match=r"^checkpoint_dir: "):
-        kind(toy.PointMass(), checkpoint_dir=tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", AGENTS)
 @pytest.mark.parametrize("task", [toy.PointMass, toy.DiscretePointMass])

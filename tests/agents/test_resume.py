@@ -7,19 +7,24 @@ import random
 import shutil
 import signal
 import time
+import warnings
 
 import pytest
 import torch
 from small import TINY
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.agents.registry import AGENTS, get_agent_class, make_agent
 from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 
-#: Those that keep checkpoints.
+#: Agents that take no environment step in a phase of data.
 NAMES = [name for name, kind in AGENTS.items() if not kind.imitates_online]
+#: Agents that imitate in their environment, with the algorithm that learns their policy.
+ONLINE_NAMES = ["gaifo ppo", "gaifo sac"]
 every_agent = pytest.mark.parametrize("name", NAMES)
+every_online_agent = pytest.mark.parametrize("name", ONLINE_NAMES)
 PHASES = ("pretrain", "imitate")
 #: Updates between checkpoints: few, and no divisor of a run's.
 INTERVAL = 7
@@ -29,6 +34,15 @@ BUDGETS = TINY | {
     "mbbc": TINY["mbbc"] | {"model_updates": 40, "clone_updates": 40},
     "bco": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
     "bc": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
+    "gaifo ppo": TINY["gaifo"] | {"timesteps": 640},
+    "gaifo sac": TINY["gaifo"]
+    | {
+        "timesteps": 2560,
+        "discriminator_updates": INTERVAL,  # a checkpoint every 512 steps
+        "algorithm": "sac",
+        # A replay buffer that is full in the middle, and is written over from then on.
+        "algorithm_kwargs": {"learning_starts": 100, "batch_size": 32, "gradient_steps": 4, "buffer_size": 1500},
+    },
 }
 #: A server that has imported all that a run needs (an optimizer's first step imports the last one), and forks: a new
 #: process in milliseconds.
@@ -45,8 +59,8 @@ def data():
 def script(name, data, out, folder=None, phases=PHASES, callback=None, **changes):
     """What a user starts again and again."""
     torch.set_num_threads(1)
-    budget = BUDGETS[name] | {"seed": 0} | data | changes
-    agent = make_agent(name, toy.PointMass(), checkpoint_dir=folder, checkpoint_interval=INTERVAL, **budget)
+    budget = BUDGETS[name] | {"seed": 0, "env": toy.PointMass(), "checkpoint_interval": INTERVAL} | data | changes
+    agent = make_agent(name.split()[0], checkpoint_dir=folder, **budget)
     for phase in phases:
         getattr(agent, phase)(callback=callback, progress_bar=False)
     agent.save(out)
@@ -71,8 +85,8 @@ def differences(one, other):
 
 
 def flat(value, name=""):
-    if isinstance(value, dict):
-        for key, part in value.items():
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from flat(part, f"{name}/{key}" if name else key)
     else:
         yield name, value
@@ -140,24 +154,25 @@ def in_a_process(*arguments, kill_after=None):
     return process.exitcode, time.perf_counter() - start
 
 
-def kill_and_go_on(name, data, folder, kills):
+def kill_and_go_on(name, data, folder, kills, phases=PHASES):
     """Kill the script so often at random moments of each phase; returns what differs when it has gone on to its end."""
-    script(name, data, folder / "whole")
+    # Where there are checkpoints, an agent in its environment resets it at each.
+    script(name, data, folder / "whole", folder / "uninterrupted" if name in ONLINE_NAMES else None, phases)
     differing = []
     before = folder / "nothing"
     before.mkdir()
-    for last, phase in enumerate(PHASES, 1):
-        phases = PHASES[:last]
+    for last, phase in enumerate(phases, 1):
+        until = phases[:last]
         done = shutil.copytree(before, folder / f"{phase}-done")
-        _, seconds = in_a_process(name, data, folder / "timed", done, phases)
+        _, seconds = in_a_process(name, data, folder / "timed", done, until)
         for kill in range(kills):
             moment = random.uniform(0, seconds)
             status = None
             while status != -signal.SIGKILL:  # the run was faster than the one that was timed
                 runs = shutil.copytree(before, folder / f"{phase}-{kill}-{moment}")
-                status, _ = in_a_process(name, data, folder / "killed", runs, phases, kill_after=moment)
+                status, _ = in_a_process(name, data, folder / "killed", runs, until, kill_after=moment)
                 moment /= 2
-            script(name, data, folder / "end", runs)
+            script(name, data, folder / "end", runs, phases)
             differing += differences(folder / "whole.zip", folder / "end.zip")
         before = done
     return differing
@@ -168,10 +183,42 @@ def test_kill_9(name, data, tmp_path):
     assert kill_and_go_on(name, data, tmp_path, kills=1) == []
 
 
+@every_online_agent
+def test_kill_9_in_its_environment(name, data, tmp_path):
+    assert kill_and_go_on(name, data, tmp_path, kills=1, phases=("imitate",)) == []
+
+
 @pytest.mark.slow
-@every_agent
+@pytest.mark.parametrize("name", NAMES + ONLINE_NAMES)
 def test_kill_9_at_ten_moments_of_each_phase(name, data, tmp_path):
     assert kill_and_go_on(name, data, tmp_path, kills=10) == []
+
+
+@every_online_agent
+def test_the_interval_decides_where_the_environment_is_reset(name, data, tmp_path):
+    """So another one is another run, as is another number of copies."""
+    arguments = (name, data, tmp_path / "end", tmp_path / "runs", ("imitate",))
+    with pytest.raises(KeyboardInterrupt):
+        script(*arguments, callback=StopAfter(10))
+    for changes, named in (
+        ({"checkpoint_interval": INTERVAL + 1}, "checkpoint_interval"),
+        ({"env": DummyVecEnv([toy.PointMass] * 2)}, "copies of the environment"),
+    ):
+        with pytest.raises(ValueError, match=f"^checkpoint_dir: .* was left by another run, of another {named};"):
+            script(*arguments, **changes)
+
+
+def test_another_number_of_threads_is_warned_of(data, tmp_path, monkeypatch):
+    arguments = ("bc", data, tmp_path / "end", tmp_path / "runs")
+    with pytest.raises(KeyboardInterrupt):
+        script(*arguments, callback=StopAfter(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 3)
+        with pytest.warns(UserWarning, match=r"^checkpoint_dir: expected 1 threads of PyTorch, .*, got 3; "):
+            script(*arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        script(*arguments)  # nothing is left to do
 
 
 def test_sigterm_writes_a_checkpoint_first(data, tmp_path):
