@@ -15,14 +15,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "aime_gym"
 PENDING = {
     "agents",
     "cli",
-    "data",
     "experiments",
     "learned_reward",
     "model_based",
     "models/discriminator",
     "models/patch_discriminator",
-    "models/pretrained",
-    "serialization",
     "training",
     "zoo",
 }
