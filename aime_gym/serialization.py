@@ -16,7 +16,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -39,15 +39,15 @@ Source: TypeAlias = str | os.PathLike[str] | IO[bytes]
 # Digests
 
 
-def digest(parts: Iterable[str | Tensor | npt.NDArray[Any]], size: int = 16) -> str:
-    """Return a hexadecimal digest of texts and arrays: equal for equal contents, dtypes and shapes.
+def digest(parts: Iterable[str | Mapping[str, Any] | Tensor | npt.NDArray[Any]], size: int = 16) -> str:
+    """Return a hexadecimal digest of texts, JSON documents and arrays: equal for equal contents, dtypes and shapes.
 
     :param size: bytes of the digest.
     """
     found = hashlib.blake2b(digest_size=size)
     for part in parts:
-        if isinstance(part, str):
-            found.update(part.encode())
+        if isinstance(part, str | Mapping):
+            found.update((part if isinstance(part, str) else json.dumps(part, sort_keys=True)).encode())
             continue
         array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
         found.update(f"{array.dtype}{array.shape}".encode())
@@ -72,7 +72,11 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    temporary, file = _new_temporary(path)
+    file = None
+    while file is None:  # until nobody takes it for abandoned before it is locked
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with suppress(BlockingIOError):
+            file = _open_locked(temporary, "xb")
     try:
         with file:
             yield file
@@ -122,17 +126,15 @@ def exclusively(path: Path, argument: str = "target") -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    while True:
-        with lock.open("wb") as file:
-            if not _lock(file):
-                raise FileExistsError(f"{argument}: expected one writer at a time, but another process writes {path}")
-            if not _is_named(file, lock):
-                continue  # removed by the one that held it, after it was opened here
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
+    try:
+        file = _open_locked(lock, "wb")
+    except BlockingIOError:
+        raise FileExistsError(f"{argument}: expected one writer at a time, but another process writes {path}") from None
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -144,42 +146,30 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    """Make a file beside ``path``, locked for as long as it is open."""
-    while True:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        file = temporary.open("xb")
-        if _lock(file) and _is_named(file, temporary):
-            return temporary, file
-        file.close()  # taken for abandoned by somebody who looked before it was locked
-        temporary.unlink(missing_ok=True)
-
-
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files for ``path`` that no living process holds a lock on."""
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+(\.[0-9a-f]{{8}})?")
     for entry in path.parent.iterdir():
         if name.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
-            with suppress(FileNotFoundError), entry.open("rb") as file:
-                if _lock(file):
-                    entry.unlink()
+            with suppress(FileNotFoundError, BlockingIOError), _open_locked(entry, "rb"):
+                entry.unlink()
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Lock a file, and return whether that worked: not while somebody else has it locked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _open_locked(path: Path, mode: str) -> IO[bytes]:
+    """Open a file, locked for as long as it is open.
 
-
-def _is_named(file: IO[bytes], path: Path) -> bool:
-    """Return whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    :raises BlockingIOError: somebody else has it locked.
+    """
+    while True:
+        file: IO[bytes] = path.open(mode)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # removed by whoever held the lock, after it was opened here
 
 
 # Tensors
@@ -210,49 +200,38 @@ def decode_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 # Archives
 
 
+def plain_number(value: Any) -> Any:
+    """Return one of NumPy's numbers as Python's, which JSON knows.
+
+    :raises TypeError: something else.
+    """
+    if not isinstance(value, np.generic):
+        raise TypeError(f"{type(value).__name__} is no JSON value")
+    return value.item()
+
+
 def write_archive(target: Source, document: Mapping[str, Any]) -> None:
     """Write a nested document of JSON values and tensors, in one piece or not at all.
 
     :param target: a path, which gets the suffix ``.zip`` if it has none, or a binary file.
     """
-    if not isinstance(target, str | os.PathLike):
-        _write(target, document)
-        return
-    with atomically(_with_suffix(target)) as file:
-        _write(file, document)
+    tensors: dict[Hashable, tuple[str, Tensor]] = {}
+    stored = {"format": FORMAT, **_without_tensors(document, "", tensors)}
+    text = json.dumps(stored, indent=1, default=plain_number)
+    with atomically(_with_suffix(target)) if isinstance(target, str | os.PathLike) else nullcontext(target) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(_DOCUMENT, text)
+            archive.writestr(_TENSORS, encode_tensors(dict(tensors.values())))
 
 
-def _write(file: IO[bytes], document: Mapping[str, Any]) -> None:
-    tensors = _Tensors()
-    # NumPy's numbers are welcome as hyper-parameters.
-    text = json.dumps(
-        {"format": FORMAT, **_without_tensors(document, "", tensors)}, indent=1, default=lambda number: number.item()
-    )
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(_DOCUMENT, text)
-        archive.writestr(_TENSORS, encode_tensors(tensors.by_name))
+def _without_tensors(value: Any, name: str, tensors: dict[Hashable, tuple[str, Tensor]]) -> Any:
+    """Return a nested value as JSON.
 
-
-class _Tensors:
-    """Tensors of a document, named by where they were; one that was in several places is kept once."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, Tensor] = {}
-        self._names: dict[Hashable, str] = {}
-
-    def name(self, tensor: Tensor, place: str) -> str:
-        """Keep a tensor of the document, which outlives this object, and return its name."""
-        memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-        if memory not in self._names:
-            self._names[memory] = place
-            self.by_name[place] = tensor.detach().cpu().contiguous()
-        return self._names[memory]
-
-
-def _without_tensors(value: Any, name: str, tensors: _Tensors) -> Any:
-    """Return a nested value as JSON; its tensors go to ``tensors``."""
+    :param tensors: the tensors found, with the name of their place, by their memory: several places of one share it.
+    """
     if isinstance(value, Tensor):
-        return {_REFERENCE: tensors.name(value, name)}
+        memory = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
+        return {_REFERENCE: tensors.setdefault(memory, (name, value))[0]}
     prefix = f"{name}/" if name else ""
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:
@@ -266,7 +245,7 @@ def _without_tensors(value: Any, name: str, tensors: _Tensors) -> Any:
 def read_archive(source: Source, *, what: str = "an agent's file") -> dict[str, Any]:
     """Read what :func:`write_archive` wrote; lists stand for tuples.
 
-    :param what: what is expected there, for the errors.
+    :param what: name of the kind of file that is expected, for the errors.
     :raises FileNotFoundError: no such file.
     :raises ValueError: the file is damaged, of another format, or something else.
     """
@@ -274,38 +253,29 @@ def read_archive(source: Source, *, what: str = "an agent's file") -> dict[str, 
     if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"path: expected {what}, found none at {path}")
     # Opened first, so that a file which may not be read is not called damaged.
-    file = path.open("rb") if isinstance(path, Path) else path
-    try:
-        found, document = _read(file)
-    except (zipfile.BadZipFile, OSError, RuntimeError, KeyError, ValueError, OverflowError, EOFError) as error:
-        # RuntimeError: encrypted, of an unknown compression, or nested without end. OSError: a place before the file.
-        raise ValueError(f"path: expected {what}, got {path} ({type(error).__name__}: {error})") from error
-    finally:
-        if isinstance(path, Path):
-            file.close()
+    with path.open("rb") if isinstance(path, Path) else nullcontext(path) as file:
+        try:
+            size = file.seek(0, io.SEEK_END)
+            with zipfile.ZipFile(file) as archive:
+                document = json.loads(_member(archive, _DOCUMENT, size))
+                found = document.get("format") if isinstance(document, dict) else None
+                if found == FORMAT:
+                    document = _with_tensors(document, decode_tensors(_member(archive, _TENSORS, size))[0])
+        except (zipfile.BadZipFile, OSError, RuntimeError, KeyError, ValueError, OverflowError, EOFError) as error:
+            # RuntimeError: encrypted, of an unknown compression, nested without end. OSError: a place before the file.
+            raise ValueError(f"path: expected {what}, got {path} ({type(error).__name__}: {error})") from error
     if found != FORMAT:
         raise ValueError(f"path: expected {what} of format {FORMAT}, got format {found} in {path}")
-    return document
-
-
-def _read(file: IO[bytes]) -> tuple[Any, dict[str, Any]]:
-    """Return the format of an archive, and its document if the format is ours."""
-    size = file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file) as archive:
-        document = json.loads(_member(archive, _DOCUMENT, size))
-        found = document.get("format") if isinstance(document, dict) else None
-        if found == FORMAT:
-            document = _with_tensors(document, decode_tensors(_member(archive, _TENSORS, size))[0])
-    return found, document
+    return dict(document)
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     """Read a member that is stored as it is, in a file of ``size`` bytes."""
     member = archive.getinfo(name)
-    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-        raise ValueError(f"expected {name} stored, got it compressed")
-    if member.file_size > size:
-        raise ValueError(f"expected {name} inside of {size} bytes, got {member.file_size}")
+    if member.compress_type != zipfile.ZIP_STORED or not member.compress_size == member.file_size <= size:
+        raise ValueError(
+            f"expected {name} uncompressed in {size} bytes, got {member.compress_size} for {member.file_size}"
+        )
     return archive.read(member)
 
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from aime_gym.data import HeldRandomPolicy, frame_rate, frame_shape
-from aime_gym.data.collecting import in_dtype_of, legal_action
+from aime_gym.data.collecting import legal_action
 from aime_gym.progress import progress_bar
 from aime_gym.training.rollouts import EnvStep, collect_episodes
 from aime_gym.training.signals import DeferredSignals
@@ -124,7 +124,7 @@ def _play_episodes(
             if first:
                 policy.reset()
         # Rounded to what a trajectory keeps before it is taken, as collect does.
-        return np.stack([in_dtype_of(space, legal_action(policy(), space)) for policy in policies]), None
+        return np.stack([legal_action(policy(), space).astype(space.dtype) for policy in policies]), None
 
     def on_step(step: EnvStep) -> bool:
         advance(env.num_envs, "")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -26,7 +25,7 @@ from aime_gym.progress import progress_bar
 from aime_gym.types import Observation, Predictor, Trajectory
 from aime_gym.wrappers import rendering_of
 
-#: What can choose the actions: a callable, a model as SB3's, or the name of a policy made for the environment.
+#: Source of actions: a callable, a model as SB3's, or the name of a policy made for the environment.
 Policy: TypeAlias = Callable[[Observation], Any] | Predictor | str
 _ActFunction: TypeAlias = Callable[[Observation, bool], Any]
 
@@ -54,8 +53,8 @@ def collect(
         (:class:`ScriptedExpert`, Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
     :param episodes: number of episodes. Each one runs until the environment ends it, which one without a time limit
         (``gymnasium.wrappers.TimeLimit``) has to do within 10,000 steps.
-    :param seed: of the first ``env.reset`` and of the policy's random numbers; later episodes go on from there. With
-        the same seed, the same environment records the same trajectories.
+    :param seed: seed of the first ``env.reset`` and of the policy's random numbers; later episodes continue from there.
+        With the same seed, the same environment records the same trajectories.
     :param deterministic: handed to ``predict``; means nothing for a callable.
     :param progress: show a progress bar.
     :return: one trajectory per episode, with actions and rewards (``float32``), and the true last observation. Taking
@@ -81,7 +80,12 @@ def collect(
         )
     act = _act_function(policy, env, seed, deterministic)
     trajectories: list[Trajectory] = []
-    with progress_bar("collect", episodes, enabled=progress) as advance, _torch_seed(seed):
+    with (
+        progress_bar("collect", episodes, enabled=progress) as advance,
+        torch.random.fork_rng(enabled=seed is not None),
+    ):
+        if seed is not None:
+            torch.manual_seed(seed)  # what stochastic models draw; the caller's random numbers stay as they were
         try:
             for episode in range(episodes):
                 trajectories.append(_run_episode(env, act, seed if episode == 0 else None))
@@ -100,7 +104,7 @@ def _run_episode(env: gym.Env, act: _ActFunction, seed: int | None) -> Trajector
         if len(episode) == limit:
             raise endless_episode(limit)
         action = legal_action(act(observation, not len(episode)), env.action_space)
-        observation, reward, terminated, truncated, _ = env.step(in_dtype_of(env.action_space, action))
+        observation, reward, terminated, truncated, _ = env.step(action.astype(env.action_space.dtype))
         episode.add(action, reward, observation)
     return episode.trajectory(terminated=bool(terminated), truncated=bool(truncated), rendering=rendering_of(env))
 
@@ -168,27 +172,7 @@ def legal_action(action: Any, space: spaces.Space) -> Any:
         return np.clip(action, space.low, space.high).astype(np.float32)
     if isinstance(space, spaces.Discrete):
         action = np.asarray(action)
-        if (
-            action.size != 1
-            or action.dtype.kind not in "iu"
-            or not 0 <= int(action.item()) - int(space.start) < space.n
-        ):
+        if action.size != 1 or action.dtype.kind not in "iu" or not 0 <= action.item() - int(space.start) < space.n:
             raise ValueError(f"policy: expected one action in {space}, got {action}")
         return np.int64(action.item())
     raise ValueError(f"env: expected a Box or Discrete action space, got {space}")
-
-
-def in_dtype_of(space: spaces.Space, action: Any) -> Any:
-    """Return an action as the environment takes it."""
-    return action.astype(space.dtype)
-
-
-@contextmanager
-def _torch_seed(seed: int | None) -> Iterator[None]:
-    """Seed what stochastic models draw, and leave the caller's random numbers as they were."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

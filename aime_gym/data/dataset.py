@@ -18,8 +18,8 @@ class TrajectoryDataset:
     """Dataset of trajectories: every record is a row, so that a batch of sequences is one gather.
 
     :param trajectories: all with actions, or all without; as :func:`~aime_gym.data.check_trajectories` leaves them.
-    :param encoding: how actions are encoded; ``None`` drops the actions.
-    :param device: where the rows are kept.
+    :param encoding: encoding of actions; ``None`` drops the actions.
+    :param device: device of the rows.
     """
 
     def __init__(
@@ -28,8 +28,7 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
-        #: Of each sensor, what rows (...) index: a tensor (N, D), or :class:`~aime_gym.data.lazy_images.LazyImages` of
-        #: images.
+        #: Rows of each sensor: a tensor (N, D), or :class:`~aime_gym.data.lazy_images.LazyImages`.
         self.observations: dict[str, Any] = {
             name: self._sensor([sensors(trajectory.observations)[name] for trajectory in trajectories])
             for name in names
@@ -96,14 +95,12 @@ class TrajectoryDataset:
         """
         reached = ~self.first_rows().cpu()
         inside = torch.tensor(train_mask).repeat_interleave(self.counts)
+        first, second = ((reached & part).nonzero().squeeze(-1) for part in (inside, ~inside))
         if inside.all():
-            rows = reached.nonzero().squeeze(-1)
+            rows = first
             cut = max(1, round(fraction * len(rows)))
-            return rows[:cut].to(self.device), rows[cut:].to(self.device) if cut < len(rows) else rows.to(self.device)
-        return (
-            (reached & inside).nonzero().squeeze(-1).to(self.device),
-            (reached & ~inside).nonzero().squeeze(-1).to(self.device),
-        )
+            first, second = rows[:cut], rows[cut:] if cut < len(rows) else rows
+        return first.to(self.device), second.to(self.device)
 
     def episodes(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield whole trajectories in batches, longest first, for passes over everything.
@@ -123,7 +120,8 @@ def split_trajectories(
     """Choose trajectories to learn from, at random; the others are held out. A single one is learnt from.
 
     :param fraction: share of those to learn from; at least one is, and at least one is not.
-    :param known: of the first ones, by an earlier split. The others are drawn so that the share of all comes closest.
+    :param known: choices for the first ones, by an earlier split. The others are drawn so that the share of all comes
+        closest.
     """
     first = list(known[:count])
     wanted = min(max(1, round(fraction * count)), max(1, count - 1))

@@ -31,7 +31,7 @@ class LazyImages:
     be slower, and every page that was ever touched would count as this process's memory.
 
     :param arrays: uint8 (T+1, H, W, C) of each trajectory.
-    :param device: where rows are sent.
+    :param device: device that rows are sent to.
     :raises ValueError: other dtypes, or images of several shapes.
     """
 

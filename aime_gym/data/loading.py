@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aime_gym.data.aime_folder import SUFFIXES, aime_files, open_arrays, trajectory_of_records
+from aime_gym.data.aime_folder import trajectory_of_records
 from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
+from aime_gym.data.paths import files_in
+from aime_gym.data.resampling import check_frame_rate
 from aime_gym.data.shipped import list_shipped, load_shipped
-from aime_gym.data.stored_arrays import read_npy
+from aime_gym.data.stored_arrays import ARRAYS_SUFFIXES, open_arrays, read_npy
 from aime_gym.data.video_decoding import VIDEO_SUFFIXES
 from aime_gym.data.video_demonstrations import find_videos, matching_paths, read_videos
-from aime_gym.types import Array, Observation, Trajectory
+from aime_gym.types import Array, Trajectory
 
-_STACKED_KEYS = ("observations", "actions", "rewards", "terminated", "truncated")
 _FLAGS = ("terminated", "truncated")
-#: Of transitions that lie end to end, as D4RL has them.
-_FLAT_KEYS = ("observations", "actions", "rewards", "next_observations")
-_FLAT_FLAGS = {"terminals", "timeouts"}
+_FIELDS = ("observations", "actions", "rewards", *_FLAGS)
+#: Fields and flags of transitions that lie end to end, as D4RL has them.
+_FLAT_FLAGS = ("terminals", "timeouts")
+_FLAT_FIELDS = ("observations", "actions", "rewards", "next_observations", *_FLAT_FLAGS)
 
 
 def load_trajectories(
@@ -76,35 +77,41 @@ def load_trajectories(
         warning for all of them. Each decision then sees the latest frame at its time. A gif rounds the time between two
         frames to whole centiseconds, and rates that agree within that are the same; folders of frames have no rate.
         ``None`` takes videos as they are.
-    :param frame_shape: ``(H, W, C)`` of the environment's images; a video of another shape is refused before it is
-        decoded.
+    :param frame_shape: shape ``(H, W, C)`` of the environment's images; a video of another shape is refused before it
+        is decoded.
     :param check_digests: compare the files of a Minari dataset, and videos, with the digests that
         :func:`~aime_gym.data.save_minari` and :func:`~aime_gym.data.save_videos` wrote beside them; ``False`` saves one
         pass over large files.
     :param progress: show a progress bar while videos are read.
-    :param argument: what the user calls this data; errors start with it.
+    :param argument: name of this data for the user; errors start with it.
     :raises FileNotFoundError: nothing is stored there. The message names the path, or the pattern.
     :raises ValueError: a corrupted file (the message names it), another kind of source, a string that looks like a
         Minari id but is none, lengths that do not fit together, or sensors that are not there; a video that is damaged,
         cut short, of another shape than ``frame_shape`` or of fewer than 2 frames, or a folder of frames with gaps.
     :raises ImportError: a Minari dataset in a format whose library is not installed.
     """
-    if frame_rate is not None and not 0 < frame_rate < float("inf"):
-        raise ValueError(f"frame_rate: expected a positive number, got {frame_rate}")
+    if frame_rate is not None:
+        check_frame_rate(frame_rate)
     wanted = [sensors] if isinstance(sensors, str) else sensors
     if isinstance(source, str | os.PathLike):
         source = [source]
     if isinstance(source, Sequence) and source and all(isinstance(entry, str | os.PathLike) for entry in source):
-        read = partial(
-            read_videos,
-            frame_rate=frame_rate,
-            frame_shape=frame_shape,
-            check_digests=check_digests,
-            progress=progress,
-            argument=argument,
-        )
         stored = _Stored(wanted, actions, check_digests, argument)
-        trajectories = _from_paths(source, read, stored)
+        places = stored.find(source)
+        # All videos in one go, which has one progress bar and one warning; their places are kept.
+        episodes = iter(
+            read_videos(
+                [video for _, videos in places for video in videos or ()],
+                argument,
+                frame_rate=frame_rate,
+                frame_shape=frame_shape,
+                check_digests=check_digests,
+                progress=progress,
+            )
+        )
+        trajectories: list[Trajectory] = []
+        for path, videos in places:
+            trajectories += islice(episodes, len(videos)) if videos else stored.read(path)
     elif hasattr(source, "iterate_episodes") and hasattr(source, "storage"):
         trajectories = read_minari(source, actions=actions, wanted=wanted, check_digests=check_digests)
     else:
@@ -128,24 +135,35 @@ class _Stored:
     check_digests: bool
     argument: str
 
+    def find(self, sources: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, list[Path] | None]]:
+        """Return the paths of names and patterns, each with the videos there; ``None`` where other data is."""
+        for source in sources:
+            refuse_malformed_id(source, self.argument)
+        paths = [path for source in sources for path in matching_paths(source, self.argument)]
+        return [(path, None if self._is_other(path) else find_videos(path, self.argument)) for path in paths]
+
+    def _is_other(self, path: Path) -> bool:
+        return path.is_dir() and (is_minari_folder(path) or bool(files_in(path, ARRAYS_SUFFIXES)))
+
     def read(self, path: Path) -> list[Trajectory]:
         """Read all trajectories that are stored there, videos excepted."""
-        if path.is_file() and path.suffix in (*SUFFIXES, ".npy"):
+        suffixes = (*ARRAYS_SUFFIXES, ".npy")
+        if path.is_file() and path.suffix.lower() in suffixes:
             return self._file(path)
         if path.is_dir():
             if is_minari_folder(path):
                 return self._minari(path)
-            files = aime_files(path)
+            files = files_in(path, ARRAYS_SUFFIXES)
             if not files:
                 raise FileNotFoundError(
-                    f"{self.argument}: expected a Minari dataset or files ({', '.join(SUFFIXES)}, videos, numbered "
-                    f"frames), found none in {path}"
+                    f"{self.argument}: expected a Minari dataset or files ({', '.join(ARRAYS_SUFFIXES)}, videos, "
+                    f"numbered frames), found none in {path}"
                 )
             return [trajectory for file in files for trajectory in self._file(file)]
         if path.exists():
-            suffixes = ", ".join((*SUFFIXES, ".npy", *VIDEO_SUFFIXES))
             raise ValueError(
-                f"{self.argument}: expected a folder, or a file ending in one of {suffixes}, got {path}"
+                f"{self.argument}: expected a folder, or a file ending in one of "
+                f"{', '.join((*suffixes, *VIDEO_SUFFIXES))}, got {path}"
                 f"{'' if path.is_file() else ', which is none but a device'}"
             )
         folder = local_minari_folder(str(path))
@@ -163,30 +181,13 @@ class _Stored:
         return read_minari(folder, actions=self.actions, wanted=self.sensors, check_digests=self.check_digests)
 
     def _file(self, path: Path) -> list[Trajectory]:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return _from_array(read_npy(path), f"{self.argument}: {path}")
         with open_arrays(path) as arrays:
             if "observations" in arrays and "pre_action" not in arrays:  # as in memory, rather than as in AIME's files
-                dropped = () if self.actions else ("actions",)
-                known = {name: arrays[name] for name in arrays if name not in dropped}
+                known = {name: read() for name, read in arrays.items() if self.actions or name != "actions"}
                 return _from_stacked(known, f"{self.argument}: {path}")
             return [trajectory_of_records(arrays, path, actions=self.actions, sensors=self.sensors)]
-
-
-def _from_paths(
-    sources: Sequence[str | os.PathLike[str]], read: Callable[[list[Path]], list[Trajectory]], stored: _Stored
-) -> list[Trajectory]:
-    """Read all videos in one go, which has one progress bar and one warning; their places are kept."""
-    for source in sources:
-        refuse_malformed_id(source, stored.argument)
-    paths = [path for source in sources for path in matching_paths(source, stored.argument)]
-    known = [path.is_dir() and (is_minari_folder(path) or bool(aime_files(path))) for path in paths]
-    videos = [None if other else find_videos(path, stored.argument) for path, other in zip(paths, known, strict=True)]
-    episodes = iter(read([video for found in videos for video in found or ()]))
-    trajectories: list[Trajectory] = []
-    for path, found in zip(paths, videos, strict=True):
-        trajectories += islice(episodes, len(found)) if found else stored.read(path)
-    return trajectories
 
 
 def _from_memory(source: Any, argument: str) -> list[Trajectory]:
@@ -207,7 +208,10 @@ def _from_memory(source: Any, argument: str) -> list[Trajectory]:
         if all(isinstance(entry, np.ndarray) for entry in source):
             return _from_stacked({"observations": source}, argument)
         if all(isinstance(entry, Mapping) for entry in source):
-            return [_from_episode(entry, f"{argument}[{index}]") for index, entry in enumerate(source)]
+            return [
+                _from_fields(entry if "observations" in entry else {"observations": entry}, f"{argument}[{index}]")
+                for index, entry in enumerate(source)
+            ]
         if all(hasattr(entry, "obs") and hasattr(entry, "acts") for entry in source):
             return [_from_imitation(entry, f"{argument}[{index}]") for index, entry in enumerate(source)]
     kinds = f" of {', '.join(sorted({type(entry).__name__ for entry in source}))}" if isinstance(source, list) else ""
@@ -227,56 +231,29 @@ def _from_array(values: Array, where: str) -> list[Trajectory]:
 
 def _from_stacked(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
     """Make trajectories of a dict of arrays: stacked, or end to end with flags that say where each one ends."""
-    if _FLAT_FLAGS & set(source):
+    if set(_FLAT_FLAGS) & set(source):
         return _from_flat(source, argument)
-    _check_keys(source, _STACKED_KEYS, argument)
-    given = {name: values for name, values in source.items() if values is not None}
-    observations = given.pop("observations")
+    fields = _known(source, _FIELDS, argument)
+    observations = fields["observations"]
     stacks = dict(observations) if isinstance(observations, Mapping) else {"observations": observations}
     counts = {}
-    for name, values in {**stacks, **given}.items():
+    for name, values in {**stacks, **{name: fields[name] for name in fields if name != "observations"}}.items():
         if not hasattr(values, "__len__") or np.ndim(values[0] if len(values) else values) < (name not in _FLAGS):
             raise ValueError(
                 f"{argument}: expected one array per episode under {name!r}, got {_described(values)}; transitions in "
-                f"flat arrays need the flags {' and '.join(sorted(_FLAT_FLAGS))} to be cut into episodes"
+                f"flat arrays need the flags {' and '.join(_FLAT_FLAGS)} to be cut into episodes"
             )
         counts[name] = len(values)
     if len(set(counts.values())) != 1:
         raise ValueError(f"{argument}: expected as many episodes in every array, got {counts}")
     return [
-        _trajectory(
-            f"{argument}[{index}]",
-            observations=(
-                {name: _array(values[index]) for name, values in stacks.items()}
-                if isinstance(observations, Mapping)
-                else _array(observations[index])
-            ),
-            actions=_array(given["actions"][index]) if "actions" in given else None,
-            rewards=_array(given["rewards"][index]) if "rewards" in given else None,
-            **{name: _flag(given[name][index], f"{argument}[{index}].{name}") for name in _FLAGS if name in given},
-        )
+        _from_fields({name: _entry(values, index) for name, values in fields.items()}, f"{argument}[{index}]")
         for index in range(next(iter(counts.values())))
     ]
 
 
-def _from_episode(source: Mapping[str, Any], where: str) -> Trajectory:
-    """Make a trajectory of a dict: of its fields, or of its sensors."""
-    if "observations" not in source:
-        return _trajectory(where, observations={name: _array(values) for name, values in source.items()})
-    _check_keys(source, _STACKED_KEYS, where)
-    given = {name: values for name, values in source.items() if values is not None}
-    observations = given["observations"]
-    return _trajectory(
-        where,
-        observations=(
-            {name: _array(values) for name, values in observations.items()}
-            if isinstance(observations, Mapping)
-            else _array(observations)
-        ),
-        actions=_array(given["actions"]) if "actions" in given else None,
-        rewards=_array(given["rewards"]) if "rewards" in given else None,
-        **{name: _flag(given[name], f"{where}.{name}") for name in _FLAGS if name in given},
-    )
+def _entry(values: Any, index: int) -> Any:
+    return {name: part[index] for name, part in values.items()} if isinstance(values, Mapping) else values[index]
 
 
 def _from_flat(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
@@ -288,83 +265,75 @@ def _from_flat(source: Mapping[str, Any], argument: str) -> list[Trajectory]:
     episode ends one action earlier, and nobody saw how.
     """
     source = {name: values for name, values in source.items() if "/" not in name}  # D4RL's infos and metadata
-    _check_keys(source, (*_FLAT_KEYS, *sorted(_FLAT_FLAGS)), argument)
-    rows = {name: _array(values) for name, values in source.items() if values is not None}
+    rows = {name: np.asarray(values) for name, values in _known(source, _FLAT_FIELDS, argument).items()}
     lengths = {name: len(values) if values.ndim else 0 for name, values in rows.items()}
     if len(set(lengths.values())) != 1 or rows["observations"].ndim < 2:
         raise ValueError(f"{argument}: expected arrays (N, ...) of as many transitions, got {lengths}")
-    flags = {name: rows[name].reshape(-1).astype(bool) for name in _FLAT_FLAGS if name in rows}
     count = lengths["observations"]
+    flags = {name: rows[name].reshape(-1).astype(bool) for name in _FLAT_FLAGS if name in rows}
     if any(len(values) != count for values in flags.values()):
         raise ValueError(f"{argument}: expected one flag for each of {count} transitions under {sorted(flags)}")
+    known = "next_observations" in rows
     ends = np.flatnonzero(np.any(list(flags.values()), axis=0)) + 1
     trajectories: list[Trajectory] = []
     for start, end in pairwise(sorted({0, *ends.tolist(), count})):
-        known, where = "next_observations" in rows, f"{argument}[{len(trajectories)}]"
-        observations, actions = rows["observations"][start:end], end if known else end - 1
-        if known:
-            observations = np.concatenate([observations, rows["next_observations"][end - 1 : end]])
-        if len(observations) < 2:
+        last = end if known else end - 1
+        if last == start:
             continue
-        terminated = known and "terminals" in flags and bool(flags["terminals"][end - 1])
-        trajectories.append(
-            _trajectory(
-                where,
-                observations=observations,
-                actions=rows["actions"][start:actions] if "actions" in rows else None,
-                rewards=rows["rewards"][start:actions] if "rewards" in rows else None,
-                terminated=terminated,
-                truncated=not terminated and "timeouts" in flags and bool(flags["timeouts"][end - 1]),
-            )
-        )
+        fields: dict[str, Any] = {name: rows[name][start:last] for name in ("actions", "rewards") if name in rows}
+        fields["observations"] = rows["observations"][start:end]
+        if known:
+            fields["observations"] = np.concatenate([fields["observations"], rows["next_observations"][end - 1 : end]])
+        terminated, cut = (name in flags and bool(flags[name][end - 1]) for name in _FLAT_FLAGS)
+        ended = {"terminated": terminated and known, "truncated": cut and not (terminated and known)}
+        trajectories.append(_from_fields({**fields, **ended}, f"{argument}[{len(trajectories)}]"))
     return trajectories
 
 
-def _check_keys(source: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = sorted(set(map(str, source)) - set(known))
-    if unknown or source.get("observations") is None:
-        raise ValueError(
-            f"{where}: expected a dict with 'observations' and optionally {', '.join(known[1:])}, "
-            f"got the keys {sorted(map(str, source))}"
-        )
-
-
-def _flag(value: Any, where: str) -> bool:
-    if np.ndim(value) or np.asarray(value).dtype.kind not in "biu":
-        raise ValueError(f"{where}: expected True or False for an episode, got {_described(value)}")
-    return bool(value)
-
-
-def _described(value: Any) -> str:
-    return f"an array {np.shape(value)}" if isinstance(value, np.ndarray) else repr(value)[:60]
-
-
 def _from_imitation(entry: Any, where: str) -> Trajectory:
-    observations = entry.obs.unwrap() if hasattr(entry.obs, "unwrap") else entry.obs  # their DictObs
     # Their `terminal` means "done"; whether a time limit did it is in the last info, or nowhere.
     infos = getattr(entry, "infos", None)
-    last = infos[-1] if infos is not None and len(infos) else {}
-    cut = last.get("TimeLimit.truncated")
-    rewards = getattr(entry, "rews", None)
-    return _trajectory(
-        where,
-        observations=dict(observations) if isinstance(observations, Mapping) else _array(observations),
-        actions=_array(entry.acts),
-        rewards=None if rewards is None else _array(rewards),
-        terminated=bool(entry.terminal) and cut is not None and not cut,
-        truncated=bool(cut),
-    )
+    cut = infos[-1].get("TimeLimit.truncated") if infos is not None and len(infos) else None
+    fields = {
+        "observations": entry.obs.unwrap() if hasattr(entry.obs, "unwrap") else entry.obs,  # their DictObs
+        "actions": entry.acts,
+        "rewards": getattr(entry, "rews", None),
+        "terminated": bool(entry.terminal) and cut is not None and not cut,
+        "truncated": bool(cut),
+    }
+    return _from_fields(fields, where)
 
 
-def _trajectory(where: str, **fields: Any) -> Trajectory:
+def _from_fields(source: Mapping[str, Any], where: str) -> Trajectory:
+    """Make a trajectory of its fields, as arrays or what becomes one."""
+    fields = _known(source, _FIELDS, where)
+    for name, values in fields.items():
+        if name in _FLAGS:
+            if np.ndim(values) or np.asarray(values).dtype.kind not in "biu":
+                raise ValueError(f"{where}.{name}: expected True or False for an episode, got {_described(values)}")
+            fields[name] = bool(values)
+        elif name == "observations" and isinstance(values, Mapping):
+            fields[name] = {sensor: np.asarray(part) for sensor, part in values.items()}
+        else:
+            fields[name] = np.asarray(values)
     try:
         return Trajectory(**fields)
     except (ValueError, TypeError) as error:  # a TypeError by what has no length
         raise ValueError(f"{where}: {error}") from error
 
 
-def _array(values: Any) -> Array:
-    return np.asarray(values)
+def _known(source: Mapping[str, Any], fields: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the fields that are given, which are no others than the known ones."""
+    if set(map(str, source)) - set(fields) or source.get("observations") is None:
+        raise ValueError(
+            f"{where}: expected a dict with 'observations' and optionally {', '.join(fields[1:])}, "
+            f"got the keys {sorted(map(str, source))}"
+        )
+    return {name: values for name, values in source.items() if values is not None}
+
+
+def _described(value: Any) -> str:
+    return f"an array {np.shape(value)}" if isinstance(value, np.ndarray) else repr(value)[:60]
 
 
 def _with_sensors(trajectory: Trajectory, names: str | Sequence[str], flatten: bool, where: str) -> Trajectory:
@@ -377,17 +346,15 @@ def _with_sensors(trajectory: Trajectory, names: str | Sequence[str], flatten: b
     missing = [name for name in wanted if name not in stored]
     if missing or not wanted:
         raise ValueError(f"{where}: expected sensors out of {sorted(stored)}, got {missing or wanted}")
-    observations: Observation
     if isinstance(names, str):
-        observations = stored[names]
-    elif not flatten:
-        observations = {name: stored[name] for name in wanted}
-    else:
-        for name in wanted:
-            if stored[name].ndim > 2:
-                raise ValueError(
-                    f"{where}: expected flat sensors (T+1, D) to join, but {name!r} has shape {stored[name].shape}; "
-                    "pass flatten=False to keep the sensors apart"
-                )
-        observations = np.concatenate([stored[name].reshape(len(stored[name]), -1) for name in wanted], axis=1)
-    return replace(trajectory, observations=observations)
+        return replace(trajectory, observations=stored[names])
+    if not flatten:
+        return replace(trajectory, observations={name: stored[name] for name in wanted})
+    for name in wanted:
+        if stored[name].ndim > 2:
+            raise ValueError(
+                f"{where}: expected flat sensors (T+1, D) to join, but {name!r} has shape {stored[name].shape}; "
+                "pass flatten=False to keep the sensors apart"
+            )
+    joined = [stored[name].reshape(len(stored[name]), -1) for name in wanted]
+    return replace(trajectory, observations=np.concatenate(joined, axis=1))

@@ -11,14 +11,15 @@ compressed ones and JPEG are decoded into memory, all of them at once.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import math
+import numbers
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +34,33 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 from PIL import Image
 
-from aime_gym.data.spaces import write_space
+from aime_gym.data.spaces import read_box, write_space
 from aime_gym.data.stored_arrays import Hdf5Arrays, open_hdf5
 from aime_gym.data.validation import iterate_checked
-from aime_gym.serialization import digest, file_digest, new_folder
+from aime_gym.serialization import digest, file_digest, new_folder, plain_number
 from aime_gym.types import Array, Observation, Trajectory, sensors
 from aime_gym.wrappers import rendering_of
 from aime_gym.wrappers.quality import as_quality
 
 #: Our part of a dataset's metadata. What is absent there (other people's datasets) has actions and rewards.
 _METADATA_KEY = "aime_gym"
-#: Where Minari keeps the episodes of a dataset in HDF5.
+#: Files of a dataset: its episodes in HDF5, and what describes them.
 _DATA_FILE, _METADATA_FILE = "main_data.hdf5", "metadata.json"
-#: Where our part of the metadata keeps the digest of each file.
+#: Key of the digest of each file, in our part of the metadata.
 _DIGESTS = "digests"
-#: Least side of what Minari takes for an image, and bytes of images for each byte of JPEG that are believed.
-_LEAST_IMAGE, _JPEG_FACTOR = 32, 10
+#: Bytes of images for each byte of JPEG that are believed.
+_JPEG_FACTOR = 10
+#: Errors of the code that reads a dataset, where it is damaged or hostile.
+_DAMAGED = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def save_minari(
@@ -66,10 +78,10 @@ def save_minari(
         folder, and so is a string that starts with ``./``, ``../`` or ``/``.
     :param trajectories: their observations fit the observation space. Stored bit by bit, images without compression.
         They are gone through two or three times, and none is kept: a sequence may make each as it is asked for.
-    :param env: where they come from; or its spaces, as ``(observation_space, action_space)``.
+    :param env: environment that they come from; or its spaces, as ``(observation_space, action_space)``.
     :param actions: ``False`` leaves the actions out: demonstrations for imitation from observation. ``None`` keeps
         them if the trajectories have some.
-    :param metadata: what else to remember, JSON. The environment's id, and the arguments it was made with, are kept
+    :param metadata: further JSON values to remember. The environment's id, and the arguments it was made with, are kept
         anyway.
     :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
     :raises FileExistsError: the target exists, or another process is writing it.
@@ -85,16 +97,10 @@ def save_minari(
         (observation_space, action_space), spec, rendering = env, None, None
     if actions is None:
         actions = any(trajectory.actions is not None for trajectory in trajectories)
-    check = functools.partial(
-        iterate_checked,
-        argument="trajectories",
-        observation_space=observation_space,
-        action_space=action_space,
-        need_actions=actions,
-        rendering=rendering,
-    )
-    with_rewards, renderings = True, dict[str | None, int]()
-    for index, trajectory in enumerate(check(trajectories)):  # all of them, before anything is written
+    checks = ("trajectories", observation_space, action_space, actions, rendering)
+    with_rewards = True
+    renderings: dict[str | None, int] = {}
+    for index, trajectory in enumerate(iterate_checked(trajectories, *checks)):  # before anything is written
         unfit = [name for name in sensors(trajectory.observations) if "/" in name or name in ("", ".")]
         if unfit:  # HDF5 would take them for groups
             raise ValueError(
@@ -123,21 +129,23 @@ def save_minari(
     }
     episodes = (
         {
-            "observations": next(check([trajectory])).observations,
+            "observations": next(iterate_checked([trajectory], *checks)).observations,
             # The caller's own numbers: the check rounds what a float64 action space gave.
-            "actions": trajectory.actions if actions else _no_actions(len(trajectory), action_space),
+            "actions": trajectory.actions
+            if actions
+            else np.zeros((len(trajectory), *action_space.shape), action_space.dtype),
             "rewards": trajectory.rewards if with_rewards else np.zeros(len(trajectory), np.float32),
             "terminations": _last_only(trajectory.terminated, len(trajectory)),
             "truncations": _last_only(trajectory.truncated, len(trajectory)),
         }
         for trajectory in trajectories
     )
-    with new_folder(folder) as partial:
-        data = partial / "data"
+    with new_folder(folder) as unfinished:
+        data = unfinished / "data"
         data.mkdir()
         described |= _write_episodes(data / _DATA_FILE, episodes)
         digests = {_DATA_FILE: file_digest(data / _DATA_FILE)}
-        digests[_METADATA_FILE] = _metadata_digest({**described, _METADATA_KEY: ours})
+        digests[_METADATA_FILE] = digest([{**described, _METADATA_KEY: ours}])
         described[_METADATA_KEY] = {**ours, _DIGESTS: digests}
         (data / _METADATA_FILE).write_text(json.dumps(described), encoding="utf-8")
     return folder
@@ -182,12 +190,7 @@ def _write_episodes(path: Path, episodes: Iterator[dict[str, Any]]) -> dict[str,
                 group.attrs["total_steps"] = len(episode["rewards"])
                 steps += len(episode["rewards"])
                 for name, values in episode.items():
-                    if isinstance(values, dict):
-                        sensor_group = group.create_group(name, track_order=True)
-                        for sensor, part in values.items():
-                            _write_array(sensor_group, sensor, part)
-                    else:
-                        _write_array(group, name, values)
+                    _write_array(group, name, values)
                 if disk.error is not None:
                     break
         if disk.error is not None:
@@ -196,12 +199,15 @@ def _write_episodes(path: Path, episodes: Iterator[dict[str, Any]]) -> dict[str,
     return {"total_episodes": count, "total_steps": steps, "dataset_size": size}
 
 
-def _write_array(group: h5py.Group, name: str, values: Array) -> None:
+def _write_array(group: h5py.Group, name: str, values: Observation) -> None:
+    if isinstance(values, dict):
+        sensor_group = group.create_group(name, track_order=True)
+        for sensor, part in values.items():
+            _write_array(sensor_group, sensor, part)
+        return
     values = np.asarray(values)
-    if _is_images(values):
-        group.create_dataset(name, data=values)
-    else:
-        group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+    options = {} if _is_images(values) else {"chunks": True, "maxshape": (None, *values.shape[1:])}
+    group.create_dataset(name, data=values, **options)
 
 
 def read_minari(
@@ -224,22 +230,27 @@ def read_minari(
     data = _data_folder(folder)
     if data is None:
         raise FileNotFoundError(f"{folder}: expected a Minari dataset, found no {_METADATA_FILE}")
-    indices = None if isinstance(source, Path) else [int(index) for index in source.episode_indices]
     try:
         described = json.loads((data / _METADATA_FILE).read_text(encoding="utf-8"))
         if not {"observation_space", "action_space"} <= set(described):
             # Minari would then make the environment that the file names, and so run code that the file chooses.
             raise ValueError("its metadata.json names no spaces")
+        reader = _Reader(folder, described, actions, wanted)
         if described.get("data_format") == "hdf5":
-            return _read_hdf5(_Folder(folder, data, described, check_digests), indices, actions, wanted)
+            whole = isinstance(source, Path)
+            indices = range(int(described["total_episodes"])) if whole else map(int, source.episode_indices)
+            with open_hdf5(data / _DATA_FILE) as file:
+                if check_digests:
+                    reader.check_digests(file)
+                return reader.read((index, reader.hdf5_episode(file, index)) for index in indices)
         dataset = minari.MinariDataset(data) if isinstance(source, Path) else source
-        return list(_other_episodes(dataset, actions, wanted))
+        return reader.read((episode.id, partial(getattr, episode)) for episode in dataset.iterate_episodes())
     except ImportError as error:  # of the libraries that Minari reads with, h5py is the only one that comes with us
         raise ImportError(
             f"{folder}: a Minari dataset in the format {described.get('data_format')!r}, which needs pyarrow: "
             f"pip install pyarrow"
         ) from error
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+    except _DAMAGED as error:
         if str(folder) in str(error):
             raise
         raise ValueError(f"{folder}: expected a readable Minari dataset, but it is corrupted: {error}") from error
@@ -276,43 +287,131 @@ def refuse_malformed_id(name: Any, argument: str) -> None:
         )
 
 
-class _Folder:
-    """Dataset in HDF5, and what its metadata says of it.
+class _Reader:
+    """Reader of a dataset's episodes: of the arrays that are asked for, images by a mapping or from JPEG.
 
-    :param folder: what the user calls it.
-    :param data: the folder of its files.
+    :param folder: the dataset as the user calls it.
+    :param described: metadata of the dataset.
+    :param actions: whether to read actions, if there are any.
+    :param wanted: sensors; ``None`` for all.
     """
 
-    def __init__(self, folder: Path, data: Path, described: dict[str, Any], check_digests: bool) -> None:
-        self.folder, self.path = folder, data / _DATA_FILE
-        self.ours: dict[str, Any] = described.get(_METADATA_KEY, {})
-        self.episodes = int(described["total_episodes"])
-        self.jpeg = bool(described.get("jpeg_encoding", True))
-        self.name = described.get("dataset_id", folder)
-        self.space: dict[str, Any] = json.loads(described["observation_space"])
-        self.digests: dict[str, str] = self.ours.get(_DIGESTS, {})
-        self._check_digests = check_digests
-        self._unsigned = {**described, _METADATA_KEY: {k: v for k, v in self.ours.items() if k != _DIGESTS}}
+    def __init__(self, folder: Path, described: dict[str, Any], actions: bool, wanted: Sequence[str] | None) -> None:
+        self.folder, self.described, self.wanted = folder, described, wanted
+        self._ours: dict[str, Any] = described.get(_METADATA_KEY, {})
+        self._kept = {
+            "actions": actions and self._ours.get("actions", True),
+            "rewards": self._ours.get("rewards", True),
+        }
+        self._rendering = as_quality(self._ours.get("rendering"))
+        self._mapping: np.memmap | None = None
+        space = json.loads(described["observation_space"])
+        self._is_dict = space["type"] == "Dict"
+        parts = space["subspaces"] if self._is_dict else {"observations": space}
+        self._images = {name: shape for name, part in parts.items() if (shape := _image_shape(part))}
+        self._jpeg = bool(described.get("jpeg_encoding", True))
 
-    def check_written(self, file: Hdf5Arrays) -> None:
+    def read(self, episodes: Iterable[tuple[int, Callable[[str], Any]]]) -> list[Trajectory]:
+        """Make trajectories of episodes.
+
+        :param episodes: index of each, and a function that reads its arrays by their names.
+        """
+        if self._jpeg and any(not self._is_dict or self._is_wanted(name) for name in self._images):
+            warnings.warn(
+                f"Minari dataset {self.described.get('dataset_id', self.folder)}: its images were stored as JPEG, so "
+                f"they are not the frames that the environment showed; a discriminator tells the two apart by that "
+                f"alone. Record it with jpeg_encoding=False to keep them as they are",
+                stacklevel=3,
+            )
+        trajectories, empty = [], []
+        for index, get in episodes:
+            terminations, truncations = get("terminations"), get("truncations")
+            if not len(terminations):
+                empty.append(index)
+                continue
+            observations = get("observations")
+            if not all(isinstance(values, np.ndarray) for values in sensors(observations).values()):
+                raise ValueError("expected observations in one array, or one array per sensor; flatten nested spaces")
+            fields: dict[str, Any] = {name: np.asarray(get(name)) for name, is_kept in self._kept.items() if is_kept}
+            fields |= {"terminated": bool(terminations[-1]), "truncated": bool(truncations[-1])}
+            try:
+                trajectories.append(Trajectory(observations, **fields, rendering=self._rendering))
+            except ValueError as error:
+                raise ValueError(f"{self.folder}: episode {index}: {error}") from error
+        if empty:
+            warnings.warn(f"{self.folder}: left out {len(empty)} episodes without steps, {empty[:5]}", stacklevel=3)
+        return trajectories
+
+    def check_digests(self, file: Hdf5Arrays) -> None:
         """Compare the files with the digests that were written with them.
 
         :raises ValueError: another content.
         """
-        if not self._check_digests:
-            return
-        if not self.digests:
+        digests = self._ours.get(_DIGESTS, {})
+        if not digests:
             if _METADATA_KEY in file.file.attrs:
                 raise ValueError(f"its {_METADATA_FILE} lacks what was written with it")
             return
-        found = {_METADATA_FILE: _metadata_digest(self._unsigned), _DATA_FILE: file_digest(self.path)}
+        unsigned = {name: value for name, value in self._ours.items() if name != _DIGESTS}
+        found = {_METADATA_FILE: digest([{**self.described, _METADATA_KEY: unsigned}])}
+        found[_DATA_FILE] = file_digest(file.path)
         for name, value in found.items():
-            if self.digests.get(name) != value:
+            if digests.get(name) != value:
                 raise ValueError(
                     f"{self.folder}: expected the files that were written, but {name} does not match its digest: it is "
                     f"damaged, or was changed{_empty_episodes(file)}; load_trajectories(..., check_digests=False) "
                     f"reads it all the same"
                 )
+
+    def hdf5_episode(self, file: Hdf5Arrays, index: int) -> Callable[[str], Any]:
+        """Return the function that reads the arrays of an episode in HDF5."""
+        episode = file.group(file.file, f"episode_{index}")
+
+        def get(name: str) -> Any:
+            if name != "observations":
+                return file.read(episode, name)
+            if not self._is_dict:
+                return self._sensor(file, episode, name)
+            group = file.group(episode, name)
+            names = [sensor for sensor in group if self._is_wanted(sensor)]
+            if not names:
+                raise ValueError(f"{self.folder}: expected sensors out of {sorted(group)}, got {self.wanted}")
+            return {sensor: self._sensor(file, group, sensor) for sensor in names}
+
+        return get
+
+    def _is_wanted(self, sensor: str) -> bool:
+        return self.wanted is None or sensor in self.wanted
+
+    def _sensor(self, file: Hdf5Arrays, group: h5py.Group, name: str) -> Array:
+        stored = file.find(group, name)
+        image = self._images.get(name)
+        if image is not None and self._jpeg:
+            return _from_jpeg(file, stored, image)
+        if isinstance(stored, h5py.Group) or stored.dtype.kind not in "biuf":
+            kind = "nested ones" if isinstance(stored, h5py.Group) else f"the dtype {stored.dtype}"
+            raise ValueError(
+                f"{self.folder}: expected an array of numbers for every sensor, got {kind} for {name!r}; "
+                f"sensors=[...] takes those that are arrays"
+            )
+        if (offset := _mappable_offset(stored)) is None:
+            return file.read(group, name)
+        if self._mapping is None:
+            self._mapping = np.memmap(file.path, np.uint8, mode="r")
+        return np.asarray(self._mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
+
+
+def _from_jpeg(file: Hdf5Arrays, stored: Any, shape: tuple[int, ...]) -> Array:
+    """Decode images (T+1, H, W, C) one by one; each has to be as large as the space says."""
+    file.budget.take(len(stored) * math.prod(shape) // _JPEG_FACTOR)
+    images = np.empty((len(stored), *shape), np.uint8)
+    for index in range(len(stored)):
+        content = np.asarray(stored[index], np.uint8).tobytes()
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            if (image.height, image.width) != shape[:2]:
+                raise ValueError(f"expected images of {shape}, got one of {(image.height, image.width)}")
+            images[index] = np.asarray(image, np.uint8).reshape(shape)
+    return images
 
 
 def _empty_episodes(file: Hdf5Arrays) -> str:
@@ -324,140 +423,17 @@ def _empty_episodes(file: Hdf5Arrays) -> str:
     return f", and has no steps in {', '.join(empty)}" if empty else ""
 
 
-def _read_hdf5(
-    dataset: _Folder, indices: Sequence[int] | None, actions: bool, wanted: Sequence[str] | None
-) -> list[Trajectory]:
-    actions = actions and dataset.ours.get("actions", True)
-    with_rewards = dataset.ours.get("rewards", True)
-    rendering = as_quality(dataset.ours.get("rendering"))
-    trajectories, empty = [], []
-    with open_hdf5(dataset.path) as file:
-        dataset.check_written(file)
-        reader = _EpisodeReader(dataset, file, wanted)
-        for index in range(dataset.episodes) if indices is None else indices:
-            group = file.group(file.file, f"episode_{index}")
-            flags = {name: file.read(group, name) for name in ("terminations", "truncations")}
-            if not len(flags["terminations"]):
-                empty.append(index)
-                continue
-            fields: dict[str, Any] = {
-                "observations": reader.observations(group),
-                "actions": file.read(group, "actions") if actions else None,
-                "rewards": file.read(group, "rewards") if with_rewards else None,
-                "terminated": bool(flags["terminations"][-1]),
-                "truncated": bool(flags["truncations"][-1]),
-            }
-            try:
-                trajectories.append(Trajectory(**fields, rendering=rendering))
-            except ValueError as error:
-                raise ValueError(f"{dataset.folder}: episode {index}: {error}") from error
-    if empty:
-        warnings.warn(f"{dataset.folder}: left out {len(empty)} episodes without steps, {empty[:5]}", stacklevel=2)
-    return trajectories
-
-
-class _EpisodeReader:
-    """Reader of observations: of the sensors that are asked for, images by a mapping or from JPEG.
-
-    :param wanted: sensors; ``None`` for all.
-    """
-
-    def __init__(self, dataset: _Folder, file: Hdf5Arrays, wanted: Sequence[str] | None) -> None:
-        self.dataset, self.file, self.wanted = dataset, file, wanted
-        self._mapping: np.memmap | None = None
-        spaces = dataset.space["subspaces"] if dataset.space["type"] == "Dict" else {"": dataset.space}
-        self._images = {name: shape for name, space in spaces.items() if (shape := _image_shape(space))}
-        images = [name for name in self._images if not name or wanted is None or name in wanted]
-        if dataset.jpeg and images:
-            _warn_of_jpeg(dataset.name)
-
-    def observations(self, episode: h5py.Group) -> Observation:
-        """Read the observations of an episode."""
-        if self.dataset.space["type"] != "Dict":
-            return self._sensor(episode, "observations", self._images.get(""))
-        group = self.file.group(episode, "observations")
-        names = [name for name in group if self.wanted is None or name in self.wanted]
-        if not names:
-            raise ValueError(f"{self.dataset.folder}: expected sensors out of {sorted(group)}, got {self.wanted}")
-        return {name: self._sensor(group, name, self._images.get(name)) for name in names}
-
-    def _sensor(self, group: h5py.Group, name: str, image: tuple[int, ...] | None) -> Array:
-        stored = self.file.find(group, name)
-        if image is not None and self.dataset.jpeg:
-            return self._from_jpeg(stored, image)
-        if isinstance(stored, h5py.Group) or stored.dtype.kind not in "biuf":
-            kind = "nested ones" if isinstance(stored, h5py.Group) else f"the dtype {stored.dtype}"
-            raise ValueError(
-                f"{self.dataset.folder}: expected an array of numbers for every sensor, got {kind} for {name!r}; "
-                f"sensors=[...] takes those that are arrays"
-            )
-        if (offset := _mappable_offset(stored)) is None:
-            return self.file.read(group, name)
-        if self._mapping is None:
-            self._mapping = np.memmap(self.file.path, np.uint8, mode="r")
-        return np.asarray(self._mapping[offset : offset + stored.nbytes]).reshape(stored.shape)
-
-    def _from_jpeg(self, stored: Any, shape: tuple[int, ...]) -> Array:
-        """Decode images (T+1, H, W, C) one by one; each has to be as large as the space says."""
-        self.file.budget.take(len(stored) * math.prod(shape) // _JPEG_FACTOR)
-        images = np.empty((len(stored), *shape), np.uint8)
-        for index in range(len(stored)):
-            content = np.asarray(stored[index], np.uint8).tobytes()
-            with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-                if (image.height, image.width) != shape[:2]:
-                    raise ValueError(f"expected images of {shape}, got one of {(image.height, image.width)}")
-                images[index] = np.asarray(image, np.uint8).reshape(shape)
-        return images
-
-
-def _other_episodes(dataset: Any, actions: bool, wanted: Sequence[str] | None) -> Iterator[Trajectory]:
-    """Yield the episodes of a dataset in a format that Minari reads by itself."""
-    space = dataset.storage.observation_space
-    parts = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
-    if dataset.storage.jpeg_encoding and any(
-        is_image_space(part) and (not name or wanted is None or name in wanted) for name, part in parts
-    ):
-        _warn_of_jpeg(dataset.storage.metadata.get("dataset_id", dataset.storage.data_path))
-    ours = dataset.storage.metadata.get(_METADATA_KEY, {})
-    with_actions, with_rewards = actions and ours.get("actions", True), ours.get("rewards", True)
-    for episode in dataset.iterate_episodes():
-        yield Trajectory(
-            observations=_plain(episode.observations),
-            actions=np.asarray(episode.actions) if with_actions else None,
-            rewards=np.asarray(episode.rewards) if with_rewards else None,
-            terminated=bool(episode.terminations[-1]),
-            truncated=bool(episode.truncations[-1]),
-            rendering=as_quality(ours.get("rendering")),
-        )
-
-
-def _warn_of_jpeg(name: Any) -> None:
-    warnings.warn(
-        f"Minari dataset {name}: its images were stored as JPEG, so they are not the frames that the environment "
-        f"showed; a discriminator tells the two apart by that alone. Record it with jpeg_encoding=False to keep them "
-        f"as they are",
-        stacklevel=2,
-    )
-
-
-def _image_shape(space: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the shape of what Minari takes for an image in a described space; see its ``is_image_space``."""
-    if space["type"] != "Box" or space["dtype"] != "uint8" or len(space["shape"]) not in (2, 3):
+def _image_shape(described: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape of what Minari takes for an image, by the description of its space."""
+    if described["type"] != "Box" or described["dtype"] != "uint8":
         return None
-    shape = tuple(space["shape"])
-    low, high = np.array(space["low"]), np.array(space["high"])
-    if min(shape[:2]) < _LEAST_IMAGE or low.shape != shape or high.shape != shape:
-        return None
-    return shape if not low.any() and (high == 255).all() else None
-
-
-def _metadata_digest(described: Mapping[str, Any]) -> str:
-    return digest([json.dumps(described, sort_keys=True)])
+    space = read_box(described)
+    return space.shape if is_image_space(space) else None
 
 
 def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     try:
-        checked: dict[str, Any] = json.loads(json.dumps(metadata))
+        checked: dict[str, Any] = json.loads(json.dumps(metadata, default=plain_number))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata: expected JSON values, got {metadata} ({error})") from error
     return checked
@@ -467,21 +443,12 @@ def _mappable_offset(stored: Any) -> int | None:
     """Return the byte of a file at which images (T+1, H, W, C) begin, if they lie there as they are in memory."""
     if not isinstance(stored, h5py.Dataset) or not _is_images(stored) or stored.file.userblock_size:
         return None
-    properties = stored.id.get_create_plist()
-    in_one_piece = properties.get_layout() == h5py.h5d.CONTIGUOUS and not properties.get_external_count()
+    in_one_piece = stored.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not stored.external
     return stored.id.get_offset() if in_one_piece else None
 
 
 def _is_images(values: Any) -> bool:
     return values.dtype == np.uint8 and values.ndim == 4
-
-
-def _plain(observations: Any) -> Observation:
-    if isinstance(observations, dict) and all(isinstance(values, np.ndarray) for values in observations.values()):
-        return observations
-    if isinstance(observations, np.ndarray):
-        return observations
-    raise ValueError("expected observations in one array, or in one array per sensor; flatten nested spaces first")
 
 
 def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -493,7 +460,8 @@ def _place(target: str | os.PathLike[str]) -> tuple[Path, str]:
         return get_dataset_path() / target, target
     folder = Path(target).resolve()  # Minari takes a relative path twice
     # Minari insists on an id of this form for every dataset.
-    return folder, folder.name if _is_dataset_id(folder.name) else f"{_word(folder.name)}-v0"
+    word = re.sub(r"\W", "_", folder.name) or "dataset"
+    return folder, folder.name if _is_dataset_id(folder.name) else f"{word}-v0"
 
 
 def _is_dataset_id(name: str) -> bool:
@@ -504,22 +472,16 @@ def _is_dataset_id(name: str) -> bool:
     return True
 
 
-def _word(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name) or "dataset"
-
-
 def _data_folder(folder: Path) -> Path | None:
     return next((path for path in (folder / "data", folder) if (path / _METADATA_FILE).is_file()), None)
 
 
 def _is_serialisable(spec: Any) -> bool:
-    if spec is None:
-        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             type(spec).from_json(spec.to_json())
-    except Exception:  # a spec may hold anything: then the dataset goes without, its spaces are stored anyway
+    except Exception:  # none, or one that holds anything: then the dataset goes without, its spaces are stored anyway
         return False
     return True
 
@@ -531,9 +493,9 @@ def described_env(spec: Any) -> dict[str, Any]:
     # What gymnasium.make calls the task of ours is the id that make_env takes.
     names = {"task": "id"} if spec.id.startswith("aime_gym/") else {}
     arguments = {
-        names.get(name, name): value
+        names.get(name, name): plain_number(value) if isinstance(value, np.generic) else value
         for name, value in spec.kwargs.items()
-        if isinstance(value, str | int | float | bool)
+        if isinstance(value, str | numbers.Real | np.bool_)
     }
     return {"env_id": spec.id, "env_arguments": arguments}
 
@@ -545,10 +507,6 @@ def _common_rendering(found: Mapping[str | None, int]) -> str | None:
         places = ", ".join(f"{name!r} in trajectories[{found[name]}]" for name in sorted(known))
         raise ValueError(f"trajectories: expected images of one quality, got {places}")
     return known[0] if len(found) == len(known) == 1 else None
-
-
-def _no_actions(steps: int, space: spaces.Space) -> Array:
-    return np.zeros((steps, *(space.shape or ())), dtype=space.dtype)
 
 
 def _last_only(value: bool, steps: int) -> Array:

@@ -44,7 +44,7 @@ class HeldRandomPolicy:
     :param action_space: Box with finite bounds, or Discrete.
     :param magnitudes: fractions of the half width of the Box, in (0, 1]; drawn uniformly.
     :param hold: least and greatest number of steps an action is held, both included; drawn uniformly.
-    :param seed: same seed, same actions. ``collect(..., seed=...)`` sets it again.
+    :param seed: seed of the random numbers. ``collect(..., seed=...)`` sets it again.
     :raises ValueError: another action space, or magnitudes or hold out of range.
     """
 

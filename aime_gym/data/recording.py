@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import NormalizeObservation, TimeLimit
+from stable_baselines3.common.env_util import is_wrapped
 
 from aime_gym.types import Array, Observation, Trajectory, sensors
 
@@ -16,12 +17,12 @@ EPISODE_LIMIT = 10_000
 
 def has_time_limit(env: gym.Env) -> bool:
     """Whether every episode of an environment ends, as far as it says so."""
-    return _has_wrapper(env, TimeLimit) or (env.spec is not None and env.spec.max_episode_steps is not None)
+    return is_wrapped(env, TimeLimit) or (env.spec is not None and env.spec.max_episode_steps is not None)
 
 
 def normalizes_observations(env: gym.Env) -> bool:
     """Whether an environment shows observations in units that change as it runs."""
-    return _has_wrapper(env, NormalizeObservation)
+    return is_wrapped(env, NormalizeObservation)
 
 
 def endless_episode(steps: int) -> ValueError:
@@ -30,14 +31,6 @@ def endless_episode(steps: int) -> ValueError:
         f"env: expected episodes that end, got one that has not ended after {steps} steps in an environment without a "
         f"time limit; gymnasium.wrappers.TimeLimit(env, max_episode_steps=...) gives it one"
     )
-
-
-def _has_wrapper(env: gym.Env, kind: type[gym.Wrapper]) -> bool:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, kind):
-            return True
-        env = env.env
-    return False
 
 
 class EpisodeRecorder:
@@ -64,7 +57,7 @@ class EpisodeRecorder:
     def trajectory(self, *, terminated: bool, truncated: bool, rendering: str | None = None) -> Trajectory:
         """Return all of it, with rewards in ``float32``.
 
-        :param rendering: see :class:`Trajectory`.
+        :param rendering: quality in which the images were rendered, as in :class:`Trajectory`.
         :raises ValueError: not a single step.
         """
         by_sensor = [sensors(observation) for observation in self._observations]

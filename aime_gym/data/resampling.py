@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,10 +30,24 @@ def frame_rate(metadata: Mapping[str, Any], env_id: str) -> float | None:
     :func:`aime_gym.make_env` sees to a rate that is true. Others are believed within reason, except for Shimmy's
     dm_control, which gives the milliseconds of a step.
     """
-    rate = metadata.get("render_fps")
-    if env_id.startswith("dm_control/") or not isinstance(rate, int | float | np.number):
-        return None
-    return float(rate) if 0 < rate <= _HIGHEST_RATE else None
+    rate: Any = metadata.get("render_fps")
+    return float(rate) if is_rate(rate, _HIGHEST_RATE) and not env_id.startswith("dm_control/") else None
+
+
+def is_rate(value: Any, most: float = math.inf) -> bool:
+    """Return whether a value is a number of frames per second; NumPy's numbers are fine."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return 0 < float(value) <= most and math.isfinite(value)
+
+
+def check_frame_rate(rate: Any) -> None:
+    """Check an argument that is a number of frames per second.
+
+    :raises ValueError: something else than a positive, finite number.
+    """
+    if not is_rate(rate):
+        raise ValueError(f"frame_rate: expected a positive number, got {rate}")
 
 
 def frames_at_decisions(video: Video, rate: float | None) -> Array | None:

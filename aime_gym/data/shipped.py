@@ -5,8 +5,6 @@ A file holds all trajectories of a task, one after the other; the JSON file besi
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aime_gym.serialization import atomically, file_digest
 from aime_gym.types import Trajectory
 
 #: One folder for each collection in it.
@@ -42,29 +41,20 @@ def load_shipped(name: str, *, actions: bool) -> list[Trajectory]:
         ]
 
 
-def about_shipped(name: str) -> dict[str, Any]:
-    """Return who made the trajectories of a name, with what, and their returns."""
-    about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return about
-
-
 def save_shipped(folder: Path, name: str, trajectories: Sequence[Trajectory], about: Mapping[str, Any]) -> Path:
     """Write trajectories with actions and rewards, and a description of them; return the file of arrays."""
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        allow_pickle=False,
-        observations=np.concatenate([np.asarray(trajectory.observations) for trajectory in trajectories]),
-        actions=np.concatenate([np.asarray(trajectory.actions) for trajectory in trajectories]),
-        rewards=np.concatenate([np.asarray(trajectory.rewards, np.float32) for trajectory in trajectories]),
-        lengths=np.array([len(trajectory) for trajectory in trajectories]),
-        terminated=np.array([trajectory.terminated for trajectory in trajectories]),
-        truncated=np.array([trajectory.truncated for trajectory in trajectories]),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.npz"
-    path.write_bytes(content.getvalue())
-    digest = hashlib.sha256(content.getvalue()).hexdigest()
-    about = {**about, "sha256": digest}
+    with atomically(path) as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            lengths=np.array([len(trajectory) for trajectory in trajectories]),
+            terminated=np.array([trajectory.terminated for trajectory in trajectories]),
+            truncated=np.array([trajectory.truncated for trajectory in trajectories]),
+            observations=np.concatenate([np.asarray(trajectory.observations) for trajectory in trajectories]),
+            actions=np.concatenate([np.asarray(trajectory.actions) for trajectory in trajectories]),
+            rewards=np.concatenate([np.asarray(trajectory.rewards, np.float32) for trajectory in trajectories]),
+        )
+    about = {**about, "digest": file_digest(path)}
     path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return path

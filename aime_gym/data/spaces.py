@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from minari.serialization import serialize_space
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import is_vectorized_observation
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch import Tensor
 from aime_gym.config import MAX_UNITS
 from aime_gym.types import Array, Observation, SensorShape, channels_first, is_image, sensors
 
-#: How large a bound of an action may be: what is scaled by it, twice over, still is a float32.
+#: Largest bound of an action: what is scaled by it, twice over, still is a float32.
 _LARGEST_BOUND = 1e37
 
 
@@ -113,7 +115,7 @@ class ObservationEncoding:
         if not parts:
             raise ValueError("observation_space: expected at least one sensor, got an empty Dict")
         self._parts = parts
-        #: Of each sensor: (D,), or that of an image.
+        #: Shape of each sensor: (D,), or that of an image.
         self.shapes: dict[str, SensorShape] = {name: tuple(parts[name].shape or ()) for name in sorted(parts)}
 
     def encode(self, observation: Observation, device: torch.device) -> tuple[dict[str, Tensor], bool]:
@@ -153,12 +155,23 @@ def require_finite(observation: Observation) -> None:
     :raises ValueError: NaN or infinity.
     """
     for name, values in sensors(observation).items():
-        if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-            first = tuple(int(index) for index in np.argwhere(~finite)[0])
+        if (place := first_not_finite(values)) is not None:
             raise ValueError(
-                f"observation: expected finite numbers from the environment, got {values[first]} in {name!r}, entry "
-                f"{first} of {values.shape}"
+                f"observation: expected finite numbers from the environment, got {values[place]} in {name!r}, entry "
+                f"{place} of {values.shape}"
             )
+
+
+def first_not_finite(values: Array) -> tuple[int, ...] | None:
+    """Return the index of the first entry that is NaN or infinite; ``None`` if there is none."""
+    if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
+        return None
+    return first_true(~finite)
+
+
+def first_true(mask: Array) -> tuple[int, ...]:
+    """Return the index of the first entry that is true."""
+    return tuple(np.argwhere(mask)[0].tolist())
 
 
 def _array(values: Array, shape: SensorShape) -> Array:
@@ -177,7 +190,10 @@ def _array(values: Array, shape: SensorShape) -> Array:
 
 def write_space(space: spaces.Space) -> str:
     """Return a space that agents know as JSON, in Minari's form."""
-    return json.dumps(_described(space))
+    described = serialize_space(space, to_string=False)
+    if isinstance(space, spaces.Discrete):
+        described["dtype"] = str(space.dtype)  # Minari says int64 of all
+    return json.dumps(described)
 
 
 def read_space(text: Any) -> spaces.Space:
@@ -186,34 +202,26 @@ def read_space(text: Any) -> spaces.Space:
     :raises ValueError: other spaces than agents know, or one that is larger than its description.
     """
     try:
-        return _space(json.loads(text), {"Box": _box, "Discrete": _discrete, "Dict": _dict})
+        described = json.loads(text)
+        if described["type"] == "Dict":
+            return spaces.Dict({name: read_box(part) for name, part in described["subspaces"].items()})
+        if described["type"] != "Discrete":
+            return read_box(described)
+        size, start = described["n"], described["start"]
+        if not isinstance(size, int) or not isinstance(start, int) or not 0 < size <= MAX_UNITS:
+            raise ValueError(f"expected 1 to {MAX_UNITS} actions, got {size} from {start} on")
+        return spaces.Discrete(size, start=start, dtype=_dtype(described, "iu").type)
     except (KeyError, TypeError, AttributeError, AssertionError, RecursionError, OverflowError) as error:
         raise ValueError(f"expected a space, got {str(text)[:100]} ({type(error).__name__}: {error})") from error
 
 
-def _described(space: spaces.Space) -> dict[str, Any]:
-    if isinstance(space, spaces.Dict):
-        return {"type": "Dict", "subspaces": {name: _described(part) for name, part in space.items()}}
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "dtype": str(space.dtype), "start": int(space.start), "n": int(space.n)}
-    assert isinstance(space, spaces.Box)
-    return {
-        "type": "Box",
-        "dtype": str(space.dtype),
-        "shape": list(space.shape),
-        "low": space.low.tolist(),
-        "high": space.high.tolist(),
-    }
+def read_box(described: Mapping[str, Any]) -> spaces.Box:
+    """Make the Box that Minari's form describes.
 
-
-def _space(described: Any, makers: dict[str, Any]) -> spaces.Space:
-    if not isinstance(described, dict) or described["type"] not in makers:
-        raise ValueError(f"expected a space out of {', '.join(makers)}, got {str(described)[:100]}")
-    space: spaces.Space = makers[described["type"]](described)
-    return space
-
-
-def _box(described: dict[str, Any]) -> spaces.Box:
+    :raises ValueError: another space, or bounds of another shape.
+    """
+    if described["type"] != "Box":
+        raise ValueError(f"expected a space out of Box, Discrete and a Dict of Boxes, got {str(described)[:100]}")
     dtype = _dtype(described, "fiub")
     bounds = [np.array(described[name], dtype) for name in ("low", "high")]  # as large as what describes them
     if any(list(bound.shape) != described["shape"] for bound in bounds):
@@ -221,18 +229,7 @@ def _box(described: dict[str, Any]) -> spaces.Box:
     return spaces.Box(*bounds, tuple(described["shape"]), dtype.type)
 
 
-def _discrete(described: dict[str, Any]) -> spaces.Discrete:
-    size, start = described["n"], described["start"]
-    if not isinstance(size, int) or not isinstance(start, int) or not 0 < size <= MAX_UNITS:
-        raise ValueError(f"expected 1 to {MAX_UNITS} actions, got {size} from {start} on")
-    return spaces.Discrete(size, start=start, dtype=_dtype(described, "iu").type)
-
-
-def _dict(described: dict[str, Any]) -> spaces.Dict:
-    return spaces.Dict({name: _space(part, {"Box": _box}) for name, part in described["subspaces"].items()})
-
-
-def _dtype(described: dict[str, Any], kinds: str) -> np.dtype:
+def _dtype(described: Mapping[str, Any], kinds: str) -> np.dtype:
     dtype = np.dtype(described["dtype"])
     if dtype.kind not in kinds or dtype.shape:
         raise ValueError(f"expected a dtype of numbers, got {described['dtype']!r}")

@@ -10,19 +10,25 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import h5py
 import numpy as np
 
+from aime_gym.data.paths import require_file
 from aime_gym.types import Array
 
+#: Suffixes of files with several arrays by name.
+ARRAYS_SUFFIXES = (".npz", ".hdf5")
 #: Bytes that the arrays of any file may take, and bytes for each byte of a file. What real data compresses to more is
 #: smaller than the first number.
 _SPARE, _FACTOR = 2**26, 100
+#: Errors that the libraries raise for damaged files.
+_DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Budget:
@@ -36,38 +42,57 @@ class Budget:
         self.path, self.size = path, path.stat().st_size
         self.left = _SPARE + _FACTOR * self.size
 
-    def require(self, count: int) -> None:
-        """Make sure that so many bytes may be allocated.
-
-        :raises ValueError: more than are left.
-        """
-        if count > self.left:
-            raise ValueError(
-                f"{self.path}: expected arrays that fit into their file, or compressed to no less than a "
-                f"{_FACTOR}th, got at least {count} bytes more than {self.size} can hold"
-            )
-
-    def take(self, count: int) -> None:
+    def take(self, count: int, at_once: int = 0) -> None:
         """Count bytes that are allocated, for good.
 
+        :param at_once: further bytes that are allocated for a while.
         :raises ValueError: more than are left.
         """
-        self.require(count)
         self.left -= count
+        if self.left < at_once:
+            raise ValueError(
+                f"{self.path}: expected arrays that fit into their file, or compressed to no less than a {_FACTOR}th, "
+                f"got at least {at_once - self.left} bytes more than {self.size} can hold"
+            )
 
 
-def require_file(path: Path) -> None:
-    """Make sure that a path is a file of its own: reading a pipe or a device may never end.
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file it is that is damaged."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise ValueError(
+            f"{path}: expected a readable {path.suffix} file, but it is corrupted or holds objects ({error})"
+        ) from error
 
-    :raises ValueError: something else.
+
+#: Functions that read arrays, by the arrays' names.
+ArrayReaders: TypeAlias = Mapping[str, Callable[[], Array]]
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[ArrayReaders]:
+    """Open the arrays of an ``.npz`` or HDF5 file, each of which its function reads; HDF5's groups are passed over.
+
+    :raises ValueError: a damaged file, arrays that are too large, or none. The message names the file.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none, or a device'}")
-
-
-def corrupted(path: Path, error: Exception | str) -> ValueError:
-    """Return the error for a file that is none of its kind."""
-    return ValueError(f"{path}: expected a readable {path.suffix} file, but it is corrupted or holds objects ({error})")
+    if path.suffix.lower() == ".npz":
+        budget = Budget(path)
+        with _naming(path):
+            archive = zipfile.ZipFile(path)
+        with archive:
+            members = [name for name in archive.namelist() if name.endswith(".npy")]
+            yield {name.removesuffix(".npy"): partial(_read_member, archive, name, budget) for name in members}
+        return
+    with open_hdf5(path) as file:
+        names = [name for name in file.file if isinstance(file.find(file.file, name), h5py.Dataset)]
+        if not names:
+            raise ValueError(
+                f"{path}: expected arrays with one record per observation, one trajectory per file, got the groups "
+                f"{', '.join(sorted(file.file)) or 'of an empty file'}"
+            )
+        yield {name: partial(file.read, file.file, name) for name in names}
 
 
 def read_npy(path: Path) -> Array:
@@ -75,61 +100,20 @@ def read_npy(path: Path) -> Array:
 
     :raises ValueError: a damaged file, or one of objects. The message names the file.
     """
-    budget = Budget(path)
-    try:
-        with path.open("rb") as file:
-            _check_header(file, budget.size)
-            file.seek(0)
-            return _read_array(file)
-    except (OSError, EOFError, ValueError) as error:
-        raise corrupted(path, error) from error
+    size = Budget(path).size
+    with _naming(path), path.open("rb") as file:
+        return _read_array(file, size)
 
 
-class NpzArrays(Mapping[str, Array]):
-    """The arrays of an ``.npz`` file by name, each read when it is asked for."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile, budget: Budget) -> None:
-        self._path, self._archive, self._budget = path, archive, budget
-        self._members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-
-    def __getitem__(self, name: str) -> Array:
-        member = self._archive.getinfo(self._members[name])
-        self._budget.take(member.file_size)
-        try:
-            with self._archive.open(member) as file:
-                _check_header(file, member.file_size)
-            with self._archive.open(member) as file:
-                return _read_array(file)
-        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise corrupted(self._path, error) from error
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._members
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
-
-    def __len__(self) -> int:
-        return len(self._members)
+def _read_member(archive: zipfile.ZipFile, name: str, budget: Budget) -> Array:
+    size = archive.getinfo(name).file_size
+    budget.take(size)
+    with _naming(budget.path), archive.open(name) as file:
+        return _read_array(file, size)
 
 
-@contextmanager
-def open_npz(path: Path) -> Iterator[NpzArrays]:
-    """Open an ``.npz`` file.
-
-    :raises ValueError: a damaged file, or members that are too large. The message names the file.
-    """
-    budget = Budget(path)
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise corrupted(path, error) from error
-    with archive:
-        yield NpzArrays(path, archive, budget)
-
-
-def _check_header(file: IO[bytes], size: int) -> None:
-    """Compare what the header of an array says with how large it is: NumPy allocates first, and reads then."""
+def _read_array(file: IO[bytes], size: int) -> Array:
+    """Read an array, no larger than ``size`` bytes by its header: NumPy allocates first, and reads then."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
     shape, _, dtype = read(file)
@@ -137,9 +121,7 @@ def _check_header(file: IO[bytes], size: int) -> None:
         raise ValueError("expected numbers, got objects")
     if math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"expected at most {size} bytes, got an array of the shape {shape}")
-
-
-def _read_array(file: IO[bytes]) -> Array:
+    file.seek(0)
     values: Array = np.lib.format.read_array(file, allow_pickle=False)
     return values
 
@@ -166,8 +148,7 @@ class Hdf5Arrays:
             raise ValueError(f"{self.path}: expected {place} in the file itself, got a link to something else")
         found = group[name]
         if isinstance(found, h5py.Dataset):
-            properties = found.id.get_create_plist()
-            if found.is_virtual or properties.get_external_count():
+            if found.is_virtual or found.external:
                 raise ValueError(f"{self.path}: expected {place} in the file itself, got one kept in other files")
         elif not isinstance(found, h5py.Group):
             raise ValueError(f"{self.path}: expected an array or a group at {place}, got a type")
@@ -189,10 +170,9 @@ class Hdf5Arrays:
         :raises ValueError: something else.
         """
         found = self.find(parent, name)
-        if not isinstance(found, h5py.Dataset):
-            raise ValueError(f"{self.path}: expected an array at {found.name}, got a group")
-        if found.dtype.kind not in "biuf":
-            raise ValueError(f"{self.path}: expected numbers at {found.name}, got {found.dtype}")
+        kind = "a group" if isinstance(found, h5py.Group) else found.dtype
+        if kind == "a group" or found.dtype.kind not in "biuf":
+            raise ValueError(f"{self.path}: expected an array of numbers at {found.name}, got {kind}")
         return found
 
     def read(self, parent: h5py.Group, name: str) -> Array:
@@ -201,14 +181,11 @@ class Hdf5Arrays:
         :raises ValueError: something else, or more than the file can hold.
         """
         found = self.array(parent, name)
-        self.budget.take(found.nbytes)
-        if found.chunks is not None:  # read whole, however few of its numbers are asked for
-            self.budget.require(math.prod(found.chunks) * found.dtype.itemsize)
-        try:
-            values: Array = found[()]
-        except (OSError, ValueError) as error:
-            raise corrupted(self.path, error) from error
-        return np.asarray(values)
+        # A chunk is read whole, however few of its numbers are asked for.
+        chunk = math.prod(found.chunks) * found.dtype.itemsize if found.chunks is not None else 0
+        self.budget.take(found.nbytes, at_once=chunk)
+        with _naming(self.path):
+            return np.asarray(found[()])
 
 
 @contextmanager
@@ -218,9 +195,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Arrays]:
     :raises ValueError: a damaged file. The message names it.
     """
     budget = Budget(path)
-    try:
+    with _naming(path):
         file: Any = h5py.File(path, "r")
-    except (OSError, ValueError) as error:
-        raise corrupted(path, error) from error
     with file:
         yield Hdf5Arrays(file, budget)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
+from aime_gym.data.spaces import first_not_finite, first_true
 from aime_gym.types import Array, Observation, Trajectory, sensors
 
-#: How far outside a Box an action may lie, relative to the width of the Box: float32 rounding, no more.
+#: Distance that an action may lie outside a Box, relative to its width: float32 rounding, no more.
 ACTION_TOLERANCE = 1e-5
-#: How far outside a Box observations may lie, relative to its width, before that is worth a warning.
+#: Distance that observations may lie outside a Box without a warning, relative to its width.
 _MARGIN = 0.01
 #: Standard deviations of play that demonstrations may be away from it.
 _FAR = 100
@@ -39,7 +40,7 @@ def check_trajectories(
     Observations take the dtype of their space (``uint8`` images stay ``uint8``), rewards become ``float32``, actions
     ``float32`` in a Box and ``int64`` in a Discrete space. Arrays that have that dtype already are not copied.
 
-    :param argument: what the user calls this data (``"play"``, ``"demos"``): errors start with it.
+    :param argument: name of this data for the user (``"play"``, ``"demos"``): errors start with it.
     :param observation_space: Box, or Dict of Boxes, as the trajectories should have it: images as the user sees them.
     :param need_actions: ``False`` drops the actions before anything looks at them; the result has none.
     :param rendering: the quality in which the environment draws its images (see :class:`Trajectory`); ``None`` when
@@ -50,28 +51,18 @@ def check_trajectories(
 
     Warns of observations outside the bounds of the space, and of those that float32 cannot tell apart.
     """
-    checked = list(
-        iterate_checked(
-            trajectories,
-            argument=argument,
-            observation_space=observation_space,
-            action_space=action_space,
-            need_actions=need_actions,
-            rendering=rendering,
-        )
-    )
+    checked = list(iterate_checked(trajectories, argument, observation_space, action_space, need_actions, rendering))
     _warn_of_bounds_and_offsets(checked, observation_space, argument)
     return checked
 
 
 def iterate_checked(
     trajectories: Sequence[Trajectory],
-    *,
     argument: str,
     observation_space: spaces.Space,
     action_space: spaces.Space,
     need_actions: bool,
-    rendering: str | None = None,
+    rendering: str | None,
 ) -> Iterator[Trajectory]:
     """Yield what :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
     if not isinstance(trajectories, Sequence):
@@ -88,75 +79,66 @@ def iterate_checked(
                 f"quality={trajectory.rendering!r}; make the environment with that, or record the data anew"
             )
         yield Trajectory(
-            observations=_checked_observations(trajectory.observations, observation_space, where),
-            actions=_checked_actions(trajectory.actions, action_space, where) if need_actions else None,
-            rewards=None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, where),
-            terminated=trajectory.terminated,
-            truncated=trajectory.truncated,
-            rendering=trajectory.rendering,
+            _checked_observations(trajectory.observations, observation_space, f"{where}.observations"),
+            _checked_actions(trajectory.actions, action_space, f"{where}.actions") if need_actions else None,
+            None if trajectory.rewards is None else _checked_rewards(trajectory.rewards, f"{where}.rewards"),
+            trajectory.terminated,
+            trajectory.truncated,
+            trajectory.rendering,
         )
 
 
 def _checked_observations(observations: Observation, space: spaces.Space, where: str) -> Observation:
-    if isinstance(space, spaces.Dict):
-        if not isinstance(observations, dict):
+    if not isinstance(space, spaces.Dict):
+        if isinstance(observations, dict):
             raise ValueError(
-                f"{where}.observations: expected one array per sensor ({', '.join(space)}), got a single array"
+                f"{where}: expected a single array of shape (T+1, {_inner(space.shape or ())}), got one array per "
+                f"sensor ({', '.join(observations)}); load_trajectories(..., sensors=[...]) joins them"
             )
-        if set(observations) != set(space):
-            raise ValueError(
-                f"{where}.observations: expected the sensors {sorted(space)}, got {sorted(observations)}"
-                f"{_difference(set(space), set(observations))}"
-            )
-        return {
-            name: _checked_sensor(observations[name], sensor_space, f"{where}.observations[{name!r}]")
-            for name, sensor_space in space.items()
-        }
-    if isinstance(observations, dict):
+        return _checked_sensor(observations, space, where)
+    if not isinstance(observations, dict):
+        raise ValueError(f"{where}: expected one array per sensor ({', '.join(space)}), got a single array")
+    if set(observations) != set(space):
+        differences = {"missing": set(space) - set(observations), "unknown": set(observations) - set(space)}
+        parts = [f"{word} {', '.join(sorted(names))}" for word, names in differences.items() if names]
         raise ValueError(
-            f"{where}.observations: expected a single array of shape (T+1, {_inner(space.shape or ())}), "
-            f"got one array per sensor ({', '.join(observations)}); load_trajectories(..., sensors=[...]) joins them"
+            f"{where}: expected the sensors {sorted(space)}, got {sorted(observations)} ({'; '.join(parts)})"
         )
-    return _checked_sensor(sensors(observations)["observation"], space, f"{where}.observations")
+    return {name: _checked_sensor(observations[name], part, f"{where}[{name!r}]") for name, part in space.items()}
 
 
 def _checked_sensor(values: Array, space: spaces.Space, where: str) -> Array:
     if not isinstance(space, spaces.Box):
         raise ValueError(f"{where}: expected a Box observation space, or a Dict of Boxes, but the space is {space}")
     values = np.asarray(values)
-    expected = np.dtype(space.dtype)
-    if values.dtype.kind != expected.kind:
-        raise ValueError(f"{where}: expected dtype {expected}, got {values.dtype}")
+    # Of one kind, a float cast only rounds, where an integer cast wraps around in silence.
+    if values.dtype.kind != space.dtype.kind or (values.dtype.kind in "iu" and values.dtype != space.dtype):
+        raise ValueError(f"{where}: expected dtype {space.dtype}, got {values.dtype}")
     if values.shape[1:] != space.shape:
         raise ValueError(f"{where}: expected shape (T+1, {_inner(space.shape)}), got {values.shape}")
-    if expected.kind in "iu" and values.dtype != expected:
-        # An integer cast wraps around in silence, where a float cast only rounds.
-        raise ValueError(f"{where}: expected dtype {expected}, got {values.dtype}")
-    cast = _finite(_cast(values, expected), where)
-    if expected.itemsize > 4 and expected.kind == "f":  # networks see float32
-        _finite(_cast(cast, np.dtype(np.float32)), where)
-    return cast
+    values = _finite(values, space.dtype, where)
+    if space.dtype.kind == "f" and space.dtype.itemsize > 4:  # networks see float32
+        _finite(values, np.dtype(np.float32), where)
+    return values
 
 
 def _checked_actions(actions: Array | None, space: spaces.Space, where: str) -> Array:
     if actions is None:
-        raise ValueError(f"{where}.actions: expected one action per transition, got None: this data has no actions")
-    where = f"{where}.actions"
+        raise ValueError(f"{where}: expected one action per transition, got None: this data has no actions")
     actions = np.asarray(actions)
     if isinstance(space, spaces.Box):
         if actions.dtype.kind not in "fiu":
             raise ValueError(f"{where}: expected numbers, got dtype {actions.dtype}")
         if actions.shape[1:] != space.shape:
             raise ValueError(f"{where}: expected shape (T, {_inner(space.shape)}), got {actions.shape}")
-        actions = _finite(_cast(actions, np.dtype(np.float32)), where)
+        actions = _finite(actions, np.dtype(np.float32), where)
         width = space.high.astype(np.float64) - space.low
         tolerance = np.where(np.isfinite(width), ACTION_TOLERANCE * width, 0.0)
         outside = (actions < space.low - tolerance) | (actions > space.high + tolerance)
         if outside.any():
-            first = tuple(int(i) for i in np.argwhere(outside)[0])
+            step, *entry = place = first_true(outside)
             raise ValueError(
-                f"{where}: expected actions inside {space}, got {actions[first]:g} at step {first[0]}, "
-                f"entry {first[1:]}"
+                f"{where}: expected actions inside {space}, got {actions[place]:g} at step {step}, entry {tuple(entry)}"
             )
         return actions
     if isinstance(space, spaces.Discrete):
@@ -166,23 +148,22 @@ def _checked_actions(actions: Array | None, space: spaces.Space, where: str) -> 
             raise ValueError(f"{where}: expected shape (T,), got {actions.shape}")
         outside = (actions < space.start) | (actions >= space.start + space.n)
         if outside.any():
-            first_step = int(np.argmax(outside))
+            (step,) = first_true(outside)
+            last = space.start + space.n - 1
             raise ValueError(
-                f"{where}: expected actions from {space.start} to {space.start + space.n - 1}, "
-                f"got {actions[first_step]} at step {first_step}"
+                f"{where}: expected actions from {space.start} to {last}, got {actions[step]} at step {step}"
             )
         return actions.astype(np.int64, copy=False)
     raise ValueError(f"{where}: expected a Box or Discrete action space, but the space is {space}")
 
 
 def _checked_rewards(rewards: Array, where: str) -> Array:
-    where = f"{where}.rewards"
     rewards = np.asarray(rewards)
     if rewards.dtype.kind not in "fiub":
         raise ValueError(f"{where}: expected numbers, got dtype {rewards.dtype}")
     if rewards.ndim != 1:
         raise ValueError(f"{where}: expected shape (T,), got {rewards.shape}")
-    return _finite(_cast(rewards, np.dtype(np.float32)), where)
+    return _finite(rewards, np.dtype(np.float32), where)
 
 
 @dataclass(frozen=True)
@@ -237,66 +218,64 @@ def warn_of_other_units(demos: Sequence[Trajectory], play: Mapping[str, Spread],
 def _warn_of_bounds_and_offsets(trajectories: Sequence[Trajectory], space: spaces.Space, argument: str) -> None:
     parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
     for name, spread in spreads(trajectories).items():
-        part = parts[name]
+        mean, std, part = spread.mean, spread.std, parts[name]
         assert isinstance(part, spaces.Box)
         low, high = part.low.astype(np.float64), part.high.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             margin = _MARGIN * np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
             margin = np.where(np.isfinite(margin), margin, 0)
-        outside = (spread.low < low - margin) | (spread.high > high + margin)
-        if outside.any():
-            first = int(np.argmax(outside))
-            warnings.warn(
-                f"{argument}: {int(outside.sum())} of {len(outside)} entries of {name!r} leave the bounds of the "
-                f"observation space: entry {first} goes from {spread.low[first]:g} to {spread.high[first]:g}, the "
-                f"space from {low[first]:g} to {high[first]:g}; are they in other units?",
-                stacklevel=4,
-            )
-        moving = spread.std[spread.std > 0]
+        moving = std[std > 0]
         typical = min(np.sqrt(np.square(moving).mean()), np.median(moving)) if len(moving) else 0.0
-        hidden = (spread.std > _LEAST_SIGNAL) & (spread.std < _HIDDEN * typical)
-        if hidden.sum() > _MANY * len(moving):
-            first = int(np.argmax(hidden))
-            warnings.warn(
-                f"{argument}: {int(hidden.sum())} of {len(hidden)} entries of {name!r} are observations that are small "
-                f"beside most others: entry {first} moves by {spread.std[first]:g}, where {typical:g} is typical; "
-                f"scale them alike if they matter",
-                stacklevel=4,
-            )
-        resolution = np.spacing(np.abs(spread.mean).astype(np.float32)).astype(np.float64)
-        coarse = (spread.std > 0) & (spread.std < _STEPS * resolution) & (resolution > _COARSE)
-        if coarse.any():
-            first = int(np.argmax(coarse))
-            warnings.warn(
-                f"{argument}: {int(coarse.sum())} of {len(coarse)} entries of {name!r} are observations that float32 "
-                f"cannot tell apart: entry {first} moves by {spread.std[first]:g} around {spread.mean[first]:g}, where "
-                f"float32 has steps of {resolution[first]:g}; subtract the offset",
-                stacklevel=4,
-            )
+        steps = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
+        shown = {
+            "from": spread.low,
+            "to": spread.high,
+            "low": low,
+            "high": high,
+            "mean": mean,
+            "std": std,
+            "step": steps,
+        }
+        # Entries, the share of them that is not worth a warning, and what is said of the first one.
+        for entries, share, problem in (
+            (
+                (spread.low < low - margin) | (spread.high > high + margin),
+                0,
+                "leave the bounds of the observation space: entry {first} goes from {from:g} to {to:g}, the space from "
+                "{low:g} to {high:g}; are they in other units?",
+            ),
+            (
+                (std > _LEAST_SIGNAL) & (std < _HIDDEN * typical),
+                _MANY,
+                "are observations that are small beside most others: entry {first} moves by {std:g}, where "
+                "{typical:g} is typical; scale them alike if they matter",
+            ),
+            (
+                (std > 0) & (std < _STEPS * steps) & (steps > _COARSE),
+                0,
+                "are observations that float32 cannot tell apart: entry {first} moves by {std:g} around {mean:g}, "
+                "where float32 has steps of {step:g}; subtract the offset",
+            ),
+        ):
+            if entries.sum() > share * len(moving):
+                first = int(np.argmax(entries))
+                numbers = {key: values[first] for key, values in shown.items()}
+                problem = problem.format(first=first, typical=typical, **numbers)
+                count = f"{int(entries.sum())} of {len(entries)} entries of {name!r}"
+                warnings.warn(f"{argument}: {count} {problem}", stacklevel=4)
 
 
-def _cast(values: Array, dtype: np.dtype) -> Array:
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and _finite reports it
-        return values.astype(dtype, copy=False)
-
-
-def _finite(values: Array, where: str) -> Array:
-    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+def _finite(values: Array, dtype: np.dtype, where: str) -> Array:
+    """Return values in a dtype in which all of them are finite."""
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported
+        values = values.astype(dtype, copy=False)
+    if (place := first_not_finite(values)) is not None:
+        entry = f", entry {place[1:]}" if len(place) > 1 else ""
+        count = int((~np.isfinite(values)).sum())
         raise ValueError(
-            f"{where}: expected finite numbers, got {values[first]} at step {first[0]}"
-            f"{f', entry {first[1:]}' if len(first) > 1 else ''} ({int((~finite).sum())} such entries)"
+            f"{where}: expected finite numbers, got {values[place]} at step {place[0]}{entry} ({count} such entries)"
         )
     return values
-
-
-def _difference(expected: set[str], got: set[str]) -> str:
-    parts = [
-        f"{word} {', '.join(sorted(names))}"
-        for word, names in (("missing", expected - got), ("unknown", got - expected))
-        if names
-    ]
-    return f" ({'; '.join(parts)})"
 
 
 def _inner(shape: tuple[int, ...]) -> str:

@@ -20,7 +20,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, ImageSequence
 
-from aime_gym.data.aime_folder import natural_order
+from aime_gym.data.paths import files_in
 from aime_gym.types import Array
 
 CONTAINER_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -71,16 +71,6 @@ def read_video(path: Path, check_shape: ShapeCheck) -> Video:
     return (_read_gif if path.suffix.lower() == ".gif" else _read_container)(path, frames)
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Return the pictures of a folder in natural order."""
-    return _files(folder, IMAGE_SUFFIXES)
-
-
-def videos(folder: Path) -> list[Path]:
-    """Return the video files of a folder in natural order."""
-    return _files(folder, VIDEO_SUFFIXES)
-
-
 def same_suffix(folder: Path, paths: Sequence[Path]) -> None:
     """Make sure that all files of a folder are of one kind.
 
@@ -94,16 +84,6 @@ def same_suffix(folder: Path, paths: Sequence[Path]) -> None:
 def damaged_video(path: Path, reason: object) -> ValueError:
     """Return the error for a file that is not as it was written."""
     return ValueError(f"{path}: expected a readable video, but it is damaged or cut short ({reason})")
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.is_dir()]
-    # Hidden files are left behind by other systems: "._000.mp4" is no video.
-    found = [path for path in found if not path.name.startswith(".")]
-    for path in found:
-        if not path.is_file():  # to open a pipe or a device may never return
-            raise ValueError(f"{path}: expected a regular file, got a pipe, a device or a broken link")
-    return sorted(found, key=natural_order)
 
 
 class _Frames:
@@ -298,7 +278,7 @@ def _read_gif(path: Path, frames: _Frames) -> Video:
 
 
 def _read_folder(folder: Path, frames: _Frames) -> Video:
-    paths = pictures(folder)
+    paths = files_in(folder, IMAGE_SUFFIXES)
     same_suffix(folder, paths)
     for path in _numbered(folder, paths):
         frames.append(_read_picture(path), path)

@@ -13,17 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
-from aime_gym.data.aime_folder import natural_order
+from aime_gym.data.paths import files_in, natural_order
 from aime_gym.data.resampling import frames_at_decisions, rate_in_words
-from aime_gym.data.video_decoding import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Video,
-    pictures,
-    read_video,
-    same_suffix,
-    videos,
-)
+from aime_gym.data.video_decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, read_video, same_suffix
 from aime_gym.data.video_description import DESCRIPTION, check_digest, described_quality, read_description
 from aime_gym.progress import progress_bar
 from aime_gym.types import Trajectory
@@ -63,15 +55,16 @@ def find_videos(path: Path, argument: str) -> list[Path] | None:
         return [path] if path.suffix.lower() in VIDEO_SUFFIXES else None
     if not path.is_dir():
         return None
-    files = videos(path)
-    frames = pictures(path)
+    files = files_in(path, VIDEO_SUFFIXES)
+    frames = files_in(path, IMAGE_SUFFIXES)
     folders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    folders = sorted((folder for folder in folders if pictures(folder)), key=natural_order)
-    if (bool(files) + bool(frames) + bool(folders)) > 1:
-        kinds = {"video files": files, "frames": frames, "folders of frames": folders}
+    folders = sorted((folder for folder in folders if files_in(folder, IMAGE_SUFFIXES)), key=natural_order)
+    kinds = {"video files": files, "frames": frames, "folders of frames": folders}
+    found = [kind for kind, entries in kinds.items() if entries]
+    if len(found) > 1:
         raise ValueError(
-            f"{argument}: expected videos of one kind in {path}, got "
-            f"{' and '.join(kind for kind, entries in kinds.items() if entries)}; name those you mean, as *.mp4"
+            f"{argument}: expected videos of one kind in {path}, got {' and '.join(found)}; name those you mean, as "
+            f"*.mp4"
         )
     same_suffix(path, files)
     return [path] if frames else files or folders or None
@@ -79,12 +72,12 @@ def find_videos(path: Path, argument: str) -> list[Path] | None:
 
 def read_videos(
     paths: Sequence[Path],
+    argument: str,
     *,
     frame_rate: float | None,
     frame_shape: tuple[int, ...] | None,
     check_digests: bool,
     progress: bool,
-    argument: str,
 ) -> list[Trajectory]:
     """Read one trajectory of images for each video; see :func:`~aime_gym.data.load_trajectories`."""
     if not paths:
@@ -93,10 +86,14 @@ def read_videos(
     others: list[str] = []
     with progress_bar("videos", len(paths), enabled=progress) as advance:
         for path in paths:
-            if check_digests:
-                check_digest(path)
+            described = read_description(path)
+            if described is not None and check_digests:
+                check_digest(path, described)
             check_shape = partial(_check_shape, expected=frame_shape, path=path, argument=argument)
-            video = _at_stated_rate(read_video(path, check_shape), path)
+            video = read_video(path, check_shape)
+            if described is not None:  # believed more than the container, which rounds
+                times = np.arange(len(video.frames) + 1) / described["frame_rate"]
+                video = Video(video.frames, times, rounding=0.0)
             frames = video.frames
             chosen = frames_at_decisions(video, frame_rate)
             if chosen is not None:
@@ -115,14 +112,6 @@ def read_videos(
             stacklevel=3,
         )
     return trajectories
-
-
-def _at_stated_rate(video: Video, path: Path) -> Video:
-    """Believe what was written beside a video more than its container, which rounds."""
-    described = read_description(path)
-    if described is None:
-        return video
-    return Video(video.frames, np.arange(len(video.frames) + 1) / described["frame_rate"], rounding=0.0)
 
 
 def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...] | None, path: Path, argument: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aime_gym.data.resampling import is_rate
 from aime_gym.data.video_decoding import damaged_video
 from aime_gym.serialization import digest, file_digest
 from aime_gym.wrappers.quality import as_quality
@@ -23,11 +24,11 @@ def write_description(folder: Path, names: Sequence[str], about: Mapping[str, An
     """Describe the videos of a folder, which are all written by now.
 
     :param names: the videos' file names.
-    :param about: what is known of all of them, ``frame_rate`` among it.
+    :param about: facts that hold for all of them, ``frame_rate`` among them.
     """
     described = {**about, "videos": list(names)}
     digests = {name: file_digest(folder / name) for name in names}
-    described[_DIGESTS] = {**digests, DESCRIPTION: _digest_of_description(described)}
+    described[_DIGESTS] = {**digests, DESCRIPTION: digest([described])}
     (folder / DESCRIPTION).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
@@ -40,36 +41,30 @@ def read_description(video: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        rate = described.get("frame_rate")
-        names = described.get("videos", [])
-        arguments = described.get("env_arguments", {})
-        digests = described.get(_DIGESTS, {})
-        if not isinstance(rate, int | float) or not 0 < rate < _HIGHEST_RATE:
-            raise ValueError(f"frame_rate: {rate!r}")
-        for key, value, kind in (
-            ("videos", names, list),
-            ("env_arguments", arguments, dict),
-            (_DIGESTS, digests, dict),
-        ):
-            if not isinstance(value, kind):
-                raise ValueError(f"{key}: {value!r}")
-        if digests and digests.get(DESCRIPTION) != _digest_of_description(described):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        described = {"videos": [], "env_arguments": {}, _DIGESTS: {}, **written}
+        if not is_rate(written.get("frame_rate"), _HIGHEST_RATE):
+            raise ValueError(f"frame_rate: {written.get('frame_rate')!r}")
+        for key, kind in (("videos", list), ("env_arguments", dict), (_DIGESTS, dict)):
+            if not isinstance(described[key], kind):
+                raise ValueError(f"{key}: {described[key]!r}")
+        digests = described[_DIGESTS]
+        if digests and digests.get(DESCRIPTION) != digest([{k: v for k, v in written.items() if k != _DIGESTS}]):
             raise ValueError(f"its digest differs; remove the key {_DIGESTS!r} from a file that was edited on purpose")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected a description as save_videos writes it, but it is damaged ({error})"
         ) from error
-    return dict(described) if video.name in names else None
+    return described if video.name in described["videos"] else None
 
 
-def check_digest(video: Path) -> None:
+def check_digest(video: Path, described: Mapping[str, Any]) -> None:
     """Compare a video with the digest that was written beside it, if one was.
 
+    :param described: description of the video, by :func:`read_description`.
     :raises ValueError: its bytes have changed since it was written.
     """
-    described = read_description(video) or {}
-    expected = described.get(_DIGESTS, {}).get(video.name)
+    expected = described[_DIGESTS].get(video.name)
     if expected is not None and file_digest(video) != expected:
         raise damaged_video(video, f"its digest differs from the one in {DESCRIPTION}")
 
@@ -77,9 +72,4 @@ def check_digest(video: Path) -> None:
 def described_quality(video: Path) -> str | None:
     """Return how a video was rendered, as :func:`aime_gym.make_env` calls it; ``None`` where nobody knows."""
     described = read_description(video)
-    return None if described is None else as_quality(described.get("env_arguments", {}).get("quality", "default"))
-
-
-def _digest_of_description(described: Mapping[str, Any]) -> str:
-    others = {key: value for key, value in described.items() if key != _DIGESTS}
-    return digest([json.dumps(others, sort_keys=True)])
+    return None if described is None else as_quality(described["env_arguments"].get("quality", "default"))

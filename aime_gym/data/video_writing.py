@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from aime_gym.data.minari import described_env
-from aime_gym.data.resampling import frame_rate_of
+from aime_gym.data.resampling import check_frame_rate, frame_rate_of
 from aime_gym.data.video_description import write_description
 from aime_gym.serialization import atomically, new_folder
 from aime_gym.types import Array, Trajectory, sensors
@@ -32,7 +32,7 @@ _GIF_COLOURS = 256
 
 
 class _Codec(NamedTuple):
-    """How FFmpeg stores frames."""
+    """Way in which FFmpeg stores frames."""
 
     container: str
     name: str
@@ -40,7 +40,7 @@ class _Codec(NamedTuple):
     options: dict[str, str]
 
 
-#: In RGB: the conversion to YUV, which most videos are stored in, rounds.
+#: H.264 in RGB: the conversion to YUV, which most videos are stored in, rounds.
 _LOSSLESS = _Codec("mp4", "libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
 _SMALL = _Codec("mp4", "libx264", "yuv420p", {"crf": "10"})
 #: Not by Pillow, which makes one of two equal frames. Whole frames: their palettes differ.
@@ -63,10 +63,10 @@ def check_video_path(path: Path, argument: str = "path") -> None:
 def write_video(path: Path, frames: Iterable[Array], rate: float, *, lossless: bool = False) -> None:
     """Write a video file, which takes its name once it is complete.
 
-    :param path: ends in ``.mp4`` (H.264) or ``.gif``, of up to 256 colours in each frame.
-    :param frames: (H, W, 3), ``uint8``, of one shape. Sides are even, unless ``lossless``.
+    :param path: file ending in ``.mp4`` (H.264) or ``.gif``, of up to 256 colours in each frame.
+    :param frames: images (H, W, 3), ``uint8``, of one shape. Sides are even, unless ``lossless``.
     :param rate: frames per second.
-    :param lossless: keeps an mp4's frames bit by bit; browsers do not play it.
+    :param lossless: whether an mp4 has the frames bit by bit, which browsers do not play.
     :raises ValueError: no frames, or another suffix.
     :raises OSError: the file cannot be written.
     """
@@ -110,8 +110,7 @@ def save_video(
     """
     path = Path(path)
     frames = _frames(video, sensor)
-    if not 0 < frame_rate < float("inf"):
-        raise ValueError(f"frame_rate: expected a positive number, got {frame_rate}")
+    check_frame_rate(frame_rate)
     suffix = path.suffix.lower()
     if suffix not in (*_SUFFIXES, ""):
         raise ValueError(f"path: expected .mp4, .gif or a folder without a suffix, got {path}")
@@ -151,7 +150,7 @@ def save_videos(
 
     :param folder: path of the new folder.
     :param env: the environment that they come from; says how many decisions it takes per second.
-    :param sensor: see :func:`save_video`.
+    :param sensor: name of the trajectories' sensor; ``None`` takes the one that has images.
     :param policy: name of the policy that they show.
     :raises FileExistsError: the folder exists.
     :raises ValueError: nothing to write, no images, or an environment without a frame rate.

@@ -37,7 +37,7 @@ class PretrainedWorldModel:
 
     :param sensors: shape of each sensor.
     :param discrete: whether actions are one-hot.
-    :param weights: of both modules, by ``world_model.`` or ``inverse_model.`` and the name in the module.
+    :param weights: tensors of both modules, by ``world_model.`` or ``inverse_model.`` and the name in the module.
     :param digest: equal for equal contents.
     """
 
@@ -89,7 +89,7 @@ def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inv
     if path.suffix != SUFFIX:
         raise ValueError(f"world_model: expected a path ending in {SUFFIX}, got {path}")
     weights = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        f"{name}.{key}": tensor
         for name, module in zip(_MODULES, (world_model, inverse_model), strict=True)
         for key, tensor in module.state_dict().items()
     }

@@ -1,18 +1,23 @@
 """The demonstrations that come with the package are what is said of them, and replay."""
 
-import hashlib
+import json
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from aime_gym.data import load_trajectories
-from aime_gym.data.shipped import FOLDER, about_shipped, list_shipped, load_shipped, save_shipped
+from aime_gym.data.shipped import FOLDER, list_shipped, load_shipped, save_shipped
 from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
+from aime_gym.serialization import file_digest
 
 NAMES = ["classic/Acrobot-v1", "classic/CartPole-v1", "classic/MountainCar-v0"]
 every_name = pytest.mark.parametrize("name", NAMES)
+
+
+def about(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
 
 
 def test_all_are_there_and_small():
@@ -22,21 +27,23 @@ def test_all_are_there_and_small():
 
 @every_name
 def test_they_are_what_is_said_of_them(name):
-    about, demos = about_shipped(name), load_trajectories(name)
-    assert hashlib.sha256((FOLDER / f"{name}.npz").read_bytes()).hexdigest() == about["sha256"]
-    assert [demo.episode_return for demo in demos] == about["returns"]
+    stated = about(name)
+    demos = load_trajectories(name)
+    assert file_digest(FOLDER / f"{name}.npz") == stated["digest"]
+    assert [demo.episode_return for demo in demos] == stated["returns"]
     assert len(demos) == 20
-    assert {"made_by", "expert", "steps", "settings", "seed", "packages"} <= about.keys()
-    expected = {"CartPole-v1": 495, "Acrobot-v1": -90, "MountainCar-v0": -115}[about["task"]]
-    assert np.mean(about["returns"]) >= expected
+    assert {"made_by", "expert", "steps", "settings", "seed", "packages"} <= stated.keys()
+    expected = {"CartPole-v1": 495, "Acrobot-v1": -90, "MountainCar-v0": -115}[stated["task"]]
+    assert np.mean(stated["returns"]) >= expected
 
 
 @every_name
 def test_they_replay_to_the_last_bit(name):
-    about, demos = about_shipped(name), load_trajectories(name)
-    with gym.make(about["task"]) as env:
+    stated = about(name)
+    demos = load_trajectories(name)
+    with gym.make(stated["task"]) as env:
         for index, demo in enumerate(demos):
-            observation, _ = env.reset(seed=about["seed_of_recording"] if index == 0 else None)
+            observation, _ = env.reset(seed=stated["seed_of_recording"] if index == 0 else None)
             np.testing.assert_array_equal(observation, demo.observations[0])
             for step, action in enumerate(demo.actions):
                 observation, reward, terminated, truncated, _ = env.step(action)
@@ -66,7 +73,8 @@ def test_unknown_names_are_told_the_known_ones():
 
 def test_what_is_saved_is_loaded(tmp_path, monkeypatch):
     demos = load_shipped(NAMES[2], actions=True)[:3]
-    save_shipped(tmp_path / "mine", "car", demos, {"task": "car"})
+    path = save_shipped(tmp_path / "mine", "car", demos, {"task": "car"})
+    assert json.loads(path.with_suffix(".json").read_text()) == {"task": "car", "digest": file_digest(path)}
     monkeypatch.setattr("aime_gym.data.shipped.FOLDER", tmp_path)
     for one, other in zip(demos, load_shipped("mine/car", actions=True), strict=True):
         np.testing.assert_array_equal(one.observations, other.observations)
