@@ -179,7 +179,7 @@ def optimizer_state(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def load_optimizer_state(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
-    """Go on from what :func:`optimizer_state` returned."""
+    """Load what :func:`optimizer_state` returned."""
     for name, optimizer in _optimizers(algorithm).items():
         # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
         moments = {int(index): snapshot(values) for index, values in state["moments"][name].items()}

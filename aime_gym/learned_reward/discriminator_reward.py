@@ -68,7 +68,7 @@ class DiscriminatorInputs:
 
     :param space: space of an observation: vectors (D,) and images (C, H, W).
     :param action_size: size of an encoded action, to see (s, a); ``None`` sees (s, s').
-    :param images_only: leave the vectors out.
+    :param images_only: flag that leaves the vectors out.
     """
 
     def __init__(self, space: spaces.Dict, action_size: int | None = None, *, images_only: bool = False) -> None:
@@ -106,7 +106,7 @@ class DiscriminatorReward:
 
     A :class:`~aime_gym.learned_reward.trainer.LearnedReward`.
 
-    :param inputs: what the discriminator sees of transitions.
+    :param inputs: inputs of the discriminator, made from transitions.
     :param net: network in place of the usual one, and ``similarity`` a weight of its reward; see
         :class:`~aime_gym.models.discriminator.Discriminator`.
     """

@@ -107,12 +107,12 @@ class LearnedReward(Protocol):
 
     #: Name of its network, in files and in the log.
     name: str
-    #: Whether it is a function of (s, a) rather than of (s, s').
+    #: True for a reward of (s, a), false for one of (s, s').
     uses_actions: bool
 
     @property
     def network(self) -> nn.Module:
-        """All that a file has to keep of it."""
+        """Network and statistics that a file keeps."""
         ...
 
     def reward(self, transitions: Transitions) -> Tensor:
@@ -140,7 +140,7 @@ class LearnedReward(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Load what :meth:`state_dict` returned."""
         ...
 
 
@@ -167,7 +167,8 @@ class LearnedRewardTrainer:
         device: torch.device,
     ) -> None:
         self.config, self.observations, self.actions = config, observations, actions
-        self.policy_kwargs, self.device = dict(policy_kwargs), device
+        self.policy_kwargs = dict(policy_kwargs)
+        self.device = device
         self.frame_stack = FrameStack(observations.shapes, config.frame_stack)
         #: Statistics of all vectors, shared by the policies.
         self.standardizer = RunningStandardizer(
@@ -175,7 +176,7 @@ class LearnedRewardTrainer:
         ).to(device)
         #: Holds what was learnt; each run has one of its own, for its environment.
         self.algorithm = self._make_algorithm(n_envs=1)
-        #: What acts, once trained: the average of past policies.
+        #: Average of past policies, which acts.
         shared = {id(self.standardizer): self.standardizer}
         self.policy = copy.deepcopy(self.algorithm.policy, shared).requires_grad_(False)
         #: Number of policies in the average.
@@ -229,7 +230,8 @@ class LearnedRewardTrainer:
             raise ValueError(f"next_obs: expected {count} observations, got {next_count}")
         encoded = None
         if self.reward.uses_actions:
-            actions, shape = np.asarray(actions), (count, *(self.actions.space.shape or ()))
+            actions = np.asarray(actions)
+            shape = (count, *(self.actions.space.shape or ()))
             if actions.shape != shape:
                 raise ValueError(f"actions: expected shape {shape}, got {actions.shape}")
             encoded = torch.from_numpy(self.actions.encode(actions)).to(self.device)
@@ -368,7 +370,7 @@ class LearnedRewardTrainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Load what :meth:`state_dict` returned."""
         load_optimizer_state(self.algorithm, state["algorithm"])
         self.reward.load_state_dict(state["reward"])
         mean, variance, count = state["returns"]

@@ -21,7 +21,7 @@ class Transitions:
     :param obs: s, (N, ...) of each sensor: vectors (N, D), stacks of frames (N, C, H, W).
     :param actions: encoded actions (N, A); ``None`` for a reward that does not use them.
     :param next_obs: s' likewise; at an episode's end the last observation, not the next start.
-    :param terminated: (N,) bool; whether s' is a terminal state.
+    :param terminated: flags (N,), true where s' is a terminal state.
     """
 
     obs: TensorDict
@@ -64,7 +64,7 @@ class ExpertTransitions:
 
     :param demos: all demonstrations.
     :param encoding: encoding of the actions, for oracles; ``None`` drops them.
-    :param frame_stack: what stacks the frames of images.
+    :param frame_stack: stacker of the frames of images.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class EncodedVecEnv(VecEnvWrapper):
     0 ... n - 1.
 
     :param observations: encoding of the sensors.
-    :param frame_stack: what stacks the frames of images.
+    :param frame_stack: stacker of the frames of images.
     :param actions: encoding of the actions.
     """
 

@@ -32,7 +32,7 @@ _MIN_STD = 0.1
 
 
 class _Transitions(NamedTuple):
-    """What an inverse model learns from, one row for each transition."""
+    """Inputs and targets of an inverse model, one row for each transition."""
 
     features: Tensor  # (M, H + S), the latent state before it
     changes: Tensor  # (M, D), how the inverse model's inputs change by it

@@ -157,7 +157,7 @@ class ImageLogit(nn.Module):
     """A logit of standardised vectors, if any, and images: encoders, and an MLP on all of it.
 
     :param vectors: size V; 0 for images alone.
-    :param images: (C, H, W) of each image.
+    :param images: shape (C, H, W) of each image.
     :param kind: kind of the encoders; see :mod:`aime_gym.models.images`.
     """
 
@@ -197,8 +197,8 @@ def gradient_penalty(
     everywhere, and so for a preference where expert and agent are alike. Of patches, f is the sum of their logits.
 
     :param logit: f of the parts of a standardised x.
-    :param expert: those parts, vectors (N, V) or images (N, C, H, W), and ``agent`` as many.
-    :param weight: (N, 1), uniform in [0, 1].
+    :param expert: parts of the expert's x, vectors (N, V) or images (N, C, H, W); ``agent`` has as many.
+    :param weight: weights (N, 1), uniform in [0, 1].
     """
 
     def interpolate(theirs: Tensor, own: Tensor) -> Tensor:

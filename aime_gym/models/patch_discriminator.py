@@ -24,7 +24,7 @@ class PatchLogits(nn.Module):
     With the three layers and the 32 channels of the paper, the patches are 22 pixels wide, and 39 x 39 of them lie on
     an image of 84 x 84.
 
-    :param shapes: (C, H, W) of each image.
+    :param shapes: shape (C, H, W) of each image.
     :param channels: channels of the first layer; each further one has twice as many as the one before.
     :param layers: layers before the one that makes the logits.
     :raises ValueError: images that are too small.
