@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
@@ -109,6 +110,10 @@ def make_env(
     if modality == "pixels":
         render_mode = "rgb_array"
         require_gl()
+    # NumPy's numbers are fine, but a specification is JSON.
+    action_repeat, max_episode_steps, image_size, camera = map(
+        _plain_integer, (action_repeat, max_episode_steps, image_size, camera)
+    )
     size = image_size or (64 if modality == "pixels" else 256)
     simulator = _make_simulator(id, max_episode_steps, render_mode, size, camera)
     if quality == "fast":
@@ -141,6 +146,10 @@ def make_env(
     if simulator.steps_per_second is not None:
         metadata["render_fps"] = simulator.steps_per_second / repeat
     return OverrideSpec(env, spec, metadata, None if render_mode is None else quality)
+
+
+def _plain_integer(value: Any) -> Any:
+    return int(value) if isinstance(value, numbers.Integral) else value
 
 
 def make_task(task: str, **options: Any) -> gym.Env[Any, Any]:
@@ -191,9 +200,9 @@ def _check_arguments(
     names = get_args(Modality)
     if modality not in names:
         raise ValueError(f"modality: {_expected(modality, names, f'one of {names}')}")
-    numbers = {"action_repeat": action_repeat, "max_episode_steps": max_episode_steps, "image_size": image_size}
-    for name, value in numbers.items():
-        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+    counts = {"action_repeat": action_repeat, "max_episode_steps": max_episode_steps, "image_size": image_size}
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < 1):
             raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
     for name, selection in {"position_keys": position_keys, "position_indices": position_indices}.items():
         if selection is not None and modality != "position":

@@ -273,9 +273,7 @@ def _member(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     """Read a member that is stored as it is, in a file of ``size`` bytes."""
     member = archive.getinfo(name)
     if member.compress_type != zipfile.ZIP_STORED or not member.compress_size == member.file_size <= size:
-        raise ValueError(
-            f"expected {name} uncompressed in {size} bytes, got {member.compress_size} for {member.file_size}"
-        )
+        raise ValueError(f"expected {name} stored in {size} bytes, got {member.compress_size} for {member.file_size}")
     return archive.read(member)
 
 

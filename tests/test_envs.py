@@ -315,7 +315,8 @@ def test_made_by_sb3():
 
 
 def test_specification_makes_the_same_environment():
-    env = aime_gym.make_env("CartPole-v1", modality="position", position_indices=np.array([0, 2]), action_repeat=2)
+    options = {"action_repeat": np.int64(2), "max_episode_steps": np.uint8(50), "image_size": np.int32(32)}
+    env = aime_gym.make_env("CartPole-v1", modality="position", position_indices=np.array([0, 2]), **options)
     json.loads(env.spec.to_json())
     again = gym.make(env.spec)
     assert again.observation_space == env.observation_space

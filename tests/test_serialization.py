@@ -1,7 +1,6 @@
 import io
-import os
-import subprocess
-import sys
+import multiprocessing
+import time
 import zipfile
 
 import numpy as np
@@ -109,11 +108,10 @@ def test_nothing_there(tmp_path):
         read_archive(tmp_path / "file")
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, seed):
+def test_flipped_bits_are_noticed_or_harmless(tmp_path):
     write_archive(tmp_path / "file", DOCUMENT)
     content = (tmp_path / "file.zip").read_bytes()
-    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 60):
+    for place in np.random.default_rng(0).integers(0, 8 * len(content), 100):
         damaged = bytearray(content)
         damaged[place // 8] ^= 1 << int(place % 8)
         (tmp_path / "flipped.zip").write_bytes(damaged)
@@ -128,39 +126,28 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, seed):
 
 # Several writers, and writers that died
 
-WRITER = """
-import os, signal, sys, time
-from pathlib import Path
-from aime_gym.serialization import atomically, exclusively, new_folder
-kind, path = sys.argv[1], Path(sys.argv[2])
-if kind == "file":
-    with atomically(path) as file:
-        file.write(b"half")
-        print("here", flush=True)
+
+def write_half(write, path, started):
+    with write(path) as target:
+        (target / "half").write_bytes(b"half") if write is new_folder else target.write(b"half")
+        started.set()
         time.sleep(60)
-elif kind == "folder":
-    with new_folder(path) as folder:
-        (folder / "half").write_bytes(b"half")
-        print("here", flush=True)
-        time.sleep(60)
-"""
 
 
 @pytest.fixture
 def writer(request, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, request.param, str(tmp_path / "target")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert process.stdout.readline() == "here\n"
+    """A process that is about to write, in a file or a folder, until it is killed."""
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=write_half, args=(request.param, tmp_path / "target", started))
+    process.start()
+    assert started.wait(30)
     yield process
     process.kill()
-    process.wait()
+    process.join()
 
 
-@pytest.mark.parametrize("writer", ["file"], indirect=True)
+@pytest.mark.parametrize("writer", [atomically], indirect=True)
 def test_files_of_several_writers(writer, tmp_path):
     target = tmp_path / "target"
     (first,) = tmp_path.iterdir()
@@ -170,26 +157,40 @@ def test_files_of_several_writers(writer, tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([first, target])  # a living process's is left alone
     assert target.read_bytes() == b"whole"
     writer.kill()
-    writer.wait()
+    writer.join()
     (tmp_path / ".target.backup").write_bytes(b"of the user")
     with atomically(target) as file:
         file.write(b"again")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".target.backup", "target"]
 
 
-@pytest.mark.parametrize("writer", ["folder"], indirect=True)
+@pytest.mark.parametrize("writer", [new_folder], indirect=True)
 def test_a_folder_has_one_writer_at_a_time(writer, tmp_path):
     target = tmp_path / "target"
     with pytest.raises(FileExistsError, match="another process writes .*target"), new_folder(target):
         pytest.fail("two writers")
     writer.kill()
-    writer.wait()
+    writer.join()
     with new_folder(target) as folder:
         (folder / "whole").write_bytes(b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert [path.name for path in target.iterdir()] == ["whole"]
     with pytest.raises(FileExistsError, match="exists already"), new_folder(target):
         pytest.fail("written over")
+
+
+def test_two_processes_that_make_one_folder(tmp_path):
+    path = tmp_path / "folder"
+
+    def make():
+        with new_folder(path) as mine:
+            (mine / "mine").touch()
+            path.mkdir()
+            (path / "theirs").touch()
+
+    with pytest.raises(FileExistsError, match="folder exists already: another process made it"):
+        make()
+    assert list(tmp_path.rglob("*")) == [path, path / "theirs"]
 
 
 def test_a_lock_ends_with_its_block(tmp_path):

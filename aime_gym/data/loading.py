@@ -140,6 +140,7 @@ class _Stored:
         for source in sources:
             refuse_malformed_id(source, self.argument)
         paths = [path for source in sources for path in matching_paths(source, self.argument)]
+        paths = [path if path.exists() else local_minari_folder(str(path)) or path for path in paths]
         return [(path, None if self._is_other(path) else find_videos(path, self.argument)) for path in paths]
 
     def _is_other(self, path: Path) -> bool:
@@ -152,33 +153,25 @@ class _Stored:
             return self._file(path)
         if path.is_dir():
             if is_minari_folder(path):
-                return self._minari(path)
-            files = files_in(path, ARRAYS_SUFFIXES)
-            if not files:
-                raise FileNotFoundError(
-                    f"{self.argument}: expected a Minari dataset or files ({', '.join(ARRAYS_SUFFIXES)}, videos, "
-                    f"numbered frames), found none in {path}"
-                )
-            return [trajectory for file in files for trajectory in self._file(file)]
+                return read_minari(path, actions=self.actions, wanted=self.sensors, check_digests=self.check_digests)
+            if files := files_in(path, ARRAYS_SUFFIXES):
+                return [trajectory for file in files for trajectory in self._file(file)]
+            raise FileNotFoundError(
+                f"{self.argument}: expected a Minari dataset or files ({', '.join(ARRAYS_SUFFIXES)}, videos, numbered "
+                f"frames), found none in {path}"
+            )
         if path.exists():
             raise ValueError(
                 f"{self.argument}: expected a folder, or a file ending in one of "
                 f"{', '.join((*suffixes, *VIDEO_SUFFIXES))}, got {path}"
                 f"{'' if path.is_file() else ', which is none but a device'}"
             )
-        folder = local_minari_folder(str(path))
-        if folder is None:
-            if path.as_posix() in list_shipped():
-                return load_shipped(path.as_posix(), actions=self.actions)
-            raise FileNotFoundError(
-                f"{self.argument}: nothing is stored at {path}, and no local Minari dataset has that id "
-                f"(`minari list local` shows them, `minari download {path}` gets one; {', '.join(list_shipped())} come "
-                f"with this package)"
-            )
-        return self._minari(folder)
-
-    def _minari(self, folder: Path) -> list[Trajectory]:
-        return read_minari(folder, actions=self.actions, wanted=self.sensors, check_digests=self.check_digests)
+        if path.as_posix() in list_shipped():
+            return load_shipped(path.as_posix(), actions=self.actions)
+        raise FileNotFoundError(
+            f"{self.argument}: nothing is stored at {path}, and no local Minari dataset has that id (`minari list "
+            f"local` shows them, `minari download {path}` gets one; {', '.join(list_shipped())} come with this package)"
+        )
 
     def _file(self, path: Path) -> list[Trajectory]:
         if path.suffix.lower() == ".npy":

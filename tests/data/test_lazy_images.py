@@ -4,12 +4,10 @@ import copy
 from pathlib import Path
 
 import h5py
-import minari
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from minari.data_collector import EpisodeBuffer
 
 from aime_gym.data import (
     ActionEncoding,
@@ -127,20 +125,6 @@ def test_saved_images_are_mapped_and_the_same(tmp_path, kind):
         arrays[0][0] = 0
 
 
-@pytest.mark.parametrize("kind", SPACES)
-def test_minari_reads_images_in_one_piece(tmp_path, kind):
-    trajectories = make_trajectories(kind)
-    folder = save_minari(tmp_path / "play", trajectories, (SPACES[kind], BOX))
-    dataset = minari.MinariDataset(folder / "data")
-    assert dataset.total_episodes == len(trajectories)
-    for ours, theirs in zip(trajectories, dataset.iterate_episodes(), strict=True):
-        assert set(sensors(ours.observations)) == set(sensors(theirs.observations))
-        for name, values in sensors(ours.observations).items():
-            assert np.array_equal(values, sensors(theirs.observations)[name])
-    size = (folder / "data" / "main_data.hdf5").stat().st_size
-    assert dataset.storage.metadata["dataset_size"] == pytest.approx(size / 1e6, abs=0.1)
-
-
 def test_sequences_of_images_and_vectors(tmp_path):
     trajectories = make_trajectories("sensors")
     loaded = load_trajectories(save_minari(tmp_path / "play", trajectories, (SPACES["sensors"], BOX)))
@@ -208,29 +192,6 @@ def test_images_of_others_are_read_into_memory(tmp_path):
     assert [isinstance(mapping_of(array), np.memmap) for array in loaded] == [False, False, False, True]
     frames, plain = LazyImages(loaded), torch.from_numpy(np.concatenate(images(trajectories)))
     assert torch.equal(frames[ROWS["batches"]], plain[ROWS["batches"]])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:minari")
-def test_raw_images_that_minari_wrote():
-    trajectories = make_trajectories("image")
-    dataset = minari.create_dataset_from_buffers(
-        "their/play-v0",
-        [
-            EpisodeBuffer(
-                observations=t.observations,
-                actions=t.actions,
-                rewards=t.rewards,
-                terminations=[False] * len(t),
-                truncations=[True] * len(t),
-            )
-            for t in trajectories
-        ],
-        observation_space=IMAGE,
-        action_space=BOX,
-        jpeg_encoding=False,
-    )
-    for ours, theirs in zip(images(trajectories), images(load_trajectories(dataset)), strict=True):
-        assert np.array_equal(ours, theirs)
 
 
 def test_a_file_that_changed_its_name_or_was_removed(saved):

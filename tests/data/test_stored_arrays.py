@@ -61,7 +61,7 @@ def unwritten(group, name, path):
 
 
 def compressed(group, name, path):
-    group.create_dataset(name, (5, 2**26), "f4", chunks=(1, 2**22), compression="gzip")
+    group.create_dataset(name, (5, 2**24), "f4", chunks=(1, 2**22), compression="gzip")
     group[name][0] = 0
 
 
@@ -94,8 +94,8 @@ def test_pipes_are_not_opened(tmp_path, name):
 
 def bomb(path, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive, archive.open("x.npy", "w") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (300, 2**20)})
-        for _ in range(300):
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (50, 2**20)})
+        for _ in range(50):
             file.write(bytes(2**22))
 
 
@@ -105,12 +105,8 @@ def false_header(path):
         file.write(bytes(100))
 
 
-def of_objects(path):
-    np.savez(path, x=np.array([{}, 3], object))
-
-
-@pytest.mark.parametrize("write", [bomb, false_header, of_objects])
-def test_npz_that_takes_all_memory_or_holds_objects_is_refused(tmp_path, write):
+@pytest.mark.parametrize("write", [bomb, false_header])
+def test_npz_that_takes_all_memory_is_refused(tmp_path, write):
     write(tmp_path / "demos.npz")
     with pytest.raises(ValueError, match=r"demos.npz: expected"):
         load_trajectories(tmp_path / "demos.npz", actions=False)

@@ -41,6 +41,7 @@ CODECS = {
     "vp9.webm": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}, {}),
 }
 KINDS = [".mp4", ".gif", ""]
+NO_RATES = [0, -1.0, float("nan"), np.float32("inf"), "20", True]
 
 
 def frames(count=12, height=16, width=16, colours=200, seed=0):
@@ -75,8 +76,10 @@ def taken(path, rate):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("height", "width", "count"), [(1, 1, 2), (5, 7, 9), (32, 32, 12), (33, 31, 3), (64, 64, 40)])
-@pytest.mark.parametrize("rate", [20, 40.0, 125 / 3])
+@pytest.mark.parametrize(
+    ("height", "width", "count", "rate"),
+    [(1, 1, 2, 20), (5, 7, 9, 40.0), (32, 32, 12, 125 / 3), (33, 31, 3, np.int64(40)), (64, 64, 40, np.float32(12.5))],
+)
 def test_bit_by_bit(tmp_path, kind, height, width, count, rate):
     shown = frames(count, height, width)
     path = save_video(tmp_path / f"video{kind}", shown, rate)
@@ -154,7 +157,7 @@ def test_a_sensor_of_a_trajectory(tmp_path):
     ("name", "shown", "rate", "message"),
     [
         ("a.webm", frames(), 20, "path: expected .mp4, .gif or a folder"),
-        ("a.mp4", frames(), 0, "frame_rate: expected a positive number, got 0"),
+        *(("a.mp4", frames(), rate, f"frame_rate: expected a positive number, got {rate}") for rate in NO_RATES),
         ("a.gif", frames(), 200, "frame_rate: expected at most 100 for a gif, got 200"),
         ("a.mp4", frames()[..., :1], 20, "video: expected frames of 3 channels for a.mp4, got 1"),
         ("a", frames()[..., :2], 20, "video: expected frames of 1, 3 or 4 channels for a, got 2"),
@@ -183,7 +186,7 @@ class Camera(gym.Env):
     observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     action_space = spaces.Discrete(2)
     metadata = {"render_fps": 28.9}
-    spec = gym.envs.registration.EnvSpec("Camera-v0", kwargs={"quality": "fast", "table": [1]})
+    spec = gym.envs.registration.EnvSpec("Camera-v0", kwargs={"quality": "fast", "size": np.int64(8), "table": [1]})
 
 
 def test_videos_and_what_is_known_of_them(tmp_path):
@@ -194,7 +197,7 @@ def test_videos_and_what_is_known_of_them(tmp_path):
     names = [f"{index:03d}.mp4" for index in range(12)]
     assert described == {
         "env_id": "Camera-v0",
-        "env_arguments": {"quality": "fast"},
+        "env_arguments": {"quality": "fast", "size": 8},
         "frame_rate": 28.9,
         "policy": "expert",
         "videos": names,
@@ -553,4 +556,5 @@ def test_folders_of_several_kinds(tmp_path):
 
 
 def test_a_rate_that_is_none(tmp_path):
-    refuse(tmp_path, "frame_rate: expected a positive number, got 0", frame_rate=0)
+    for rate in NO_RATES:
+        refuse(tmp_path, f"^frame_rate: expected a positive number, got {rate}$", frame_rate=rate)

@@ -2,15 +2,14 @@
 
 import contextlib
 import json
-import resource
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 from aime_gym.data import load_trajectories, save_video, save_videos
 from aime_gym.data.video_writing import check_video_path, write_video
-from aime_gym.serialization import new_folder
 from aime_gym.types import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -21,17 +20,6 @@ KINDS = [".mp4", ".gif", ""]
 def noise(count=6, side=32, colours=200, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (colours, 3), dtype=np.uint8)[rng.integers(0, colours, (count, side, side))]
-
-
-@contextlib.contextmanager
-def full_disk(size):
-    """No file may grow beyond a size, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 100, 2000])
@@ -93,20 +81,6 @@ def test_videos_to_look_at(tmp_path, kind):
     read = load_trajectories(tmp_path / f"a{kind}")[0].observations
     assert read.shape == shown.shape
     assert np.abs(read.astype(int) - shown).mean() < 8
-
-
-def test_two_processes_that_make_one_folder(tmp_path):
-    path = tmp_path / "folder"
-
-    def make():
-        with new_folder(path) as mine:
-            (mine / "mine").touch()
-            path.mkdir()
-            (path / "theirs").touch()
-
-    with pytest.raises(FileExistsError, match="folder exists already: another process made it"):
-        make()
-    assert list(tmp_path.rglob("*")) == [path, path / "theirs"]
 
 
 class Camera(gym.Env):
