@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import av
 import gymnasium as gym
-import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
@@ -131,7 +130,8 @@ def save_video(
         return path
     with _naming(path), new_folder(path) as folder:
         for index, frame in enumerate(frames):
-            imageio.imwrite(folder / f"{index:06d}.png", frame[..., 0] if channels == 1 else frame, plugin="pillow")
+            # By Pillow itself: what imageio could not write, it would write again when it is collected.
+            Image.fromarray(frame[..., 0] if channels == 1 else frame).save(folder / f"{index:06d}.png")
     return path
 
 
