@@ -51,7 +51,7 @@ class _Simulator(NamedTuple):
 
 
 def list_envs() -> dict[str, list[str]]:
-    """Return the ids that :func:`make_env` lists, by simulator. Any other Gymnasium id works too."""
+    """Return the ids that [`make_env`][] lists, by simulator. Any other Gymnasium id works too."""
     return {
         "dm_control": [f"{domain}-{task}" for domain, tasks in DM_CONTROL_TASKS.items() for task in tasks],
         "metaworld": list(METAWORLD_TASKS),
@@ -155,8 +155,8 @@ def _plain_integer(value: Any) -> Any:
 def make_task(task: str, **options: Any) -> gym.Env[Any, Any]:
     """Make a task for ``gymnasium.make`` and ``make_vec``, whose own first argument is called ``id``.
 
-    :param task: ``id`` of :func:`make_env`.
-    :param options: other arguments of :func:`make_env`.
+    :param task: ``id`` of [`make_env`][].
+    :param options: other arguments of [`make_env`][].
     """
     return make_env(task, **options)
 
@@ -164,7 +164,7 @@ def make_task(task: str, **options: Any) -> gym.Env[Any, Any]:
 def register_envs() -> None:
     """Register every listed task and modality with Gymnasium, as ``aime_gym/walker-run-position-v0``.
 
-    ``gymnasium.make`` passes the options of :func:`make_env` on, except for its own ``max_episode_steps``, which counts
+    ``gymnasium.make`` passes the options of [`make_env`][] on, except for its own ``max_episode_steps``, which counts
     environment steps and can only shorten an episode.
     """
     for env_id in chain(*list_envs().values()):

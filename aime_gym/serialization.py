@@ -56,7 +56,7 @@ def digest(parts: Iterable[str | Mapping[str, Any] | Tensor | npt.NDArray[Any]],
 
 
 def file_digest(path: Path) -> str:
-    """Return the digest of a file's bytes, as :func:`digest` makes it."""
+    """Return the digest of a file's bytes, as ``digest`` makes it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -243,7 +243,7 @@ def _without_tensors(value: Any, name: str, tensors: dict[Hashable, tuple[str, T
 
 
 def read_archive(source: Source, *, what: str = "an agent's file") -> dict[str, Any]:
-    """Read what :func:`write_archive` wrote; lists stand for tuples.
+    """Read what ``write_archive`` wrote; lists stand for tuples.
 
     :param what: name of the kind of file that is expected, for the errors.
     :raises FileNotFoundError: no such file.

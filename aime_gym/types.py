@@ -44,7 +44,7 @@ class Trajectory:
     :param rewards: array ``(T,)``, or ``None`` if unknown. ``rewards[t]`` is received with observation ``t + 1``.
     :param terminated: whether the last observation is a terminal state of the task.
     :param truncated: whether the episode was cut at the last observation, by a time limit for example.
-    :param rendering: quality in which the images were rendered (``quality`` of :func:`aime_gym.make_env`); ``None`` if
+    :param rendering: quality in which the images were rendered (``quality`` of [`make_env`][]); ``None`` if
         unknown, or without images.
     :raises ValueError: lengths that do not fit together, or fewer than two observations.
     """

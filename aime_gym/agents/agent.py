@@ -46,8 +46,8 @@ _LONGEST_KEY = 2**16
 class Agent(BaseAlgorithm):
     """Base of all that learns and acts here, with SB3's constructor, ``predict``, ``save`` and ``load``.
 
-    A subclass makes its networks in :meth:`_setup_networks`, names them in :meth:`_get_torch_save_params`, and acts in
-    :meth:`_initial_state` and :meth:`_act`. Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
+    A subclass makes its networks in ``_setup_networks``, names them in ``_get_torch_save_params``, and acts in
+    ``_initial_state`` and ``_act``. Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
 
     :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
     :param preset: named set of hyper-parameters; see ``presets``.
@@ -195,7 +195,7 @@ class Agent(BaseAlgorithm):
     def _integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.generator).to(self.device)
 
-    # Phases, as :class:`~aime_gym.training.phase.PhaseAgent` has them
+    # Phases, as ``PhaseAgent`` has them
 
     def start_log(self, tb_log_name: str, *, resumed: bool) -> None:
         """Make a logger for a phase, unless the user has set one."""
@@ -256,7 +256,7 @@ class Agent(BaseAlgorithm):
     def _sample_actions(
         self, observation: Observation, state: Any, episode_start: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        """Sample actions for all copies as :meth:`predict` does, by the generator of training."""
+        """Sample actions for all copies as [`predict`][] does, by the generator of training."""
         actions, after, _ = self._select_actions(observation, state, episode_start, self.generator)
         return actions, after
 
@@ -364,7 +364,7 @@ class Agent(BaseAlgorithm):
         return {}
 
     def _load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`_training_state` returned."""
+        """Take over what ``_training_state`` returned."""
 
     def save(  # type: ignore[override]
         self,

@@ -15,7 +15,7 @@ reaches there, instead of starting from zero; the default world model sees stand
 likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets,
 where the authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model,
 and phase 2 goes through samples of them by the straight-through gradient
-(:class:`~aime_gym.models.distributions.OneHotCategorical`).
+([`aime_gym.models.distributions.OneHotCategorical`][]).
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class AIMEAgent(ImitationAgent):
 
     Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
     model of AIME-v2; ``"aime-v2"`` and ``"aime-nob"``, those papers' choices for ``learn``. Hyper-parameters:
-    :class:`~aime_gym.model_based.config.AIMEConfig`.
+    [`AIMEConfig`][].
 
-    A world model knows a body, not a task. Pretrained once and written by :meth:`save_world_model`, it serves all tasks
+    A world model knows a body, not a task. Pretrained once and written by [`save_world_model`][], it serves all tasks
     of that body: ``AIMEAgent(env, world_model="walker.safetensors")`` needs no play and goes straight to ``imitate``.
 
     Another ``pretrain``, of such an agent or of any, starts from the weights, but standardises observations by the new
@@ -75,7 +75,7 @@ class AIMEAgent(ImitationAgent):
     weights to that, so a few are worse than none, and what only the old play showed is forgotten unless the new play
     holds it too.
 
-    So ``world_model`` is as in :class:`AIMEConfig`, or the path of such a file, whose configuration replaces that of
+    So ``world_model`` is as in [`AIMEConfig`][], or the path of such a file, whose configuration replaces that of
     the preset. Its sensors and actions have to be those of the environment.
     """
 

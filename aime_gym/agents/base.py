@@ -25,7 +25,7 @@ from aime_gym.types import Trajectories, Trajectory
 
 
 class ImitationAgent(Agent):
-    """Base of all imitation agents; arguments that are not named here are those of :class:`Agent`.
+    """Base of all imitation agents; arguments that are not named here are those of [`Agent`][].
 
     :param demonstrations: default of ``imitate``.
     :param play: default of ``pretrain``.
@@ -115,11 +115,11 @@ class ImitationAgent(Agent):
     ) -> Self:
         """Learn what the body can do, from trajectories with actions of any quality.
 
-        :param play: trajectories, as anything that :func:`~aime_gym.data.load_trajectories` accepts; the constructor's
+        :param play: trajectories, as anything that [`load_trajectories`][] accepts; the constructor's
             unless given.
         :param callback: callback of SB3. Its steps are updates here: ``EvalCallback(env, eval_freq=500)`` evaluates
             every 500 updates, and its ``num_timesteps`` is the agent's ``num_updates``. If it returns ``False``, the
-            run of updates ends. See :class:`~aime_gym.training.callbacks.UpdateCallbacks`.
+            run of updates ends. See [`aime_gym.training.callbacks.UpdateCallbacks`][].
         :param tb_log_name: name of the run in TensorBoard.
         :param progress_bar: whether to show one.
         :raises ValueError: data that is missing or does not fit the environment, or another run's checkpoint, before
@@ -157,11 +157,11 @@ class ImitationAgent(Agent):
         Their actions are dropped when they are loaded, but for oracles. Without ``pretrain``, an agent that needs play
         first learns from the constructor's, or from ``play_timesteps`` of random play in its own environment.
 
-        :param demos: trajectories, as anything that :func:`~aime_gym.data.load_trajectories` accepts; the constructor's
+        :param demos: trajectories, as anything that [`load_trajectories`][] accepts; the constructor's
             unless given.
         :param total_timesteps: budget of environment steps, for agents that imitate in their environment; their
             configuration's unless given.
-        :param callback: callback of SB3, as in :meth:`pretrain`; where ``imitate`` takes environment steps it counts
+        :param callback: callback of SB3, as in [`pretrain`][]; where ``imitate`` takes environment steps it counts
             those.
         :param tb_log_name: name of the run in TensorBoard.
         :param progress_bar: whether to show one.
@@ -223,7 +223,7 @@ class ImitationAgent(Agent):
     def infer_actions(self, demos: Any) -> list[Trajectory]:
         """Return the same demonstrations with the actions that the agent believes were taken.
 
-        :param demos: trajectories, as anything that :func:`~aime_gym.data.load_trajectories` accepts.
+        :param demos: trajectories, as anything that [`load_trajectories`][] accepts.
         :raises ValueError: an agent that has learnt nothing yet.
         """
         self._require_setup()
@@ -256,7 +256,7 @@ class ImitationAgent(Agent):
         ``imitate`` do.
 
         :param total_timesteps: budget of environment steps, rounded up to whole rounds of the agent.
-        :param callback: callback of SB3, as in :meth:`imitate`; while the agent interacts it counts environment steps.
+        :param callback: callback of SB3, as in [`imitate`][]; while the agent interacts it counts environment steps.
         :param log_interval: number of rounds between two entries in the log.
         :param tb_log_name: name of the run in TensorBoard.
         :param reset_num_timesteps: whether ``num_timesteps`` starts again at zero.
@@ -321,7 +321,7 @@ class ImitationAgent(Agent):
         """Make a policy, by updates in ``loop.run``; with ``imitates_online``, by environment steps in ``Rollouts``."""
 
     def _check_learn(self, demos: Trajectories) -> None:
-        """Find what would stop :meth:`_learn`, before any training.
+        """Find what would stop ``_learn``, before any training.
 
         :raises ValueError: an unfit argument, by name.
         """
@@ -385,7 +385,7 @@ class ImitationAgent(Agent):
         )
 
     def _load(self, source: Any, argument: str, *, actions: bool, progress: bool = False) -> list[Trajectory]:
-        """Load data as :func:`load_trajectories` does, videos as this agent's environment shows them."""
+        """Load data as [`load_trajectories`][] does, videos as this agent's environment shows them."""
         return load_trajectories(
             source,
             actions=actions,

@@ -23,7 +23,7 @@ from aime_gym.types import Trajectories
 class BCAgent(ImitationAgent):
     """Clones demonstrations from their actions; an oracle for agents that do without. Needs no play.
 
-    Hyper-parameters: :class:`~aime_gym.training.supervised.StackedConfig`.
+    Hyper-parameters: [`StackedConfig`][].
     """
 
     config: StackedConfig

@@ -62,7 +62,7 @@ class BCOAgent(ImitationAgent):
     """Labels demonstrations with an inverse dynamics model learnt from play, and clones them.
 
     ``learn(total_timesteps)`` then improves both with what the policy does in the environment.
-    Hyper-parameters: :class:`BCOConfig`.
+    Hyper-parameters: [`BCOConfig`][].
     """
 
     config: BCOConfig

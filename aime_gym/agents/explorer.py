@@ -3,7 +3,7 @@
     model      up the ELBO of all episodes so far, with the task's reward and its end to predict
     ensemble   to the embedding e_{t+1} of what follows [h, s]_t and a_t
     actor      up the return of imagined rollouts, through the dynamics
-    critic     to these returns: see :mod:`aime_gym.model_based.actor_critic`
+    critic     to these returns: see aime_gym.model_based.actor_critic
 
 With ``novelty`` the reward is the ensemble's disagreement: Plan2Explore (Sekar et al. 2020, arXiv 2005.05960), which
 makes play data without a reward. With ``task`` it is what the model predicts of the task's reward: Dreamer (Hafner et
@@ -58,7 +58,7 @@ REWARDS = ("novelty", "task")
 
 @dataclass(frozen=True)
 class ExplorerConfig(ImaginationConfig, WorldModelTrainingConfig):
-    """Hyper-parameters of :class:`Explorer`.
+    """Hyper-parameters of [`Explorer`][].
 
     :param reward: ``novelty`` (Plan2Explore) or ``task`` (Dreamer).
     :param random_episodes: number of episodes of random play, before anything is learnt.
@@ -112,7 +112,7 @@ class Explorer(Agent):
         >>> buffer, demos = dreamer.trajectories, collect(env, dreamer, 20)
 
     The same seed in the same environment collects the same episodes; the process's own random numbers stay as they are.
-    A file holds what it has learnt, and none of its episodes. Hyper-parameters: :class:`ExplorerConfig`.
+    A file holds what it has learnt, and none of its episodes. Hyper-parameters: [`ExplorerConfig`][].
     """
 
     config: ExplorerConfig

@@ -5,7 +5,7 @@
              pi  by reinforcement learning on the reward
 
 The paper's discriminator D is the probability of the agent, and its reward -log D; here f is the logit of the expert,
-which makes that the form ``positive``. See :class:`~aime_gym.models.discriminator.Discriminator` for the forms and for
+which makes that the form ``positive``. See [`Discriminator`][] for the forms and for
 what happens where episodes end. Of images, the policy and f see the last few frames (``frame_stack``): f those of s and
 of s', one behind the other along the channels, both shifted at random (``augment``).
 
@@ -29,7 +29,7 @@ from aime_gym.models.discriminator import Discriminator
 class GAIfOAgent(LearnedRewardAgent):
     """An agent that learns in its environment to make transitions like the demonstrations', without their actions.
 
-    Hyper-parameters: :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
+    Hyper-parameters: [`AdversarialConfig`][].
     """
 
     config: AdversarialConfig

@@ -26,7 +26,7 @@ from aime_gym.types import Array, Observation
 class GAILAgent(LearnedRewardAgent):
     """An agent that learns in its environment to act as the demonstrations do; an oracle, since it sees their actions.
 
-    Hyper-parameters: :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`.
+    Hyper-parameters: [`AdversarialConfig`][].
     """
 
     config: AdversarialConfig

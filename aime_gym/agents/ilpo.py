@@ -46,7 +46,7 @@ _ROLLOUT_STEPS = 50
 
 @dataclass(frozen=True)
 class ILPOConfig:
-    """Hyper-parameters of :class:`ILPOAgent`.
+    """Hyper-parameters of [`ILPOAgent`][].
 
     :param latents: number |Z| of latent actions; ``None`` for as many as there are actions.
     :param updates: number of updates of the latent policy, in step 1.
@@ -87,7 +87,7 @@ class ILPOAgent(ImitationAgent):
 
     For Discrete actions. ``imitate(demos)`` takes ``timesteps`` environment steps, ``imitate(demos, total_timesteps)``
     takes ``total_timesteps``, and ``learn(total_timesteps)`` takes more of them. Needs no play. Hyper-parameters:
-    :class:`ILPOConfig`.
+    [`ILPOConfig`][].
     """
 
     config: ILPOConfig

@@ -3,8 +3,8 @@
     model    theta = argmin E[-log p(s' | s; theta)]      over the demonstrations' transitions
     policy   by reinforcement learning on r = log p(s' | s; theta) / D
 
-The reward is learnt once, before the first step, and stays. See :class:`~aime_gym.models.next_state.NextStateModel` for
-its units, and :class:`~aime_gym.learned_reward.fitted_reward.FittedRewardNetwork` for the value of a termination.
+The reward is learnt once, before the first step, and stays. See [`NextStateModel`][] for
+its units, and [`FittedRewardNetwork`][] for the value of a termination.
 
 Deviations: the reward is the log-likelihood, where the paper's experiments have -10 tanh || s' - theta(s) ||; there is
 no reward of the task beside it, which the paper adds; theta predicts the change s' - s and is the mean of a Gaussian
@@ -30,7 +30,7 @@ _GAMMA = 0.7
 
 @dataclass(frozen=True)
 class IMRLConfig(FittedConfig):
-    """Hyper-parameters of :class:`IMRLAgent`: :class:`~aime_gym.learned_reward.fitted_reward.FittedConfig`'s.
+    """Hyper-parameters of [`IMRLAgent`][]: [`FittedConfig`][]'s.
 
     The algorithm's ``gamma`` is 0.7 unless ``algorithm_kwargs`` has another.
     """
@@ -43,7 +43,7 @@ class IMRLConfig(FittedConfig):
 class IMRLAgent(LearnedRewardAgent):
     """An agent that learns in its environment to reach the states that the expert would have reached from where it was.
 
-    Needs no actions. Hyper-parameters: :class:`IMRLConfig`.
+    Needs no actions. Hyper-parameters: [`IMRLConfig`][].
     """
 
     config: IMRLConfig

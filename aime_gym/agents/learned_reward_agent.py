@@ -1,7 +1,7 @@
 """The base of agents that learn a reward, on which one of SB3's algorithms trains their policy.
 
-The one level between :class:`~aime_gym.agents.base.ImitationAgent` and some of the agents. All that it does is done by
-a part, :class:`~aime_gym.learned_reward.trainer.LearnedRewardTrainer`; but the phases of an agent are methods that it
+The one level between [`ImitationAgent`][] and some of the agents. All that it does is done by
+a part, [`LearnedRewardTrainer`][]; but the phases of an agent are methods that it
 defines, and each of these agents would define the same dozen to hand them on.
 """
 
@@ -60,7 +60,7 @@ class LearnedRewardAgent(ImitationAgent):
     def transition_reward(self, obs: Observation, actions: Array, next_obs: Observation, terminated: Array) -> Array:
         """Return the learned reward of transitions, (n,), with the value of a termination.
 
-        For :class:`~aime_gym.learned_reward.vec_envs.LearnedRewardVecEnv`. Images are taken as ``reward_fn`` takes
+        For [`aime_gym.learned_reward.vec_envs.LearnedRewardVecEnv`][]. Images are taken as ``reward_fn`` takes
         them.
         """
         self._require_setup()

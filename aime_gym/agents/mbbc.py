@@ -38,7 +38,7 @@ from aime_gym.types import Trajectories
 
 @dataclass(frozen=True)
 class MBBCConfig(PretrainingConfig):
-    """Hyper-parameters of :class:`MBBCAgent`; those of phase 1 are ``PretrainingConfig``'s.
+    """Hyper-parameters of [`MBBCAgent`][]; those of phase 1 are ``PretrainingConfig``'s.
 
     :param clone_updates: number of updates of the policy.
     :param demo_start_fraction: share of each minibatch that comes from the starts of demonstrations.
@@ -55,7 +55,7 @@ class MBBCConfig(PretrainingConfig):
 class MBBCAgent(ImitationAgent):
     """Clones demonstrations with their actions in the latent space of a world model learnt from play.
 
-    An oracle: it sees the demonstrations' actions. Hyper-parameters: :class:`MBBCConfig`.
+    An oracle: it sees the demonstrations' actions. Hyper-parameters: [`MBBCConfig`][].
     """
 
     config: MBBCConfig

@@ -8,8 +8,8 @@
 
 The discriminator is convolutional to the end, so that each of its logits is of a patch of both images alone. Where the
 agent looks like the expert is lost in one logit for the whole, and the mean of many keeps it. See
-:class:`~aime_gym.models.patch_discriminator.PatchLogits` and, for w and its lambda,
-:class:`~aime_gym.models.patch_discriminator.PatchSimilarity`.
+[`PatchLogits`][] and, for w and its lambda,
+[`PatchSimilarity`][].
 
 Deviations: PPO, or SAC (``algorithm="sac"``) whose actor sees through the critic's encoder, where the authors have
 DrQ-v2 with three-step returns and noise on a schedule; a smaller encoder; what SAC's replay buffer hands out is
@@ -36,8 +36,8 @@ from aime_gym.models.patch_discriminator import PatchLogits, PatchSimilarity
 
 @dataclass(frozen=True)
 class PatchAILConfig(AdversarialConfig):
-    """Hyper-parameters of :class:`PatchAILAgent`, over
-    :class:`~aime_gym.learned_reward.discriminator_reward.AdversarialConfig`'s.
+    """Hyper-parameters of [`PatchAILAgent`][], over
+    [`AdversarialConfig`][]'s.
 
     :param discriminator_hidden: channels of the first convolution; each further one has twice as many.
     :param discriminator_layers: convolutions before the one that makes the logits.
@@ -53,7 +53,7 @@ class PatchAILAgent(LearnedRewardAgent):
     """An agent that learns in its environment to look like the demonstrations, patch by patch, without their actions.
 
     The policy sees vectors too, if there are any, the discriminator does not. Hyper-parameters:
-    :class:`PatchAILConfig`.
+    [`PatchAILConfig`][].
 
     :raises NotImplementedError: observations without an image.
     """

@@ -6,8 +6,8 @@
 From the slides "Imitation Learning from Observations" (Eq. 14 and 18), which name no paper. f(s, s') is
 exp(phi_1(s')^T phi_2(s) / tau), a network for each side, so that the model tells transitions apart instead of
 generating states. The reward is learnt once, before the first step, and stays. See
-:class:`~aime_gym.models.two_tower.TwoTowerModel`, and
-:class:`~aime_gym.learned_reward.fitted_reward.FittedRewardNetwork` for the value of a termination.
+[`TwoTowerModel`][], and
+[`FittedRewardNetwork`][] for the value of a termination.
 
 Deviations: the reward has the sign of what it means, how likely the expert is to go from s to s', where the slides have
 -log; phi_1 sees the change s' - s, and the s_j are s under other changes, some of them with noise; terminal states
@@ -31,9 +31,9 @@ from aime_gym.models.two_tower import TwoTowerModel
 
 @dataclass(frozen=True)
 class PMIILConfig(FittedConfig):
-    """Hyper-parameters of :class:`PMIILAgent`, over :class:`~aime_gym.learned_reward.fitted_reward.FittedConfig`'s.
+    """Hyper-parameters of [`PMIILAgent`][], over [`FittedConfig`][]'s.
 
-    :param temperature: tau of :class:`~aime_gym.models.two_tower.TwoTowerModel`.
+    :param temperature: tau of [`TwoTowerModel`][].
     :param embedding: size of the towers' outputs.
     :param negatives: number of changes in the denominator of the reward; that of the loss follows ``batch_size``.
     """
@@ -50,7 +50,7 @@ class PMIILConfig(FittedConfig):
 class PMIILAgent(LearnedRewardAgent):
     """An agent that learns in its environment to make the transitions that are the expert's rather than anybody's.
 
-    Needs no actions. Hyper-parameters: :class:`PMIILConfig`.
+    Needs no actions. Hyper-parameters: [`PMIILConfig`][].
     """
 
     config: PMIILConfig

@@ -49,7 +49,7 @@ def register_agent(name: str, agent_class: AgentClass) -> AgentClass: ...
 def register_agent(name: str, agent_class: Any = None) -> Any:
     """Give an agent's class a name, for ``make_agent``, ``load_agent`` and all that goes through the agents.
 
-    As a function, ``register_agent("mine", MyAgent)``, or above the class::
+    As a function, ``register_agent("mine", MyAgent)``, or above the class:
 
         @register_agent("mine")
         class MyAgent(ImitationAgent): ...
@@ -57,7 +57,7 @@ def register_agent(name: str, agent_class: Any = None) -> Any:
     The same class again, as a notebook's cell defines it when it is run twice, takes its own place.
 
     :raises ValueError: a name or a class name that another agent has: files are told apart by the class's name.
-    :raises TypeError: no name, no subclass of :class:`ImitationAgent`, or one that lacks a part of it.
+    :raises TypeError: no name, no subclass of [`ImitationAgent`][], or one that lacks a part of it.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'name: expected a name, as in @register_agent("mine"), got {name!r}')

@@ -3,8 +3,8 @@
 The barriers are those of Zhang et al. 2024 (arXiv 2404.18896). The embodiment knowledge barrier: the play data of the
 world model lack what the task needs, so that the actions it infers are wrong. The demonstration knowledge barrier: a
 few demonstrations do not cover the states that the policy will visit. More play lifts the first, more demonstrations
-the second, and neither helps against the other. :func:`diagnose` measures both;
-:mod:`~aime_gym.analysis.diagnosis_report` holds the figures and their interpretation.
+the second, and neither helps against the other. [`diagnose`][] measures both;
+[`diagnosis_report`][] holds the figures and their interpretation.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Result of :func:`~aime_gym.analysis.diagnosis.diagnose`.
+    """Result of [`aime_gym.analysis.diagnosis.diagnose`][].
 
     :param evidence: evidence of play and of the demonstrations.
     :param actions: figures of each entry of the actions.

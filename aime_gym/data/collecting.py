@@ -49,8 +49,8 @@ def collect(
 
     :param env: a Gymnasium environment (not a vectorised one), or an id that ``aime_gym.make_env`` knows.
     :param policy: a callable ``observation -> action``; or a model with SB3's ``predict``, recurrent ones included; or
-        ``"random"`` (uniform actions), ``"play"`` (:class:`HeldRandomPolicy`), ``"expert"``
-        (:class:`ScriptedExpert`, Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
+        ``"random"`` (uniform actions), ``"play"`` ([`HeldRandomPolicy`][]), ``"expert"``
+        ([`ScriptedExpert`][], Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
     :param episodes: number of episodes. Each one runs until the environment ends it, which one without a time limit
         (``gymnasium.wrappers.TimeLimit``) has to do within 10,000 steps.
     :param seed: seed of the first ``env.reset`` and of the policy's random numbers; later episodes continue from there.

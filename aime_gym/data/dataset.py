@@ -17,7 +17,7 @@ from aime_gym.types import SequenceBatch, Trajectories, Trajectory, is_image, se
 class TrajectoryDataset:
     """Dataset of trajectories: every record is a row, so that a batch of sequences is one gather.
 
-    :param trajectories: all with actions, or all without; as :func:`~aime_gym.data.check_trajectories` leaves them.
+    :param trajectories: all with actions, or all without; as [`check_trajectories`][] leaves them.
     :param encoding: encoding of actions; ``None`` drops the actions.
     :param device: device of the rows.
     """
@@ -28,7 +28,7 @@ class TrajectoryDataset:
         self.trajectories = trajectories
         names = sorted(sensors(trajectories[0].observations))  # whatever the order of a space or a file
         self.device = torch.device(device)
-        #: Rows of each sensor: a tensor (N, D), or :class:`~aime_gym.data.lazy_images.LazyImages`.
+        #: Rows of each sensor: a tensor (N, D), or ``LazyImages``.
         self.observations: dict[str, Any] = {
             name: self._sensor([sensors(trajectory.observations)[name] for trajectory in trajectories])
             for name in names
@@ -90,7 +90,7 @@ class TrajectoryDataset:
     def split_rows(self, train_mask: Sequence[bool], fraction: float) -> tuple[Tensor, Tensor]:
         """Split the rows that an action led to by whole trajectories; windows of one part would leak into the other.
 
-        :param train_mask: whether a trajectory is in the first part, for each; see :func:`split_trajectories`.
+        :param train_mask: whether a trajectory is in the first part, for each; see [`split_trajectories`][].
         :param fraction: share of the first part where all are in it, which are then cut in time.
         """
         reached = ~self.first_rows().cpu()

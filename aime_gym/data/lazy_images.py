@@ -26,7 +26,7 @@ class LazyImages:
     """Images of trajectories, one row each, to be indexed as a tensor (N, H, W, C) would be.
 
     Nothing is copied before it is asked for. Arrays in memory stay the trajectories' own. Of arrays in a file that is
-    mapped read-only (:func:`~aime_gym.data.load_trajectories` maps what :func:`~aime_gym.data.save_minari` wrote) rows
+    mapped read-only ([`load_trajectories`][] maps what [`save_minari`][] wrote) rows
     are read into their place by the system, which caches what it has room for. Touching them through the mapping would
     be slower, and every page that was ever touched would count as this process's memory.
 

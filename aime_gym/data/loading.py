@@ -44,7 +44,7 @@ def load_trajectories(
 
     ``source`` is one of:
 
-    - a :class:`Trajectory`, or a sequence of them;
+    - a [`Trajectory`][], or a sequence of them;
     - observations alone: an array ``(E, T + 1, ...)`` of ``E`` episodes, or a list of ``E`` arrays ``(T + 1, ...)``;
     - a dict of such: ``{"observations": ..., "actions": (E, T, ...), "rewards": (E, T), "terminated": (E,),
       "truncated": (E,)}``, all but the first optional; ``observations`` may be a dict of sensors;
@@ -53,7 +53,7 @@ def load_trajectories(
       ``(N, ...)``, with the flags ``terminals`` or ``timeouts`` ``(N,)`` at the last one of each episode, and
       ``next_observations``, without which each episode ends one action earlier;
     - a Minari dataset: the object, its id, or the path of its folder. Images that
-      :func:`~aime_gym.data.save_minari` wrote stay on disk: their arrays are read-only views of the mapped file;
+      [`save_minari`][] wrote stay on disk: their arrays are read-only views of the mapped file;
     - the path of an AIME folder (one ``.npz`` or ``.hdf5`` file per trajectory), or of one such file; an ``.npz`` or
       ``.hdf5`` file of the dicts above; an ``.npy`` file of observations, ``(T + 1, D)`` or ``(E, T + 1, ...)``;
     - videos: a file (``.mp4``, ``.mkv``, ``.avi``, ``.mov``, ``.webm``, ``.gif``), a folder of numbered frames
@@ -80,7 +80,7 @@ def load_trajectories(
     :param frame_shape: shape ``(H, W, C)`` of the environment's images; a video of another shape is refused before it
         is decoded.
     :param check_digests: compare the files of a Minari dataset, and videos, with the digests that
-        :func:`~aime_gym.data.save_minari` and :func:`~aime_gym.data.save_videos` wrote beside them; ``False`` saves one
+        [`save_minari`][] and [`save_videos`][] wrote beside them; ``False`` saves one
         pass over large files.
     :param progress: show a progress bar while videos are read.
     :param argument: name of this data for the user; errors start with it.
@@ -128,7 +128,7 @@ def load_trajectories(
 
 @dataclass(frozen=True)
 class _Stored:
-    """Reader of what is stored at a path, with the options of :func:`load_trajectories`."""
+    """Reader of what is stored at a path, with the options of [`load_trajectories`][]."""
 
     sensors: Sequence[str] | None
     actions: bool

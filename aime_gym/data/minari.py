@@ -83,7 +83,7 @@ def save_minari(
         them if the trajectories have some.
     :param metadata: further JSON values to remember. The environment's id, and the arguments it was made with, are kept
         anyway.
-    :return: the folder of the dataset, for :func:`load_trajectories` or ``minari.MinariDataset(folder / "data")``.
+    :return: the folder of the dataset, for [`load_trajectories`][] or ``minari.MinariDataset(folder / "data")``.
     :raises FileExistsError: the target exists, or another process is writing it.
     :raises OSError: the disk is full; nothing is left of it then.
     :raises ValueError: a target that looks like an id, but is none to Minari; trajectories that do not fit the spaces,
@@ -215,14 +215,14 @@ def read_minari(
 ) -> list[Trajectory]:
     """Read a Minari dataset.
 
-    Images that :func:`save_minari` wrote are not read: they are views of one mapping of the file, read-only, and that
+    Images that [`save_minari`][] wrote are not read: they are views of one mapping of the file, read-only, and that
     of a file which has to stay as it is. All others, and all vectors, are in memory when this returns. Warns of images
     that Minari stored as JPEG, and of episodes without steps, which are left out.
 
     :param source: a ``minari.MinariDataset`` (or a part of one, as ``filter_episodes`` makes), or the path of a folder.
     :param actions: ``False`` leaves the actions unread, and so does a dataset that was saved without.
     :param wanted: sensors that will be used; ``None`` for all.
-    :param check_digests: compare the files with the digests that :func:`save_minari` wrote.
+    :param check_digests: compare the files with the digests that [`save_minari`][] wrote.
     :raises ValueError: the dataset is corrupted, or holds what is no array of numbers. The message names its folder.
     :raises ImportError: its format needs a library that is not installed.
     """

@@ -20,7 +20,7 @@ _SEED_DOMAIN = 0x506C6179
 
 @runtime_checkable
 class EpisodicPolicy(Protocol):
-    """Policy that has to know where episodes start: :func:`aime_gym.data.collect` calls ``reset`` there."""
+    """Policy that has to know where episodes start: [`collect`][] calls ``reset`` there."""
 
     def __call__(self, observation: Observation) -> Any:
         """Return the action."""

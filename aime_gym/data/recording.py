@@ -57,7 +57,7 @@ class EpisodeRecorder:
     def trajectory(self, *, terminated: bool, truncated: bool, rendering: str | None = None) -> Trajectory:
         """Return all of it, with rewards in ``float32``.
 
-        :param rendering: quality in which the images were rendered, as in :class:`Trajectory`.
+        :param rendering: quality in which the images were rendered, as in [`Trajectory`][].
         :raises ValueError: not a single step.
         """
         by_sensor = [sensors(observation) for observation in self._observations]

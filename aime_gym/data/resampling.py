@@ -27,7 +27,7 @@ def frame_rate_of(env: gym.Env) -> float | None:
 def frame_rate(metadata: Mapping[str, Any], env_id: str) -> float | None:
     """Return the decisions per second by an environment's ``metadata``; ``None`` where it does not say.
 
-    :func:`aime_gym.make_env` sees to a rate that is true. Others are believed within reason, except for Shimmy's
+    [`make_env`][] sees to a rate that is true. Others are believed within reason, except for Shimmy's
     dm_control, which gives the milliseconds of a step.
     """
     rate: Any = metadata.get("render_fps")

@@ -20,12 +20,12 @@ FOLDER = Path(__file__).resolve().parent / "demonstrations"
 
 
 def list_shipped() -> list[str]:
-    """Return the names that :func:`load_shipped` knows."""
+    """Return the names that ``load_shipped`` knows."""
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.npz"))
 
 
 def load_shipped(name: str, *, actions: bool) -> list[Trajectory]:
-    """Load the trajectories of a name in :func:`list_shipped`.
+    """Load the trajectories of a name in ``list_shipped``.
 
     :param actions: ``False`` leaves the actions in the file, unread.
     """

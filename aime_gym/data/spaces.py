@@ -197,7 +197,7 @@ def write_space(space: spaces.Space) -> str:
 
 
 def read_space(text: Any) -> spaces.Space:
-    """Make the space that :func:`write_space` described.
+    """Make the space that ``write_space`` described.
 
     :raises ValueError: other spaces than agents know, or one that is larger than its description.
     """

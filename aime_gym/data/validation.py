@@ -43,7 +43,7 @@ def check_trajectories(
     :param argument: name of this data for the user (``"play"``, ``"demos"``): errors start with it.
     :param observation_space: Box, or Dict of Boxes, as the trajectories should have it: images as the user sees them.
     :param need_actions: ``False`` drops the actions before anything looks at them; the result has none.
-    :param rendering: the quality in which the environment draws its images (see :class:`Trajectory`); ``None`` when
+    :param rendering: the quality in which the environment draws its images (see [`Trajectory`][]); ``None`` when
         unknown, or without images. Images of another quality would be told from the environment's by that alone.
     :raises ValueError: nothing there; another shape, kind of dtype or set of sensors than the space; NaN or infinity;
         actions that are missing, of another shape, or outside the space; images that are known to be drawn otherwise
@@ -64,7 +64,7 @@ def iterate_checked(
     need_actions: bool,
     rendering: str | None,
 ) -> Iterator[Trajectory]:
-    """Yield what :func:`check_trajectories` returns, one at a time, for data that is not held all at once."""
+    """Yield what [`check_trajectories`][] returns, one at a time, for data that is not held all at once."""
     if not isinstance(trajectories, Sequence):
         raise ValueError(f"{argument}: expected a sequence of Trajectory, got {type(trajectories).__name__}")
     if not trajectories:

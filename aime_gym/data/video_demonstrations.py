@@ -79,7 +79,7 @@ def read_videos(
     check_digests: bool,
     progress: bool,
 ) -> list[Trajectory]:
-    """Read one trajectory of images for each video; see :func:`~aime_gym.data.load_trajectories`."""
+    """Read one trajectory of images for each video; see [`load_trajectories`][]."""
     if not paths:
         return []
     trajectories: list[Trajectory] = []

@@ -61,7 +61,7 @@ def read_description(video: Path) -> dict[str, Any] | None:
 def check_digest(video: Path, described: Mapping[str, Any]) -> None:
     """Compare a video with the digest that was written beside it, if one was.
 
-    :param described: description of the video, by :func:`read_description`.
+    :param described: description of the video, by ``read_description``.
     :raises ValueError: its bytes have changed since it was written.
     """
     expected = described[_DIGESTS].get(video.name)
@@ -70,6 +70,6 @@ def check_digest(video: Path, described: Mapping[str, Any]) -> None:
 
 
 def described_quality(video: Path) -> str | None:
-    """Return how a video was rendered, as :func:`aime_gym.make_env` calls it; ``None`` where nobody knows."""
+    """Return how a video was rendered, as [`make_env`][] calls it; ``None`` where nobody knows."""
     described = read_description(video)
     return None if described is None else as_quality(described["env_arguments"].get("quality", "default"))

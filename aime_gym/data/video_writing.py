@@ -92,7 +92,7 @@ def write_video(path: Path, frames: Iterable[Array], rate: float, *, lossless: b
 def save_video(
     path: str | os.PathLike[str], video: Array | Trajectory, frame_rate: float, *, sensor: str | None = None
 ) -> Path:
-    """Write frames as they are: :func:`load_trajectories` gives back the same, to the last bit.
+    """Write frames as they are: [`load_trajectories`][] gives back the same, to the last bit.
 
     Of a gif that holds for up to 256 colours in each frame; beyond that it warns. A file of that name is replaced once
     the new one is complete.
@@ -146,7 +146,7 @@ def save_videos(
     """Write the images of trajectories, without actions and rewards: ``000.mp4`` and so on, without loss.
 
     Beside them stands ``videos.json``: the environment's id and arguments, its exact frame rate, the policy, and a
-    digest of each file, by which :func:`load_trajectories` finds those that were damaged since.
+    digest of each file, by which [`load_trajectories`][] finds those that were damaged since.
 
     :param folder: path of the new folder.
     :param env: the environment that they come from; says how many decisions it takes per second.

@@ -93,9 +93,9 @@ def make_algorithm(
     :param observation_space: vectors (D,) and images (C, H, W).
     :param policy_kwargs: ``hidden`` and ``layers``; SB3's two layers of 64, of 256 for ``sac``, unless given.
     :param standardizer: statistics of all vectors, which the policy shares.
-    :param image_encoder: kind of the encoder of images; see :mod:`aime_gym.models.images`.
+    :param image_encoder: kind of the encoder of images; see [`aime_gym.models.images`][].
     :param replay_buffer_kwargs: arguments of
-        :class:`~aime_gym.learned_reward.relabelling_buffer.RelabellingReplayBuffer`, for ``sac``.
+        [`RelabellingReplayBuffer`][], for ``sac``.
     :raises ValueError: an algorithm that knows no such actions, or options that it refuses.
     """
     algorithm_class, defaults = ALGORITHMS[name]
@@ -179,7 +179,7 @@ def optimizer_state(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def load_optimizer_state(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
-    """Load what :func:`optimizer_state` returned."""
+    """Load what [`optimizer_state`][] returned."""
     for name, optimizer in _optimizers(algorithm).items():
         # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
         moments = {int(index): snapshot(values) for index, values in state["moments"][name].items()}

@@ -26,10 +26,10 @@ from aime_gym.types import Metrics, is_image
 @dataclass(frozen=True)
 class AdversarialConfig(LearnedRewardConfig):
     """Hyper-parameters of adversarial imitation, over those of
-    :class:`~aime_gym.learned_reward.trainer.LearnedRewardConfig`.
+    [`LearnedRewardConfig`][].
 
     :param reward: form of the learned reward, ``logit``, ``positive`` or ``negative``; see
-        :class:`~aime_gym.models.discriminator.Discriminator`.
+        [`Discriminator`][].
     :param penalty: weight of the discriminator's gradient penalty.
     :param discriminator_hidden: width of the discriminator's layers.
     :param discriminator_layers: number of them.
@@ -104,11 +104,11 @@ class DiscriminatorInputs:
 class DiscriminatorReward:
     """A discriminator between the demonstrations and the agent's latest transitions.
 
-    A :class:`~aime_gym.learned_reward.trainer.LearnedReward`.
+    A [`aime_gym.learned_reward.trainer.LearnedReward`][].
 
     :param inputs: inputs of the discriminator, made from transitions.
     :param net: network in place of the usual one, and ``similarity`` a weight of its reward; see
-        :class:`~aime_gym.models.discriminator.Discriminator`.
+        [`Discriminator`][].
     """
 
     name = "discriminator"

@@ -20,7 +20,7 @@ from aime_gym.types import Metrics
 
 @dataclass(frozen=True)
 class FittedConfig(LearnedRewardConfig):
-    """Hyper-parameters of a fitted reward, over those of :class:`~aime_gym.learned_reward.trainer.LearnedRewardConfig`.
+    """Hyper-parameters of a fitted reward, over those of [`LearnedRewardConfig`][].
 
     :param hidden: width of the model's layers.
     :param layers: number of them.
@@ -81,7 +81,7 @@ class FittedRewardNetwork(nn.Module):
     (w = 0), to end is worth no more than to do anything. What a terminal state looks like does not matter: where an
     expert ends in success and a beginner in failure, both get the same reward.
 
-    :param model: :class:`TransitionModel` with its weights.
+    :param model: [`TransitionModel`][] with its weights.
     """
 
     absorbing_reward: Tensor
@@ -126,9 +126,9 @@ class FittedRewardNetwork(nn.Module):
 
 
 class FittedReward:
-    """A :class:`~aime_gym.learned_reward.trainer.LearnedReward` that learns nothing after the first environment step.
+    """A [`aime_gym.learned_reward.trainer.LearnedReward`][] that learns nothing after the first environment step.
 
-    :param model: :class:`TransitionModel` with its weights.
+    :param model: [`TransitionModel`][] with its weights.
     """
 
     name = "reward_model"

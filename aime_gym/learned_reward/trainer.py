@@ -2,7 +2,7 @@
 
 What all agents of that kind share: the algorithm runs with the agent's counters, callbacks, logger and randomness, sees
 standardised observations, and gets its rewards in units of the running spread of their discounted sums. What the reward
-is, and what it learns from the agent's transitions, is a :class:`LearnedReward`.
+is, and what it learns from the agent's transitions, is a [`LearnedReward`][].
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LearnedRewardConfig:
     :param absorbing: whether an episode that terminates goes on in an absorbing state, which has a value. Without it, a
         terminal state is worth nothing. It is left out where the demonstrations do not say how they end.
     :param frame_stack: number of the last frames of an image that the policy and the reward see.
-    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see :mod:`aime_gym.models.images`.
+    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see [`aime_gym.models.images`][].
     :param augment: whether images are shifted at random, by 4 pixels at most if they are 84 wide, where a reward learns
         from them, and where ``sac`` does.
     :param policy_ema_decay: decay of the average of past policies, which is what acts, with each update of the reward;
@@ -140,14 +140,14 @@ class LearnedReward(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned."""
+        """Load what [`state_dict`][] returned."""
         ...
 
 
 class LearnedRewardTrainer:
     """The policy, the reward and all that changes with them, for one agent.
 
-    Made under the agent's own randomness, it is its networks; :meth:`fit_demonstrations` and :meth:`train` train them.
+    Made under the agent's own randomness, it is its networks; [`fit_demonstrations`][] and [`train`][] train them.
 
     :param observations: encoding of the sensors.
     :param actions: encoding of the actions.
@@ -370,7 +370,7 @@ class LearnedRewardTrainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned."""
+        """Load what [`state_dict`][] returned."""
         load_optimizer_state(self.algorithm, state["algorithm"])
         self.reward.load_state_dict(state["reward"])
         mean, variance, count = state["returns"]
@@ -408,7 +408,7 @@ class _TransitionRecorder:
         self._trainer = trainer
         self._transitions: list[Transitions] = []
         self._rewards: list[Array] = []
-        #: Number of transitions since the last :meth:`pop`.
+        #: Number of transitions since the last ``pop``.
         self.steps = 0
 
     def __call__(self, obs: Any, actions: Array, next_obs: Any, terminated: Array) -> Array:

@@ -14,7 +14,7 @@ from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD
 class OnlineConfig(ImaginationConfig):
     """Hyper-parameters of ``learn``.
 
-    :param reward: surrogate reward, ``viper``, ``ail`` or ``none``; see :mod:`aime_gym.model_based.surrogate_rewards`.
+    :param reward: surrogate reward, ``viper``, ``ail`` or ``none``; see [`surrogate_rewards`][].
     :param play_ratio: share alpha of play in a batch of the world model; 0 where there is no play.
     :param value_weight: weight beta of the imagined return.
     :param value_warmup: number of updates over which beta rises to its value: at first neither the reward nor the value
@@ -73,10 +73,10 @@ class OnlineConfig(ImaginationConfig):
 
 @dataclass(frozen=True)
 class AIMEConfig(OnlineConfig, PretrainingConfig):
-    """Hyper-parameters of :class:`~aime_gym.agents.aime.AIMEAgent`.
+    """Hyper-parameters of [`aime_gym.agents.aime.AIMEAgent`][].
 
-    Those of phase 1 are :class:`~aime_gym.model_based.pretraining.PretrainingConfig`'s (the agent's constructor takes
-    the file of a pretrained ``world_model`` too), those of ``learn`` :class:`OnlineConfig`'s.
+    Those of phase 1 are [`PretrainingConfig`][]'s (the agent's constructor takes
+    the file of a pretrained ``world_model`` too), those of ``learn`` [`OnlineConfig`][]'s.
 
     :param policy_updates: number of updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
     :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.

@@ -53,7 +53,7 @@ def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: R
 
 
 def filtered_batches(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> Iterator[FilteredBatch]:
-    """Filter batch by batch, as :func:`filter_trajectories` does."""
+    """Filter batch by batch, as [`filter_trajectories`][] does."""
     for rows, valid in dataset.episodes(_IMAGE_EPISODES_AT_ONCE if model.frame_size else _EPISODES_AT_ONCE):
         embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
         noise = embeddings.new_zeros(*rows.shape, model.config.stoch)

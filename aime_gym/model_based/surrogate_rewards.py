@@ -55,7 +55,7 @@ class Surrogate(Protocol):
     """Reward that labels an episode once, or relabels each batch."""
 
     def labels(self, trajectory: Trajectory) -> Array | None:
-        """Compute the reward of each transition (T,) of an episode; ``None`` leaves it to :meth:`relabel`."""
+        """Compute the reward of each transition (T,) of an episode; ``None`` leaves it to [`relabel`][]."""
 
     def relabel(self, embeddings: Tensor) -> Tensor | None:
         """Compute the reward on arriving at each record (T, B) from the world model's embeddings (T, B, E).
@@ -247,8 +247,8 @@ def make_surrogate(
 ) -> Surrogate | None:
     """Make a surrogate that has learnt nothing yet; ``None`` for no reward.
 
-    :param name: name of a surrogate, or :data:`USER_REWARD`.
-    :param user_reward: function behind :data:`USER_REWARD`; ``None`` for an agent from a file.
+    :param name: name of a surrogate, or ``USER_REWARD``.
+    :param user_reward: function behind ``USER_REWARD``; ``None`` for an agent from a file.
     :param learning_rate: Adam's learning rate for the discriminator of ``ail``.
     """
     if name == USER_REWARD:

@@ -142,7 +142,7 @@ class TaskModel:
     ) -> tuple[State, Metrics]:
         """Take one step up the ELBO of a batch and to its labels.
 
-        :param embeddings: embeddings of the batch as :meth:`embed` returns them, where they are known already.
+        :param embeddings: embeddings of the batch as [`embed`][] returns them, where they are known already.
         :return: the filtered states (T, B), detached, and metrics.
         """
         model = self.world_model

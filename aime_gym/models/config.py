@@ -31,7 +31,7 @@ class WorldModelConfig:
     :param free_nats: nats of a step's KL below which it has no gradient, in training the model only.
     :param kl_balance: share of the KL that trains the prior; ``None`` is the plain KL.
     :param standardize: whether vectors are standardised by mean and std of the play data; images never are.
-    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see :mod:`aime_gym.models.images`.
+    :param image_encoder: network of images, ``ha``, ``stages`` or ``patch``; see [`images`][].
     :param image_depth: channels of the first layer of that network.
     :param image_sigma: fixed std of a pixel, whose value is in [0, 1].
     :param image_sigmoid: whether a sigmoid keeps the mean of a pixel in [0, 1].

@@ -14,7 +14,7 @@ from aime_gym.models.patch_discriminator import PatchSimilarity
 from aime_gym.models.standardizer import RunningStandardizer
 from aime_gym.types import SensorShape
 
-#: Rewards as functions of the logit f = log p(expert) / p(agent); see :class:`Discriminator`.
+#: Rewards as functions of the logit f = log p(expert) / p(agent); see ``Discriminator``.
 REWARDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "logit": lambda logit: logit,
     "positive": F.softplus,
@@ -158,7 +158,7 @@ class ImageLogit(nn.Module):
 
     :param vectors: size V; 0 for images alone.
     :param images: shape (C, H, W) of each image.
-    :param kind: kind of the encoders; see :mod:`aime_gym.models.images`.
+    :param kind: kind of the encoders; see [`images`][].
     """
 
     def __init__(self, vectors: int, images: Sequence[SensorShape], kind: str, hidden: int, layers: int) -> None:

@@ -1,7 +1,7 @@
 """Distributions of the models.
 
 Log-densities and divergences of Gaussians are per dimension, unreduced. Policies return an
-:class:`ActionDistribution`, of actions in [-1, 1] or of one-hot ones.
+[`ActionDistribution`][], of actions in [-1, 1] or of one-hot ones.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Ensemble(nn.Module):
     :param heads: number K of heads.
     :param hidden: width of each head.
     :param layers: hidden layers of each head.
-    :param layer_norm: activation, see :func:`~aime_gym.models.networks.mlp`.
+    :param layer_norm: activation, see [`mlp`][].
     """
 
     def __init__(

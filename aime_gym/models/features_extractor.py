@@ -31,7 +31,7 @@ class SensorsExtractor(BaseFeaturesExtractor):
     :param observation_space: vectors (D,) and images (C, H, W).
     :param standardizer: statistics of all vectors side by side. Whoever made them updates them; every extractor that
         shares them sees the change.
-    :param image_encoder: kind of the encoders; see :mod:`aime_gym.models.images`.
+    :param image_encoder: kind of the encoders; see [`images`][].
     """
 
     def __init__(self, observation_space: spaces.Dict, standardizer: RunningStandardizer, image_encoder: str) -> None:

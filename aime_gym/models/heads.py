@@ -12,7 +12,7 @@ class ScalarHead(nn.Module):
     """MLP with one output for each latent feature: (..., F) -> (...).
 
     :param features: size F of the latent feature.
-    :param layer_norm: activation, see :func:`~aime_gym.models.networks.mlp`.
+    :param layer_norm: activation, see [`mlp`][].
     """
 
     def __init__(self, features: int, hidden: int = 128, layers: int = 2, *, layer_norm: bool = False) -> None:
@@ -29,7 +29,7 @@ class TargetNetwork(nn.Module):
 
     :param network: network to average.
     :param copy: network of the same architecture, which is overwritten.
-    :param decay: share of the old weights that remains in each :meth:`polyak_update`; 1 - tau in SB3.
+    :param decay: share of the old weights that remains in each [`polyak_update`][]; 1 - tau in SB3.
     """
 
     def __init__(self, network: nn.Module, copy: nn.Module, decay: float) -> None:

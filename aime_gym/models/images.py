@@ -10,7 +10,7 @@ Three architectures, for a frame of H x W x C and ``depth`` d:
             normalisation. Convolutions spend most of their time on the large maps, where a CPU takes ten times as long
             for them as for a matrix product of the same size; any size
 
-Images stay ``uint8`` until they are here. Floating point ones are taken to be the output of :func:`as_floats`.
+Images stay ``uint8`` until they are here. Floating point ones are taken to be the output of [`as_floats`][].
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class ImageDecoder(nn.Module):
 
     :param features: size F of a latent feature.
     :param shape: shape of a frame, channels last or first.
-    :param architecture: architecture of the :class:`ImageEncoder`.
-    :param depth: depth d of the :class:`ImageEncoder`.
+    :param architecture: architecture of the [`ImageEncoder`][].
+    :param depth: depth d of the [`ImageEncoder`][].
     :param sigmoid: whether a sigmoid keeps the mean in [0, 1], as in AIME; otherwise 0.5 is added, as in AIME-v2.
     """
 
@@ -197,7 +197,7 @@ def _to_patches(frames: Tensor) -> Tensor:
 
 
 def _from_patches(patches: Tensor, height: int, width: int) -> Tensor:
-    """Invert :func:`_to_patches` and cut the padding off."""
+    """Invert ``_to_patches`` and cut the padding off."""
     rows, columns, size = patches.shape[1:]
     channels = size // _PATCH**2
     frames = patches.reshape(-1, rows, columns, _PATCH, _PATCH, channels).permute(0, 1, 3, 2, 4, 5)

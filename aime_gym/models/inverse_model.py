@@ -68,7 +68,7 @@ class LatentInverseModel(nn.Module):
         The probability of a one-hot action is clamped to its squared error on held-out play, so that the model is not
         more certain than it was right.
 
-        :param means: means (..., A), as :meth:`forward` returns them.
+        :param means: means (..., A), as [`forward`][] returns them.
         """
         if self.discrete:
             return -(actions * means.clamp_min(self.variance).log()).sum(-1)

@@ -40,7 +40,7 @@ class TwoPartMLP(nn.Module):
     :param outputs: size of the output.
     :param hidden: width of the hidden layers.
     :param layers: number of hidden layers.
-    :param layer_norm: activation, see :func:`mlp`.
+    :param layer_norm: activation, see [`mlp`][].
     """
 
     def __init__(self, inputs: int, context: int, outputs: int, hidden: int, layers: int, *, layer_norm: bool) -> None:

@@ -56,7 +56,7 @@ class CategoricalPolicy(nn.Module):
         return OneHotCategorical(F.log_softmax(self.logits_net(features), dim=-1))
 
 
-#: Policy that maps features (..., F) to an :class:`~aime_gym.models.distributions.ActionDistribution`.
+#: Policy that maps features (..., F) to an ``ActionDistribution``.
 LatentPolicy: TypeAlias = TanhGaussianPolicy | CategoricalPolicy
 
 

@@ -101,7 +101,7 @@ def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inv
 
 
 def read_world_model(path: str | os.PathLike[str]) -> PretrainedWorldModel:
-    """Read what :func:`write_world_model` wrote.
+    """Read what [`write_world_model`][] wrote.
 
     :raises FileNotFoundError: no such file.
     :raises ValueError: a damaged file, of another format, or of something else.

@@ -156,7 +156,7 @@ class RSSM(nn.Module):
         return [cast(TwoPartMLP, net).prepare(embeddings) for net in self.posterior_nets]
 
     def posterior(self, h: Tensor, prepared: list[Tensor]) -> Normal:
-        """q(s_t | h_t, e_t), with the embedding as :meth:`prepare` returned it."""
+        """q(s_t | h_t, e_t), with the embedding as [`prepare`][] returned it."""
         return self._normal([net(h, part) for net, part in zip(self.posterior_nets, prepared, strict=True)])
 
     def _normal(self, outputs: list[Tensor]) -> Normal:

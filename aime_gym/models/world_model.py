@@ -185,7 +185,7 @@ class WorldModel(nn.Module):
 
     @property
     def inverse_model_input_size(self) -> int:
-        """Size D of :meth:`inverse_model_inputs`."""
+        """Size D of [`inverse_model_inputs`][]."""
         return sum(self.vectors.values()) + self.frame_size
 
     def decode(self, features: Tensor) -> dict[str, Normal]:

@@ -20,7 +20,7 @@ class AgentContract(
     EnvironmentContract,
     CallbackContract,
 ):
-    """Behaviour of every agent; see :class:`~aime_gym.testing.base.ContractBase` for the class attributes.
+    """Behaviour of every agent; see [`aime_gym.testing.base.ContractBase`][] for the class attributes.
 
     Override a test that an agent fails for a good reason in the subclass, and state the reason there.
     """

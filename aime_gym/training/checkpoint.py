@@ -70,7 +70,7 @@ class PhaseCheckpoint:
     def __init__(self, path: Path, *, interval: int, identity: Mapping[str, Any]) -> None:
         self.path, self.interval = path, interval
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=lambda number: number.item()))
-        #: Document of the agent at the start, or at the end once :attr:`finished`; ``None`` before :meth:`begin`.
+        #: Document of the agent at the start, or at the end once ``finished``; ``None`` before ``begin``.
         self.agent: dict[str, Any] | None = None
         self.finished = False
         self.runs: list[RunState] = []

@@ -1,7 +1,7 @@
-"""The driver of updates, and what it shares with the driver of environment steps in :mod:`aime_gym.training.rollouts`.
+"""The driver of updates, and what it shares with the driver of environment steps in [`rollouts`][].
 
 Both count, show progress, log averages, write checkpoints, resume from them, and stop at Ctrl-C between two updates or
-steps: all of that is in :class:`TrainingLoop`, once.
+steps: all of that is in [`TrainingLoop`][], once.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class StepCounter(Protocol):
 
 
 class UpdateRunner(Protocol):
-    """Runs updates: a :class:`TrainingLoop`, or a round of :class:`~aime_gym.training.rollouts.Rollouts`."""
+    """Runs updates: a [`TrainingLoop`][], or a round of [`aime_gym.training.rollouts.Rollouts`][]."""
 
     def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful) -> bool:
-        """Call ``update`` up to ``total`` times, and return whether nothing stopped it; see :class:`TrainingLoop`."""
+        """Call ``update`` up to ``total`` times, and return whether nothing stopped it; see [`TrainingLoop`][]."""
         ...
 
 
@@ -86,7 +86,7 @@ class TrainingLoop:
 
         Metrics are averaged between log entries and appear in the logger as ``name/metric``.
 
-        :param update: function that makes one update, and may raise :class:`RunComplete`.
+        :param update: function that makes one update, and may raise [`RunComplete`][].
         :param state: object that holds all that ``update`` changes, the generator aside.
         :return: whether the run came to its end, rather than being stopped by Ctrl-C or by the callback. What was
             learnt until then is kept either way.
@@ -117,7 +117,7 @@ class TrainingLoop:
         """Run gradient steps on a loss.
 
         :param loss: function that computes the scalar to minimise, on a new batch at each call, and its metrics.
-        :return: as :meth:`run`.
+        :return: as [`run`][].
         """
 
         def update() -> Metrics:
@@ -156,13 +156,13 @@ class TrainingLoop:
 
         :param name: title of the progress bar and of warnings.
         :param total: number of units that make the run complete.
-        :param unit: counter of :class:`RunState` that shows how far the run came: ``updates``, ``steps``, ``episodes``.
+        :param unit: counter of [`RunState`][] that shows how far the run came: ``updates``, ``steps``, ``episodes``.
         :param state: object that holds all that ``body`` changes, the generator and the counters aside; ``None`` where
             nothing is kept.
-        :param body: function that does the work, counts in the :class:`RunState`, and returns whether it came to its
+        :param body: function that does the work, counts in the [`RunState`][], and returns whether it came to its
             end.
         :param end: function to call whenever ``body`` is over, however it ended.
-        :return: as :meth:`run`.
+        :return: as [`run`][].
         """
         run = self.checkpoint.enter(name) if self.checkpoint is not None else RunState(name)
         if run.state is not None and run.generator is not None:

@@ -74,7 +74,7 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, moments and learning rate: all that :meth:`step` changes."""
+        """Return weights, moments and learning rate: all that [`step`][] changes."""
         return {"modules": [module.state_dict() for module in self.modules], **self.progress()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ def run_phase(
 
     :param name: the verb, in the name of the checkpoint and in warnings.
     :param train: a fixed function of the agent and of the trajectories, all of whose updates run in
-        :meth:`TrainingLoop.run`; or, with ``online``, in :class:`~aime_gym.training.rollouts.Rollouts`.
+        [`TrainingLoop.run`][]; or, with ``online``, in [`aime_gym.training.rollouts.Rollouts`][].
     :param online: whether the phase takes environment steps, which the callback then counts.
     :param total_timesteps: budget of environment steps of such a phase; ``None`` leaves it to the agent.
     :param log_interval: rounds of such a phase between two entries in the log.

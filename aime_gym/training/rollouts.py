@@ -31,12 +31,12 @@ class Rollouts:
 
     A round is a rollout and the updates after it, or several of them where the environment continues from one rollout
     to the next. Where a checkpoint is kept, each round has to start with a reset of the environment by a seed from the
-    phase's generator, as :meth:`collect` and :meth:`continued_steps` do, and to end before the next one. So no state of
+    phase's generator, as [`collect`][] and [`continued_steps`][] do, and to end before the next one. So no state of
     an environment outlives a round, and a checkpoint between two rounds holds all that there is: a resumed phase ends
     as an uninterrupted one.
 
-    An algorithm that has a loop of its own runs in :meth:`drive`, and reports to :meth:`start`, :meth:`start_rollout`,
-    :meth:`step`, :meth:`end_rollout` and, where a checkpoint is kept, :meth:`end_round`.
+    An algorithm that has a loop of its own runs in [`drive`][], and reports to [`start`][], [`start_rollout`][],
+    [`step`][], [`end_rollout`][] and, where a checkpoint is kept, [`end_round`][].
 
     :param agent: the agent whose environment it is, and whose counters move.
     :param loop: loop of a phase with ``step_callbacks``.
@@ -92,7 +92,7 @@ class Rollouts:
     def drive(self, body: Callable[[], object]) -> bool:
         """Run a function that takes the steps, with a progress bar, up to its end or to Ctrl-C.
 
-        :param body: function that takes the steps, and reports to :meth:`start`, :meth:`step` and :meth:`end_rollout`.
+        :param body: function that takes the steps, and reports to [`start`][], [`step`][] and [`end_rollout`][].
         :return: whether it came to its end, rather than being stopped by Ctrl-C or by the callback.
         :raises KeyboardInterrupt: Ctrl-C where a checkpoint is kept.
         """
@@ -117,10 +117,10 @@ class Rollouts:
     def repeat(self, collect_and_update: Callable[[], Metrics]) -> bool:
         """Repeat a rollout and its updates until all steps are taken, or those that a checkpoint left.
 
-        :param collect_and_update: function that takes the steps of one rollout in :meth:`collect`, or reports those of
-            :meth:`continued_steps` to :meth:`record_step`, makes its updates in :meth:`run`, and returns further values
+        :param collect_and_update: function that takes the steps of one rollout in [`collect`][], or reports those of
+            [`continued_steps`][] to [`record_step`][], makes its updates in [`run`][], and returns further values
             for the log, by their whole names.
-        :return: as :meth:`drive`.
+        :return: as [`drive`][].
         """
 
         def rounds() -> None:
@@ -180,7 +180,7 @@ class Rollouts:
         return self._continued_steps
 
     def record_step(self, step: EnvStep) -> bool:
-        """Count a step of all copies, and the episodes that end there; returns as :meth:`step`."""
+        """Count a step of all copies, and the episodes that end there; returns as [`step`][]."""
         self.agent._update_info_buffer(step.infos, step.dones)
         return self.step(len(step.dones), step.local_values())
 
@@ -211,7 +211,7 @@ class Rollouts:
         self._callbacks.rollout_end(local_values)
 
     def run(self, name: str, total: int, update: Callable[[], Metrics], state: Stateful | None = None) -> bool:
-        """Make updates after a rollout, as :meth:`TrainingLoop.run` makes those of a phase without steps.
+        """Make updates after a rollout, as [`TrainingLoop.run`][] makes those of a phase without steps.
 
         Their averages are logged with the rollout, as ``name/metric``. A checkpoint keeps whole rounds, no ``state``.
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import set_random_seed
 class TemporaryGlobalSeed:
     """Seeds the global generators of Python, NumPy and PyTorch in a ``with`` block, and restores them afterwards.
 
-    SB3 draws actions and minibatches from them. Draws of others inside the block, in :meth:`suspended`, neither change
+    SB3 draws actions and minibatches from them. Draws of others inside the block, in [`suspended`][], neither change
     those nor depend on them.
 
     :param seed: seed of the generators inside the block.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class DeferredSignals:
-    """Holds signals back in a ``with`` block, until :meth:`raise_pending` hands them to the handlers of before.
+    """Holds signals back in a ``with`` block, until [`raise_pending`][] hands them to the handlers of before.
 
     A signal that arrived in the middle of an optimizer's step would leave weights that are neither old nor new. A
     second one is handed on at once.

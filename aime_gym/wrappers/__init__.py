@@ -1,4 +1,4 @@
-"""Wrappers that Gymnasium lacks. All others come from :mod:`gymnasium.wrappers`."""
+"""Wrappers that Gymnasium lacks. All others come from ``gymnasium.wrappers``."""
 
 from aime_gym.wrappers.context import OwnGLContext
 from aime_gym.wrappers.metaworld import SeededMetaWorld

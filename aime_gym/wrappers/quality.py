@@ -40,7 +40,7 @@ def rendering_of(env: gym.Env[Any, Any]) -> str | None:
     """Return the quality in which the images in an environment's observations are rendered.
 
     :return: ``"default"`` or ``"fast"``; ``None`` if the observations contain no images, or for an environment that
-        :func:`aime_gym.make_env` did not make.
+        [`make_env`][] did not make.
     """
     if not holds_images(env.observation_space) or not env.has_wrapper_attr("rendering"):
         return None

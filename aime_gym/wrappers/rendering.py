@@ -72,7 +72,7 @@ def require_gl() -> None:
 def claim_rendering() -> None:
     """Raise an error unless this process can render, and record that it does.
 
-    :raises RenderingError: see :func:`require_gl`; or the process was forked from one that has rendered. A fork does
+    :raises RenderingError: see ``require_gl``; or the process was forked from one that has rendered. A fork does
         not copy the threads that render on a CPU, so that it would wait for its first frame forever.
     """
     global _rendering_pid

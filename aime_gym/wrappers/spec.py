@@ -16,7 +16,7 @@ class OverrideSpec(gym.Wrapper[Any, Any, Any, Any]):
     shared by all of its environments, and its frame rate is off by a factor of a thousand.
 
     :param env: wrapped environment.
-    :param spec: specification from which :func:`gymnasium.make` rebuilds the whole environment.
+    :param spec: specification from which ``gymnasium.make`` rebuilds the whole environment.
     :param metadata: entries that differ from the simulator's; ``render_fps`` is in environment steps per second of
         simulated time.
     :param rendering: quality in which frames are rendered; ``None`` without frames.
@@ -32,5 +32,5 @@ class OverrideSpec(gym.Wrapper[Any, Any, Any, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """Specification without wrappers, which :func:`gymnasium.make` replaces by the registered one."""
+        """Specification without wrappers, which ``gymnasium.make`` replaces by the registered one."""
         return self.unwrapped.spec
