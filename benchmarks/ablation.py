@@ -28,7 +28,7 @@ from rich.table import Table
 from aime_gym.agents import AIMEAgent
 from aime_gym.experiments.agent_spec import AgentSpec, train
 from aime_gym.experiments.config import DataConfig, TaskConfig
-from aime_gym.experiments.data import prepare_data
+from aime_gym.experiments.data import derived_seeds, prepare_data
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
 
@@ -73,11 +73,10 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
     missing = [policy for policy in (*options.variants, *options.agents) if (name, seed, policy) not in done]
     if not missing:
         return
-    words = map(int, np.random.SeedSequence(seed).generate_state(3) >> 1)
-    seeds = dict(zip(("play", "demos", "evaluation"), words, strict=True))
-    needs_actions = any(AgentSpec.parse(text).kind.needs_demonstration_actions for text in options.agents)
+    seeds = derived_seeds(seed)
+    needs_actions = any(AgentSpec.parse(text).agent_class.needs_demonstration_actions for text in options.agents)
     config = DataConfig(options.play, options.play_episodes, options.demos, options.demo_count)
-    data = prepare_data(task, config, seeds=seeds | {"agents": seed}, demo_actions=needs_actions)
+    data = prepare_data(task, config, seeds=seeds, demo_actions=needs_actions)
     play, demos = data.recordings(progress=False)
     with_expert = {"expert_return": float(np.mean([demo.episode_return for demo in demos]))}
 

@@ -41,7 +41,7 @@ LENGTH, IMAGE, ACTIONS = 500, spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.
 #: Records of a sequence, and sequences of a batch.
 SEQUENCE_LENGTH, BATCH = 32, 32
 KINDS = {"memory": "in memory", "mapped": "memory-mapped, cached", "not cached": "memory-mapped, not cached"}
-#: Clips of these many batches have to be the same, however the images are held.
+#: Sequences of these many batches have to be the same, however the images are held.
 COMPARED = 5
 #: Batches without a cache; many more would find in it what others before them have read.
 NOT_CACHED = 100

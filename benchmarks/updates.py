@@ -37,10 +37,10 @@ from aime_gym.models.config import PRESETS
 from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.optimizer import Optimizer
-from aime_gym.types import Trajectory
+from aime_gym.types import SequenceBatch, Trajectory
 
 ACTIONS, EPISODES, RECORDS = 6, 20, 101
-LEARNING_RATE, CLIP = 3e-4, 100.0
+LEARNING_RATE, MAX_GRAD_NORM = 3e-4, 100.0
 PARTS = ("draw", "loss", "step")
 
 
@@ -168,11 +168,11 @@ def our_update(contestant: Contestant, batch: int, length: int) -> Update:
     dataset, generator = TrajectoryDataset(episodes, encoding), torch.Generator().manual_seed(0)
     sampler = SequenceSampler(dataset, sequence_length=length, batch_size=batch, generator=generator)
     model = WorldModel(PRESETS[contestant.preset], {"observation": (contestant.side, contestant.side, 3)}, ACTIONS)
-    optimizer = Optimizer([model], LEARNING_RATE, clip=CLIP)
+    optimizer = Optimizer([model], LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM)
 
-    def loss(clip: Any) -> torch.Tensor:
-        noise = torch.randn(*batch.valid.shape, model.config.stoch, generator=generator)
-        return model.evidence(batch.observations, RecordedActions(batch.prev_actions), noise, valid=batch.valid).loss
+    def loss(drawn: SequenceBatch) -> torch.Tensor:
+        noise = torch.randn(*drawn.valid.shape, model.config.stoch, generator=generator)
+        return model.evidence(drawn.observations, RecordedActions(drawn.prev_actions), noise, valid=drawn.valid).loss
 
     return Update(sampler.sample, loss, optimizer.step)
 
@@ -225,7 +225,7 @@ def their_update(contestant: Contestant, batch: int, length: int, checkout: Path
     def step(loss: torch.Tensor) -> None:
         adam.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM).item()
         adam.step()
 
     return Update(lambda: dataset.sample(batch), lambda data: model(data, data["pre_action"])[2], step)
@@ -254,7 +254,7 @@ def _stand_in() -> None:
 
 
 def recorded(side: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """LazyImages (T + 1, side, side, 3) and actions (T, A) of some episodes; what is in them costs nothing."""
+    """Frames (T + 1, side, side, 3) and actions (T, A) of some episodes; what is in them costs nothing."""
     generator = np.random.default_rng(0)
     return [
         (

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
             print(json.dumps({name: value for name, value in line.items() if isinstance(value, int | float)}))
 
         for stops in [[stop] for stop in options.updates] if options.decay else [options.updates]:
-            agent = AIMEAgent(env, seed=options.seed, world_model=model, decay=options.decay)
+            agent = AIMEAgent(env, seed=options.seed, world_model=model, decay_learning_rate=options.decay)
             agent.world_model.fit_standardizers(TrajectoryDataset(play, None).observations)
             fit_with_stops(agent, fitted, stops, measure)
 
@@ -125,8 +125,8 @@ def fit_with_stops(agent: AIMEAgent, demos: list[Trajectory], stops: list[int], 
         if now["updates"] in stops:
             measure(reward, now["updates"])
 
-    with UpdateCallbacks(stop, agent) as watch:
-        loop = TrainingLoop(agent, Logger(None, []), agent.generator, progress_bar=False, update_callbacks=watch)
+    with UpdateCallbacks(stop, agent) as callbacks:
+        loop = TrainingLoop(agent, Logger(None, []), agent.generator, progress_bar=False, update_callbacks=callbacks)
         reward.fit(TrajectoryDataset(demos, None), loop, replace(agent.config, reward_updates=max(stops)))
 
 
@@ -160,7 +160,7 @@ def figures(scored: dict[str, dict[str, np.ndarray]], play: list[Trajectory]) ->
 
 
 def failing_above_middling(returns: np.ndarray, rewards: np.ndarray) -> float:
-    """Share of pairs in which play that hardly does anything is paid more than play on its way to the task.
+    """Share of pairs in which play that hardly does anything has a higher reward than play on its way to the task.
 
     The local maximum that the paper blames on overfitting: what demonstrations begin with is likely, too.
     """

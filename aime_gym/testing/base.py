@@ -1,4 +1,4 @@
-"""Base class of the contract: the agent under test, toy tasks, and helpers."""
+"""Base class of the contract: the agent under test, and its toy tasks."""
 
 from __future__ import annotations
 
