@@ -94,7 +94,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     :raises FileExistsError: there is something of that name, or another process is writing it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with exclusively(path):
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists already: choose another name, or remove it first")

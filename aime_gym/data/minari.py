@@ -133,7 +133,7 @@ def save_minari(
             # The caller's own numbers: the check rounds what a float64 action space gave.
             "actions": trajectory.actions
             if actions
-            else np.zeros((len(trajectory), *action_space.shape), action_space.dtype),
+            else np.zeros((len(trajectory), *(action_space.shape or ())), action_space.dtype),
             "rewards": trajectory.rewards if with_rewards else np.zeros(len(trajectory), np.float32),
             "terminations": _last_only(trajectory.terminated, len(trajectory)),
             "truncations": _last_only(trajectory.truncated, len(trajectory)),

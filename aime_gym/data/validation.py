@@ -52,7 +52,7 @@ def check_trajectories(
     Warns of observations outside the bounds of the space, and of those that float32 cannot tell apart.
     """
     checked = list(iterate_checked(trajectories, argument, observation_space, action_space, need_actions, rendering))
-    _warn_of_bounds_and_offsets(checked, observation_space, argument)
+    _warn_of_units(checked, observation_space, argument)
     return checked
 
 
@@ -215,54 +215,54 @@ def warn_of_other_units(demos: Sequence[Trajectory], play: Mapping[str, Spread],
             )
 
 
-def _warn_of_bounds_and_offsets(trajectories: Sequence[Trajectory], space: spaces.Space, argument: str) -> None:
+def _warn_of_units(trajectories: Sequence[Trajectory], space: spaces.Space, argument: str) -> None:
     parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
     for name, spread in spreads(trajectories).items():
-        mean, std, part = spread.mean, spread.std, parts[name]
-        assert isinstance(part, spaces.Box)
-        low, high = part.low.astype(np.float64), part.high.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            margin = _MARGIN * np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
-            margin = np.where(np.isfinite(margin), margin, 0)
-        moving = std[std > 0]
-        typical = min(np.sqrt(np.square(moving).mean()), np.median(moving)) if len(moving) else 0.0
-        steps = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
-        shown = {
-            "from": spread.low,
-            "to": spread.high,
-            "low": low,
-            "high": high,
-            "mean": mean,
-            "std": std,
-            "step": steps,
-        }
-        # Entries, the share of them that is not worth a warning, and what is said of the first one.
-        for entries, share, problem in (
+        for entries, problem in _problems_of_units(spread, parts[name]):
+            count = f"{int(entries.sum())} of {len(entries)} entries of {name!r}"
+            warnings.warn(f"{argument}: {count} {problem}", stacklevel=4)
+
+
+def _problems_of_units(spread: Spread, space: spaces.Box) -> Iterator[tuple[Array, str]]:
+    """Yield which entries (D,) of a sensor are hard to learn from, and why, by the example of the first one."""
+    mean, std = spread.mean, spread.std
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        margin = _MARGIN * np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
+        margin = np.where(np.isfinite(margin), margin, 0)
+    outside = (spread.low < low - margin) | (spread.high > high + margin)
+    if outside.any():
+        (first,) = first_true(outside)
+        yield (
+            outside,
             (
-                (spread.low < low - margin) | (spread.high > high + margin),
-                0,
-                "leave the bounds of the observation space: entry {first} goes from {from:g} to {to:g}, the space from "
-                "{low:g} to {high:g}; are they in other units?",
+                f"leave the bounds of the observation space: entry {first} goes from {spread.low[first]:g} to "
+                f"{spread.high[first]:g}, the space from {low[first]:g} to {high[first]:g}; are they in other units?"
             ),
+        )
+    moving = std[std > 0]
+    typical = min(np.sqrt(np.square(moving).mean()), np.median(moving)) if len(moving) else 0.0
+    hidden = (std > _LEAST_SIGNAL) & (std < _HIDDEN * typical)
+    if hidden.sum() > _MANY * len(moving):
+        (first,) = first_true(hidden)
+        yield (
+            hidden,
             (
-                (std > _LEAST_SIGNAL) & (std < _HIDDEN * typical),
-                _MANY,
-                "are observations that are small beside most others: entry {first} moves by {std:g}, where "
-                "{typical:g} is typical; scale them alike if they matter",
+                f"are observations that are small beside most others: entry {first} moves by {std[first]:g}, where "
+                f"{typical:g} is typical; scale them alike if they matter"
             ),
+        )
+    resolution = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
+    coarse = (std > 0) & (std < _STEPS * resolution) & (resolution > _COARSE)
+    if coarse.any():
+        (first,) = first_true(coarse)
+        yield (
+            coarse,
             (
-                (std > 0) & (std < _STEPS * steps) & (steps > _COARSE),
-                0,
-                "are observations that float32 cannot tell apart: entry {first} moves by {std:g} around {mean:g}, "
-                "where float32 has steps of {step:g}; subtract the offset",
+                f"are observations that float32 cannot tell apart: entry {first} moves by {std[first]:g} around "
+                f"{mean[first]:g}, where float32 has steps of {resolution[first]:g}; subtract the offset"
             ),
-        ):
-            if entries.sum() > share * len(moving):
-                first = int(np.argmax(entries))
-                numbers = {key: values[first] for key, values in shown.items()}
-                problem = problem.format(first=first, typical=typical, **numbers)
-                count = f"{int(entries.sum())} of {len(entries)} entries of {name!r}"
-                warnings.warn(f"{argument}: {count} {problem}", stacklevel=4)
+        )
 
 
 def _finite(values: Array, dtype: np.dtype, where: str) -> Array:

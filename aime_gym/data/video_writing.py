@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import av
 import gymnasium as gym
+import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
@@ -130,8 +131,10 @@ def save_video(
         return path
     with _naming(path), new_folder(path) as folder:
         for index, frame in enumerate(frames):
-            # By Pillow itself: what imageio could not write, it would write again when it is collected.
-            Image.fromarray(frame[..., 0] if channels == 1 else frame).save(folder / f"{index:06d}.png")
+            picture = frame[..., 0] if channels == 1 else frame
+            # Encoded in memory: a file that imageio could not write, it would write again when it is collected.
+            encoded = imageio.imwrite("<bytes>", picture, extension=".png", plugin="pillow")
+            (folder / f"{index:06d}.png").write_bytes(encoded)
     return path
 
 

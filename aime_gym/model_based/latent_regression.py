@@ -78,12 +78,11 @@ def _transitions(world_model: WorldModel, play: TrajectoryDataset, parts: list[T
     """Filter play with its recorded actions, and keep the transitions that lead to some rows (M,) each."""
     prev_actions = play.prev_actions
     assert prev_actions is not None
-    wanted = torch.cat(parts)
+    wanted = torch.cat(parts).unique()  # a single transition is in all parts
     places = torch.full((len(play),), -1, device=play.device)
     places[wanted] = torch.arange(len(wanted), device=play.device)
-    actions = prev_actions[wanted]
-    features = actions.new_empty(len(wanted), world_model.feature_size)
-    changes = actions.new_empty(len(wanted), world_model.inverse_model_input_size)
+    features = prev_actions.new_empty(len(wanted), world_model.feature_size)
+    changes = prev_actions.new_empty(len(wanted), world_model.inverse_model_input_size)
     for rows, valid, latents, embeddings in filtered_batches(
         world_model, play, lambda rows, _: RecordedActions(prev_actions[rows])
     ):
@@ -91,11 +90,7 @@ def _transitions(world_model: WorldModel, play: TrajectoryDataset, parts: list[T
         kept = valid[1:] & (place >= 0)
         features[place[kept]] = latents.states.feature[:-1][kept]
         changes[place[kept]] = input_changes(world_model, play, rows, embeddings)[1:][kept]
-    sizes = [len(part) for part in parts]
-    return [
-        _Transitions(*columns)
-        for columns in zip(features.split(sizes), changes.split(sizes), actions.split(sizes), strict=True)
-    ]
+    return [_Transitions(features[places[part]], changes[places[part]], prev_actions[part]) for part in parts]
 
 
 def _random_part(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:

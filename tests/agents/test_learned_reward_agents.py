@@ -98,7 +98,8 @@ def test_the_reward_leads_to_the_expert(kind, reward, direction):
     agent.imitate(demos, 512, progress_bar=False)
     # Still a beginner: the expert's transitions are worth more than those of others.
     assert rewards(agent, demos).mean() > rewards(agent, walk(Line(), 2 - direction)).mean() + 0.1
-    agent.learn(14_000, reset_num_timesteps=False)
+    # A reward that is positive everywhere tells actions apart less: its policy takes longer, with any seed.
+    agent.learn(28_000 if reward.get("reward") == "positive" else 10_000, reset_num_timesteps=False)
     assert (direction - 1) * mean_action(Line(), agent) > 0.7
 
 

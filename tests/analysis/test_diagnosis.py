@@ -197,7 +197,7 @@ def test_true_actions_change_nothing_else(agent, env, fresh_play):
 def test_the_evidence_of_the_steps_sums_to_that_of_the_model(untrained, toy_task):
     dataset = TrajectoryDataset(toy_task.demos[:3], untrained.action_encoding)
     model = untrained.world_model
-    evidence = record_evidence(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
+    evidence = record_evidence(model, dataset, lambda rows, _: RecordedActions(dataset.prev_actions[rows]))
     rows, _ = next(dataset.episodes(3))
     whole = model.evidence(
         {name: values[rows] for name, values in dataset.observations.items()},
@@ -210,7 +210,7 @@ def test_the_evidence_of_the_steps_sums_to_that_of_the_model(untrained, toy_task
 def test_the_posterior_of_an_action_is_that_of_the_evidence(agent, env):
     """Compare with a plain loop over the values of one action at one step."""
     dataset, model = TrajectoryDataset(demonstrations(env, 2), agent.action_encoding), agent.world_model
-    evidence = record_evidence(model, dataset, lambda rows: RecordedActions(dataset.prev_actions[rows]))
+    evidence = record_evidence(model, dataset, lambda rows, _: RecordedActions(dataset.prev_actions[rows]))
     rows, means, stds = action_posterior(model, dataset, evidence)
     m, index, row = 7, 1, int(rows[7])
     before = model.rssm.initial_state(1)._replace(

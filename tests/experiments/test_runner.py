@@ -351,9 +351,10 @@ def test_a_bad_suite_ends_in_one_line_before_any_work(old, new, message, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(PARENT) / "benchmarks" / "suites").glob("*.toml")), ids=lambda path: path.stem
-)
+SUITES = sorted((Path(PARENT) / "benchmarks" / "suites").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_the_suites_of_this_repository_fit(path):
     suite = read_suite(path)
     assert suite.cells

@@ -1,5 +1,7 @@
 """The driver of environment steps: what it counts, when it stops, how it resumes; and the episodes of a policy."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -156,7 +158,9 @@ class Run:
     :param interrupt_at: the environment step at which Ctrl-C comes, before its round's update or after (``late``).
     """
 
-    def __init__(self, path=None, total=12, length=4, callback=None, interrupt_at=None, late=False, **changes):
+    def __init__(
+        self, path=None, total=12, length=4, callback=None, interrupt_at=None, late=False, interval=1, **changes
+    ):
         self.num_timesteps = self.num_updates = 0
         self.n_envs, self.log = 2, MemoryWriter()
         self.ep_info_buffer = self.ep_success_buffer = None
@@ -164,7 +168,7 @@ class Run:
         self.line = torch.nn.Linear(1, 1)
         self.optimizer = Optimizer([self.line], 0.1)
         self.generator = torch.Generator().manual_seed(0)
-        checkpoint = None if path is None else PhaseCheckpoint(path, interval=1, identity={"run": "this"})
+        checkpoint = None if path is None else PhaseCheckpoint(path, interval=interval, identity={"run": "this"})
         if checkpoint is not None and checkpoint.agent is None:
             checkpoint.begin({})
         self.loop = TrainingLoop(
@@ -290,3 +294,48 @@ def test_a_loss_that_is_no_number_ends_the_phase():
     run.line.weight.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="diverged"):
         run()
+
+
+class ContinuedRun(Run):
+    """Rollouts of two steps each, in an environment that continues from one to the next."""
+
+    def __init__(self, path=None, length=5, **changes):
+        super().__init__(path, **changes)
+        self.seeds = []
+        self.env = DummyVecEnv([lambda: StepCounter(length), lambda: StepCounter(3)])
+        self.env.seed = self.seeds.append
+
+    def _update_info_buffer(self, infos, dones):
+        pass
+
+    def collect_and_update(self):
+        for step in itertools.islice(self.rollouts.continued_steps(act), 2):
+            if not self.rollouts.record_step(step):
+                return {}
+            self.interrupt(late=False)
+        self.rollouts.run("learn", 1, self.update)
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("length", "interval", "resets"),
+    # After as many updates as the interval has, and when the longer of the two episodes is over.
+    [(2, 1, [0, 8, 16, 24]), (5, 1, [0, 12, 24]), (5, 4, [0, 16]), (99, 1, [0])],
+)
+def test_an_environment_that_continues_is_reset_at_checkpoints_alone(length, interval, resets, tmp_path):
+    """At which steps of both copies together; their rollouts have four."""
+    for path, expected in ((None, [0]), (tmp_path / "learn.zip", resets)):
+        run = ContinuedRun(path, length, total=28, interval=interval)
+        run.env.seed = lambda seed, run=run: run.seeds.append(run.num_timesteps)
+        run()
+        assert run.seeds == expected
+
+
+def test_a_continued_round_is_repeated_from_its_reset(tmp_path):
+    whole = ContinuedRun(tmp_path / "whole.zip", total=28)()
+    for stop in (2, 14, 14, 26):
+        with pytest.raises(KeyboardInterrupt):
+            ContinuedRun(tmp_path / "learn.zip", total=28, interrupt_at=stop)()
+    resumed = ContinuedRun(tmp_path / "learn.zip", total=28)()
+    assert_same(resumed, whole)
+    assert resumed.seeds == whole.seeds[-1:]
