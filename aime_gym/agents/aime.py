@@ -162,6 +162,7 @@ class AIMEAgent(ImitationAgent):
                 updates=config.clone_updates,
                 start_fraction=config.demo_start_fraction,
                 start_steps=config.sequence_length,
+                fit_std=not config.policy_updates,
             )
             if not completed:
                 return

@@ -110,15 +110,18 @@ def clone_actions(
     updates: int,
     start_fraction: float,
     start_steps: int,
+    fit_std: bool = True,
 ) -> bool:
     """Clone a policy in the latent space: regress a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
 
-    The regression is that of the policy's mode. A Gaussian policy gets the spread of the error that is left.
+    The regression is that of the policy's mode.
 
     :param filtered: latent features and actions of every record of the demonstrations.
     :param name: name of the run in the log.
     :param updates: number of updates.
     :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
+    :param fit_std: flag that gives a Gaussian policy the spread of the error that is left. Updates that learn the
+        spread themselves start from the broad one of a fresh policy instead.
     :return: whether the run came to its end.
     """
     features, actions = filtered
@@ -135,7 +138,7 @@ def clone_actions(
         return value, {"loss": value.detach()}
 
     completed = loop.minimize(name, updates, loss, optimizer)
-    if isinstance(policy, TanhGaussianPolicy):
+    if fit_std and isinstance(policy, TanhGaussianPolicy):
         with torch.no_grad():
             policy.set_std(policy(features[targets - 1]).std_of_residual(actions[targets]).clamp_min(_MIN_STD))
     return completed
