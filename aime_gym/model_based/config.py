@@ -121,6 +121,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         model_updates=model_updates,
         policy_updates=50_000,
         model_learning_rate=3e-4,
+        matrix_learning_rate=None,
         decay_learning_rate=False,
         play_start_fraction=0.0,
         demo_start_fraction=0.0,

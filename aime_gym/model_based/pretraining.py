@@ -67,15 +67,18 @@ class PretrainingConfig(WorldModelTrainingConfig):
     """Hyper-parameters of a world model and of how it learns from play.
 
     :param model_updates: number of updates of the world model in ``pretrain``.
+    :param matrix_learning_rate: Muon's learning rate for the world model's weight matrices in ``pretrain``; ``None``
+        leaves them to Adam. See [`aime_gym.training.muon`][].
     :param decay_learning_rate: whether learning rates fall linearly to zero.
     """
 
     model_updates: int = 4500
+    matrix_learning_rate: float | None = 1e-2
     decay_learning_rate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bounds(self, model_updates=(0, None))
+        check_bounds(self, model_updates=(0, None), matrix_learning_rate=(0, None))
 
 
 def fit_world_model(
@@ -102,6 +105,7 @@ def fit_world_model(
         config,
         updates=config.model_updates,
         learning_rate=config.model_learning_rate,
+        matrix_learning_rate=config.matrix_learning_rate,
         start_fraction=config.play_start_fraction,
     )
     world_model.requires_grad_(False)

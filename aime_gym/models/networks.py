@@ -29,6 +29,19 @@ def activation(features: int, *, layer_norm: bool) -> list[nn.Module]:
     return [nn.LayerNorm(features), nn.SiLU()] if layer_norm else [nn.ELU()]
 
 
+class StackedLinear(nn.Linear):
+    """Linear maps of one input whose outputs are concatenated, computed as one layer.
+
+    :param inputs: size of the input.
+    :param outputs: size of each map's output.
+    :param maps: number of maps; optimizers of matrices treat each as one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, maps: int) -> None:
+        super().__init__(inputs, maps * outputs)
+        self.maps = maps
+
+
 class TwoPartMLP(nn.Module):
     """MLP on ``[x, context]`` that computes the context's part of the first layer for a whole sequence at once.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.distributions import Normal
 from aime_gym.models.inverse_model import LatentInverseModel
-from aime_gym.models.networks import TwoPartMLP, mlp
+from aime_gym.models.networks import StackedLinear, TwoPartMLP, mlp
 from aime_gym.models.policies import LatentPolicy
 
 
@@ -101,7 +101,7 @@ class LayerNormGRUCell(nn.Module):
 
     def __init__(self, inputs: int, deter: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs + deter, 3 * deter)
+        self.linear = StackedLinear(inputs + deter, deter, maps=3)
         self.norm = nn.LayerNorm(3 * deter)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:

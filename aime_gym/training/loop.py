@@ -261,6 +261,7 @@ def train_on_sequences(
     *,
     updates: int,
     learning_rate: float,
+    matrix_learning_rate: float | None = None,
     start_fraction: float,
 ) -> bool:
     """Train a module on batches of sequences.
@@ -279,6 +280,7 @@ def train_on_sequences(
     optimizer = Optimizer(
         [module],
         learning_rate,
+        matrix_learning_rate=matrix_learning_rate,
         max_grad_norm=config.max_grad_norm,
         decay_updates=updates if config.decay_learning_rate else None,
     )

@@ -1,4 +1,4 @@
-"""Gradient steps: Adam, clipping by the global norm, and a learning rate that decays to zero."""
+"""Gradient steps: Adam or Muon, clipping by the global norm, and a learning rate that decays to zero."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aime_gym.models.networks import StackedLinear
+from aime_gym.training.muon import Muon
+
 
 class Optimizer:
-    """Adam over some modules.
+    """Adam over some modules, or Muon for their weight matrices and Adam for the rest.
 
     :param modules: networks whose weights it moves.
     :param learning_rate: Adam's learning rate, before any decay.
+    :param matrix_learning_rate: Muon's learning rate for weights with two dimensions; ``None`` leaves them to Adam.
     :param max_grad_norm: largest global norm of the gradient; ``None`` never clips.
     :param decay_updates: number of updates over which the learning rate falls linearly to zero; ``None`` keeps it.
     """
@@ -23,6 +27,7 @@ class Optimizer:
         modules: Iterable[nn.Module],
         learning_rate: float,
         *,
+        matrix_learning_rate: float | None = None,
         max_grad_norm: float | None = 100.0,
         decay_updates: int | None = None,
     ) -> None:
@@ -34,15 +39,23 @@ class Optimizer:
             for name, parameter in module.named_parameters()
         }
         self.parameters = list(self.named_parameters.values())
-        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+        matrices = [] if matrix_learning_rate is None else [p for p in self.parameters if p.ndim == 2]
+        others = [p for p in self.parameters if matrix_learning_rate is None or p.ndim != 2]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(others, lr=learning_rate, fused=True)]
+        if matrix_learning_rate is not None:
+            layers = [layer for module in self.modules for layer in module.modules()]
+            maps = {layer.weight: layer.maps for layer in layers if isinstance(layer, StackedLinear)}
+            self.optimizers.append(Muon([(p, maps.get(p, 1)) for p in matrices], matrix_learning_rate))
         self.max_grad_norm = max_grad_norm
-        self.schedule = (
-            torch.optim.lr_scheduler.LinearLR(self.adam, 1.0, 0.0, total_iters=decay_updates) if decay_updates else None
-        )
+        self.schedules = [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=decay_updates)
+            for optimizer in self.optimizers
+            if decay_updates
+        ]
 
     def step(self, loss: Tensor) -> Tensor:
         """Take a step that minimises ``loss``, and return the gradient's norm before clipping."""
-        self.adam.zero_grad()
+        self._zero_grad()
         loss.backward()
         return self._apply()
 
@@ -54,7 +67,7 @@ class Optimizer:
         :param losses: weight and loss of each.
         :return: the norm of the sum before clipping.
         """
-        self.adam.zero_grad()
+        self._zero_grad()
         for weight, loss in losses:
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             present = [(p, g) for p, g in zip(self.parameters, gradients, strict=True) if g is not None]
@@ -64,13 +77,18 @@ class Optimizer:
                 parameter.grad = part if parameter.grad is None else parameter.grad + part
         return self._apply()
 
+    def _zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
     def _apply(self) -> Tensor:
         norm = nn.utils.clip_grad_norm_(
             self.parameters, self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         )
-        self.adam.step()
-        if self.schedule is not None:
-            self.schedule.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for schedule in self.schedules:
+            schedule.step()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,10 +106,14 @@ class Optimizer:
 
         A parameter that never had a gradient has no moments.
         """
+        states = [optimizer.state for optimizer in self.optimizers]
         return {
-            "moments": {name: dict(self.adam.state.get(of, {})) for name, of in self.named_parameters.items()},
-            "learning_rate": [group["lr"] for group in self.adam.param_groups],
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "moments": {
+                name: {part: value for state in states for part, value in state.get(of, {}).items()}
+                for name, of in self.named_parameters.items()
+            },
+            "learning_rate": [group["lr"] for group in self._groups()],
+            "schedule": [schedule.state_dict() for schedule in self.schedules],
         }
 
     def load_progress(self, state: Mapping[str, Any]) -> None:
@@ -101,17 +123,24 @@ class Optimizer:
         """
         moments = state["moments"]
         self._check_moments(moments)
-        # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold the state.
-        by_position = {
-            position: {part: value.clone() for part, value in moments[name].items()}
-            for position, name in enumerate(self.named_parameters)
-            if moments[name]
-        }
-        self.adam.load_state_dict(self.adam.state_dict() | {"state": by_position})
-        for group, learning_rate in zip(self.adam.param_groups, state["learning_rate"], strict=True):
+        names = {parameter: name for name, parameter in self.named_parameters.items()}
+        for optimizer in self.optimizers:
+            (group,) = optimizer.param_groups
+            own = [moments[names[parameter]] for parameter in group["params"]]
+            # Copies, which PyTorch does not make: the next step writes to them, and a checkpoint may still hold them.
+            by_position = {
+                position: {part: value.clone() for part, value in parts.items()}
+                for position, parts in enumerate(own)
+                if parts
+            }
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": by_position})
+        for group, learning_rate in zip(self._groups(), state["learning_rate"], strict=True):
             group["lr"] = learning_rate
-        if self.schedule is not None:
-            self.schedule.load_state_dict(dict(state["schedule"]))
+        for schedule, progress in zip(self.schedules, state["schedule"], strict=True):
+            schedule.load_state_dict(dict(progress))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _check_moments(self, moments: Any) -> None:
         if not isinstance(moments, Mapping):

@@ -145,7 +145,7 @@ def test_an_actor_and_critic_learn_to_go_where_the_reward_is(parts):
     rssm, policy, _, _, critic, start = parts
     rssm.prior_nets[0][-1].weight.mul_(5)  # where states answer to actions
     optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
-    critic.optimizer.adam.param_groups[0]["lr"] = 1e-2
+    critic.optimizer.optimizers[0].param_groups[0]["lr"] = 1e-2
 
     def dream(draws):
         imagined = imagine(

@@ -152,7 +152,7 @@ def walk(drift, batches=16, records=12, seed=0):
 def trained(expert, agent, updates=200):
     torch.manual_seed(0)
     reward = LatentDiscriminatorReward(E, 1e-3, CPU)
-    reward.optimizer.adam.param_groups[0]["lr"] = 1e-3
+    reward.optimizer.optimizers[0].param_groups[0]["lr"] = 1e-3
     generator, metrics = torch.Generator().manual_seed(0), {}
     for seed in range(updates):
         metrics = reward.update(expert(seed), agent(seed + 10_000), generator)
