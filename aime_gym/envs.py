@@ -12,9 +12,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.wrappers import OrderEnforcing, RepeatAction, TimeLimit
+from gymnasium.wrappers import OrderEnforcing, RepeatAction, TimeLimit, TransformReward
 
 from aime_gym.wrappers import OverrideSpec, OwnGLContext, SeededMetaWorld, SuccessLatch
+from aime_gym.wrappers.custom_tasks import CUSTOM_TASKS
 from aime_gym.wrappers.modality import observe_pixels, observe_sensors, observe_vector
 from aime_gym.wrappers.quality import QUALITIES, Quality, use_fast_rendering
 from aime_gym.wrappers.rendering import choose_gl, require_gl
@@ -78,7 +79,8 @@ def make_env(
     Equal seeds in ``reset(seed=)`` give equal episodes. Rewards are summed over the repeats. Tasks that report success
     do it in ``info["is_success"]``, which is true once the episode has succeeded at any simulator step.
 
-    :param id: ``"walker-walk"`` (dm_control), ``"reach-v3"`` (Meta-World), or any Gymnasium id, ``"module:Id-v0"`` too.
+    :param id: ``"walker-walk"`` (dm_control, with the papers' tasks such as ``"walker-flip"``), ``"reach-v3"``
+        (Meta-World), or any Gymnasium id, ``"module:Id-v0"`` too.
     :param modality: ``"state"`` is everything the simulator reports, and ``"position"`` leaves the velocities out, both
         as ``float32``; ``"pixels"`` is the rendered frame, ``uint8``, ``(image_size, image_size, 3)``. Positions are
         known for dm_control (as in the papers, whose quadruped keeps the velocities of its joints), for Meta-World and
@@ -248,16 +250,19 @@ def _make_dm_control(
         raise _missing(error, "dm_control and shimmy", "'dm_control>=1.0.28,<1.0.30' 'mujoco==3.3.0' shimmy") from error
 
     _repair_quadruped()
+    custom = CUSTOM_TASKS.get(domain, {}).get(task)
     # The random state decides the springs and dampers of the lqr tasks, so it is fixed: otherwise every environment
     # would be another task. Episodes are cut by TimeLimit, as those of all other simulators.
-    raw = suite.load(domain, task, task_kwargs={"random": 0, "time_limit": float("inf")})
+    original = task if custom is None else custom.original
+    raw = suite.load(domain, original, task_kwargs={"random": 0, "time_limit": float("inf")})
     if camera is None:
         camera = 2 if domain == "quadruped" else 0
     frame = {"height": size, "width": size, "camera_id": camera}
     _check_render_mode(render_mode)
     base = DmControl(raw, render_mode=render_mode, render_kwargs=frame)
     base.np_random = np.random.RandomState()
-    env = TimeLimit(OrderEnforcing(base), max_episode_steps or DM_CONTROL_STEPS)
+    env = base if custom is None else TransformReward(base, lambda reward: custom.reward(raw.physics, reward))
+    env = TimeLimit(OrderEnforcing(env), max_episode_steps or DM_CONTROL_STEPS)
     sensors = list(raw.observation_spec())
     positions = {key: count for key, count in DM_CONTROL_POSITIONS[domain].items() if key in sensors}
     return _Simulator(env, sensors, positions, repeat=2, steps_per_second=1 / raw.control_timestep())

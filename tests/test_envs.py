@@ -20,6 +20,7 @@ from aime_gym.wrappers.tables import DM_CONTROL_POSITIONS
 TASKS = [task for tasks in list_envs().values() for task in tasks]
 SAMPLE = [
     "walker-walk",
+    "walker-flip",
     "ball_in_cup-catch",
     "humanoid_CMU-run",
     "quadruped-walk",
@@ -92,6 +93,8 @@ def test_checked_all(name, modality):
         ("walker-walk", "position", 15),
         ("cartpole-swingup", "position", 3),
         ("dm_control/walker-walk-v0", "position", 15),
+        ("walker-flip", "position", 15),
+        ("cheetah-runbackward", "position", 8),
         ("finger-turn_easy", "position", 9),
         ("quadruped-fetch", "position", 81),
         ("humanoid-run_pure_state", "position", 28),
@@ -160,6 +163,7 @@ def test_resets_without_a_seed_differ():
         ("reach-v3", {"action_repeat": 3, "max_episode_steps": 10}, 4),
         ("walker-walk", {"max_episode_steps": 20}, 10),
         ("walker-walk", {"action_repeat": 10, "max_episode_steps": 1010}, 101),
+        ("walker-jump", {"action_repeat": 50}, 20),
         ("reach-v3", {"action_repeat": 50, "max_episode_steps": 600}, 12),
         ("HalfCheetah-v5", {"action_repeat": 4, "max_episode_steps": 40}, 10),
     ],
@@ -202,7 +206,7 @@ def test_frame_rate(name, options, rate):
 # ---- rendering ----
 
 
-@pytest.mark.parametrize("name", ["walker-walk", "quadruped-walk", "HalfCheetah-v5"])
+@pytest.mark.parametrize("name", ["walker-walk", "cheetah-flip", "quadruped-walk", "HalfCheetah-v5"])
 def test_pixels(name):
     env = aime_gym.make_env(name, modality="pixels", image_size=48)
     observation, _ = env.reset(seed=0)
@@ -333,6 +337,7 @@ def test_specification_makes_the_same_environment():
     [
         ("walker-wlak", "'walker-walk'"),
         ("walker_walk", "'walker-walk'"),
+        ("cheetah-run-backward", "'cheetah-runbackward'"),
         ("reach-v2", "'reach-v3'"),
         ("HalfCheeta-v5", "'HalfCheetah-v5'"),
         ("cart pole", ""),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from aime_gym.wrappers.custom_tasks import CUSTOM_TASKS
 from aime_gym.wrappers.metaworld import FRAME_SIZE, OBSERVATION_SIZE
 
-#: Tasks of ``dm_control.suite``, by domain.
+#: Tasks of ``dm_control.suite``, by domain, and those that the papers add to its bodies.
 DM_CONTROL_TASKS: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
     "ball_in_cup": ("catch",),
     "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
-    "cheetah": ("run",),
+    "cheetah": ("run", *CUSTOM_TASKS["cheetah"]),
     "dog": ("stand", "walk", "trot", "run", "fetch"),
     "finger": ("spin", "turn_easy", "turn_hard"),
     "fish": ("upright", "swim"),
@@ -24,7 +25,7 @@ DM_CONTROL_TASKS: dict[str, tuple[str, ...]] = {
     "reacher": ("easy", "hard"),
     "stacker": ("stack_2", "stack_4"),
     "swimmer": ("swimmer6", "swimmer15"),
-    "walker": ("stand", "walk", "run"),
+    "walker": ("stand", "walk", "run", *CUSTOM_TASKS["walker"]),
 }
 
 _METAWORLD = """
