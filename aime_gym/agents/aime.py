@@ -36,7 +36,13 @@ from aime_gym.analysis.beliefs import write_beliefs
 from aime_gym.analysis.diagnosis import diagnose
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.action_inference import ActionInference, inverse_source, policy_source, require_fitted
+from aime_gym.model_based.action_inference import (
+    ActionInference,
+    PolicyUpdates,
+    inverse_source,
+    policy_source,
+    require_fitted,
+)
 from aime_gym.model_based.config import AIME_PRESETS, AIMEConfig
 from aime_gym.model_based.filtering import RowSource, filter_trajectories
 from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
@@ -55,9 +61,9 @@ from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
 from aime_gym.models.pretrained import imported_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
-from aime_gym.training.loop import TrainingLoop, train_on_sequences
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.rollouts import Rollouts
-from aime_gym.types import Metrics, SequenceBatch, Trajectories
+from aime_gym.types import Metrics, Trajectories
 
 
 class AIMEAgent(ImitationAgent):
@@ -150,14 +156,15 @@ class AIMEAgent(ImitationAgent):
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
-        beliefs = None
+        believed = None
         if config.warm_start:
             source = inverse_source(self.inverse_model, self.world_model, dataset)
-            beliefs = filter_trajectories(self.world_model, dataset, source)
+            filtered = filter_trajectories(self.world_model, dataset, source)
+            believed = filtered.prev_actions
             completed = clone_actions(
                 self.policy,
                 dataset,
-                beliefs,
+                filtered,
                 loop,
                 updates=config.clone_updates,
                 start_fraction=config.demo_start_fraction,
@@ -166,23 +173,9 @@ class AIMEAgent(ImitationAgent):
             )
             if not completed:
                 return
-        inference = ActionInference.from_config(config, self.world_model, self.inverse_model)
-
-        def loss(batch: SequenceBatch) -> tuple[Tensor, Metrics]:
-            value, evidence = inference.loss(self.policy, batch, beliefs, self._noise)
-            return value, evidence.metrics
-
-        train_on_sequences(
-            "policy",
-            self.policy,
-            loss,
-            dataset,
-            loop,
-            config,
-            updates=config.policy_updates,
-            learning_rate=config.policy_learning_rate,
-            start_fraction=config.demo_start_fraction,
-        )
+        inference = ActionInference(self.world_model, self.inverse_model if config.action_prior else None)
+        updates = PolicyUpdates(inference, self.policy, dataset, config, self._noise, loop.generator, believed)
+        loop.run("policy", config.policy_updates, updates.update, updates)
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.filtering import FilteredLatents, RowSource, input_changes
+from aime_gym.data import SequenceSampler, TrajectoryDataset
+from aime_gym.model_based.filtering import (
+    FilteredLatents,
+    RowSource,
+    by_pieces,
+    filter_trajectories,
+    input_changes,
+    standardized,
+)
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
-from aime_gym.types import SequenceBatch
+from aime_gym.training.loop import SequenceConfig
+from aime_gym.training.optimizer import Optimizer
+from aime_gym.types import Metrics, SequenceBatch
 
 #: Source of standard normal noise of a shape.
 Noise = Callable[..., Tensor]
 
+#: Updates of the policy between two passes that filter what sequences start from. A pass costs as much as ten updates.
+_FILTER_INTERVAL = 250
+#: Memory of the embeddings of all demonstrations.
+_MAX_BYTES = 2**29
 
-class InferenceConfig(Protocol):
+
+class InferenceConfig(SequenceConfig, Protocol):
     """Options of a configuration that phase 2 follows."""
 
     @property
-    def action_prior(self) -> bool:
-        """Whether actions are scored under the inverse model's belief as well."""
+    def policy_updates(self) -> int:
+        """Number of updates."""
+
+    @property
+    def policy_learning_rate(self) -> float:
+        """Adam's learning rate for the policy."""
+
+    @property
+    def demo_start_fraction(self) -> float:
+        """Share of sequences that start where a demonstration starts."""
 
     @property
     def continue_latents(self) -> bool:
@@ -38,44 +61,37 @@ class ActionInference:
     """Loss of a policy by how well its actions explain demonstrations, through a frozen world model (Eq. 8).
 
     :param inverse_model: model whose belief scores the policy's actions as well; ``None`` leaves that out.
-    :param continue_latents: whether sequences start from the filtered latent state of the record before them.
     """
 
     world_model: WorldModel
     inverse_model: LatentInverseModel | None
-    continue_latents: bool
-
-    @classmethod
-    def from_config(
-        cls, config: InferenceConfig, world_model: WorldModel, inverse_model: LatentInverseModel
-    ) -> ActionInference:
-        """Make the loss that a configuration asks for."""
-        return cls(world_model, inverse_model if config.action_prior else None, config.continue_latents)
 
     def loss(
         self,
         policy: LatentPolicy,
         batch: SequenceBatch,
-        beliefs: FilteredLatents | None,
         noise: Noise,
+        *,
+        starts: FilteredLatents | None = None,
+        believed: Tensor | None = None,
         embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Evidence]:
         """Compute the scalar to minimise: the negative ELBO of demonstrations under the policy's actions.
 
         :param policy: policy whose samples are the actions.
         :param batch: sequences of demonstrations, without actions.
-        :param beliefs: latent features and inferred actions of every record of the demonstrations, which give the
-            states to start from and the prior of the actions.
         :param noise: source of standard normal noise.
-        :param embeddings: embeddings (T, B, E) of the demonstrations, where they are known already.
+        :param starts: latent features and actions of every record of the demonstrations, which sequences continue from;
+            ``None`` starts them from the zero state.
+        :param believed: actions (N, A) of every record by the inverse model, the means of its belief.
+        :param embeddings: embeddings (T, B, E) of the sequences, where they are known already.
         :return: the loss, and the evidence behind it.
         """
         model, initial, first = self.world_model, None, None
-        if beliefs is not None:
-            first = beliefs.prev_actions[batch.rows[0]]
-            if self.continue_latents:
-                before = beliefs.features[(batch.rows[0] - 1).clamp_min(0)] * ~batch.is_first[:, None]
-                initial = State(*before.split([model.config.deter, model.config.stoch], dim=-1))
+        if starts is not None:
+            first = starts.prev_actions[batch.rows[0]]
+            before = starts.features[(batch.rows[0] - 1).clamp_min(0)] * ~batch.is_first[:, None]
+            initial = State(*before.split([model.config.deter, model.config.stoch], dim=-1))
         source = PolicyActions(policy, noise(*batch.valid.shape, model.action_size), first)
         evidence = model.evidence(
             batch.observations,
@@ -87,12 +103,97 @@ class ActionInference:
             embeddings=embeddings,
         )
         loss = evidence.loss
-        if beliefs is not None and self.inverse_model is not None:
-            surprise = self.inverse_model.negative_log_prob(
-                evidence.latents.prev_actions, beliefs.prev_actions[batch.rows]
-            )
+        if believed is not None and self.inverse_model is not None:
+            surprise = self.inverse_model.negative_log_prob(evidence.latents.prev_actions, believed[batch.rows])
             loss = loss + per_sequence(surprise, batch.valid)
         return loss, evidence
+
+
+class PolicyUpdates:
+    """Updates of a policy by the evidence of demonstrations, through a frozen world model.
+
+    What sequences start from is filtered anew from time to time: the latent state at a record depends on the actions
+    that led there, which are the policy's.
+
+    :param demos: demonstrations, without actions.
+    :param believed: actions (N, A) of every record by the inverse model; ``None`` where it has no say.
+    """
+
+    def __init__(
+        self,
+        inference: ActionInference,
+        policy: LatentPolicy,
+        demos: TrajectoryDataset,
+        config: InferenceConfig,
+        noise: Noise,
+        generator: torch.Generator,
+        believed: Tensor | None = None,
+    ) -> None:
+        self.inference, self.policy, self.demos, self.noise = inference, policy, demos, noise
+        self.believed = believed
+        self.continue_latents = config.continue_latents
+        self.sampler = SequenceSampler(
+            demos,
+            sequence_length=config.sequence_length,
+            batch_size=config.batch_size,
+            generator=generator,
+            start_fraction=config.demo_start_fraction,
+        )
+        self.optimizer = Optimizer(
+            [policy],
+            config.policy_learning_rate,
+            max_grad_norm=config.max_grad_norm,
+            decay_updates=config.policy_updates if config.decay_learning_rate else None,
+        )
+        self.updates = 0
+        #: Embeddings (N, E) of all records, unless they are too large: the world model does not change.
+        self.embeddings = embed_all(inference.world_model, demos)
+        #: Policy that the starts were filtered with, as its weights.
+        self.filtering: dict[str, Tensor] = {}
+        self.starts: FilteredLatents | None = None
+
+    def update(self) -> Metrics:
+        """Make one update."""
+        if self.continue_latents and self.updates % _FILTER_INTERVAL == 0:
+            self._filter(self.policy)
+        batch = self.sampler.sample()
+        loss, evidence = self.inference.loss(
+            self.policy,
+            batch,
+            self.noise,
+            starts=self.starts,
+            believed=self.believed,
+            embeddings=None if self.embeddings is None else self.embeddings[batch.rows],
+        )
+        self.updates += 1
+        return evidence.metrics | {"gradient_norm": self.optimizer.step(loss)}
+
+    def _filter(self, policy: LatentPolicy) -> None:
+        model = self.inference.world_model
+        self.filtering = {name: weights.clone() for name, weights in policy.state_dict().items()}
+        self.starts = filter_trajectories(model, self.demos, policy_source(policy, model.action_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that [`update`][] changes."""
+        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "filtering": self.filtering}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        if state["filtering"]:
+            policy = copy.deepcopy(self.policy)
+            policy.load_state_dict(state["filtering"])
+            self._filter(policy)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+
+
+@torch.no_grad()
+def embed_all(model: WorldModel, dataset: TrajectoryDataset) -> Tensor | None:
+    """Return the embeddings (N, E) of all records, or ``None`` where they take more than ``_MAX_BYTES``."""
+    if 4 * len(dataset) * model.embedding_size > _MAX_BYTES:
+        return None
+    rows = torch.arange(len(dataset), device=dataset.device)
+    return by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
 
 
 def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, dataset: TrajectoryDataset) -> RowSource:

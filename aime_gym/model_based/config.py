@@ -86,8 +86,8 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param clone_updates: number of updates of the cloned policy.
     :param action_prior: whether the ELBO scores the policy's actions under the inverse model's belief too; needs
         ``warm_start``.
-    :param continue_latents: whether sequences of demonstrations start from the filtered latent state; needs
-        ``warm_start``.
+    :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
+        policy's actions reaches there, instead of zero.
     """
 
     policy_updates: int = 1000
@@ -102,9 +102,8 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     def __post_init__(self) -> None:
         PretrainingConfig.__post_init__(self)
         OnlineConfig.__post_init__(self)
-        for name in ("continue_latents", "action_prior"):
-            if getattr(self, name) and not self.warm_start:
-                raise ValueError(f"{name}: expected False without warm_start, whose filter it needs")
+        if self.action_prior and not self.warm_start:
+            raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
         check_bounds(
             self,
             demo_start_fraction=(0, 1),

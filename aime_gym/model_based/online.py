@@ -189,8 +189,16 @@ class OnlineImitation:
         """
         config = self.config
         self.task_model.set_trainable(False)
-        inference = ActionInference.from_config(config, self.world_model, self.inverse_model)
-        loss, evidence = inference.loss(self.policy, demos, self._beliefs, self._noise, embeddings)
+        inference = ActionInference(self.world_model, self.inverse_model if config.action_prior else None)
+        beliefs = self._beliefs
+        loss, evidence = inference.loss(
+            self.policy,
+            demos,
+            self._noise,
+            starts=beliefs if config.continue_latents else None,
+            believed=None if beliefs is None else beliefs.prev_actions,
+            embeddings=embeddings,
+        )
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]
         if self._beliefs is not None:
