@@ -32,7 +32,7 @@ from aime_gym.experiments.data import derived_seeds, prepare_data
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
 
-VARIANTS = ("warm start only", "ELBO only", "both, no action prior", "both")
+VARIANTS = ("warm start only", "ELBO only", "both")
 
 
 def main() -> None:
@@ -123,11 +123,9 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
             "warm start only": {"policy_updates": 0},
             "ELBO only": {
                 "warm_start": False,
-                "action_prior": False,
                 "continue_latents": False,
                 "policy_updates": options.scratch_updates,
             },
-            "both, no action prior": {"policy_updates": options.policy_updates, "action_prior": False},
             "both": {"policy_updates": options.policy_updates},
         }
         for variant in variants:

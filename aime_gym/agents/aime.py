@@ -8,10 +8,9 @@ A world model of one's own body explains a demonstration only under the right ac
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
-inverse model in the latent space (``warm_start``); the ELBO scores actions under that model's belief as well, a
-Gaussian as wide as its error on held-out play, or a categorical (``action_prior``), so that actions which the evidence
-does not identify stay where they were; sequences of demonstrations continue from the latent state that a filter
-reaches there, instead of starting from zero; the default world model sees standardised observations through a
+inverse model in the latent space (``warm_start``); sequences of demonstrations continue from the latent state that a
+filter with the policy's actions reaches there, instead of starting from zero (``continue_latents``); Muon trains the
+matrices of the world model (``matrix_learning_rate``); the default world model sees standardised observations through a
 likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets,
 where the authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model,
 and phase 2 goes through samples of them by the straight-through gradient
@@ -156,15 +155,12 @@ class AIMEAgent(ImitationAgent):
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
-        believed = None
         if config.warm_start:
             source = inverse_source(self.inverse_model, self.world_model, dataset)
-            filtered = filter_trajectories(self.world_model, dataset, source)
-            believed = filtered.prev_actions
             completed = clone_actions(
                 self.policy,
                 dataset,
-                filtered,
+                filter_trajectories(self.world_model, dataset, source),
                 loop,
                 updates=config.clone_updates,
                 start_fraction=config.demo_start_fraction,
@@ -173,8 +169,9 @@ class AIMEAgent(ImitationAgent):
             )
             if not completed:
                 return
-        inference = ActionInference(self.world_model, self.inverse_model if config.action_prior else None)
-        updates = PolicyUpdates(inference, self.policy, dataset, config, self._noise, loop.generator, believed)
+        updates = PolicyUpdates(
+            ActionInference(self.world_model), self.policy, dataset, config, self._noise, loop.generator
+        )
         loop.run("policy", config.policy_updates, updates.update, updates)
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:

@@ -22,7 +22,7 @@ from aime_gym.model_based.filtering import (
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import InverseActions, PolicyActions, State
-from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
+from aime_gym.models.world_model import Evidence, WorldModel
 from aime_gym.training.loop import SequenceConfig
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch
@@ -58,34 +58,30 @@ class InferenceConfig(SequenceConfig, Protocol):
 
 @dataclass(frozen=True)
 class ActionInference:
-    """Loss of a policy by how well its actions explain demonstrations, through a frozen world model (Eq. 8).
+    """Evidence of demonstrations under a policy's actions, through a frozen world model (Eq. 8).
 
-    :param inverse_model: model whose belief scores the policy's actions as well; ``None`` leaves that out.
+    :param world_model: world model, whose weights have no gradient.
     """
 
     world_model: WorldModel
-    inverse_model: LatentInverseModel | None
 
-    def loss(
+    def evidence(
         self,
         policy: LatentPolicy,
         batch: SequenceBatch,
         noise: Noise,
         *,
         starts: FilteredLatents | None = None,
-        believed: Tensor | None = None,
         embeddings: Tensor | None = None,
-    ) -> tuple[Tensor, Evidence]:
-        """Compute the scalar to minimise: the negative ELBO of demonstrations under the policy's actions.
+    ) -> Evidence:
+        """Compute the evidence of demonstrations under the policy's actions, whose ``loss`` is to be minimised.
 
         :param policy: policy whose samples are the actions.
         :param batch: sequences of demonstrations, without actions.
         :param noise: source of standard normal noise.
         :param starts: latent features and actions of every record of the demonstrations, which sequences continue from;
             ``None`` starts them from the zero state.
-        :param believed: actions (N, A) of every record by the inverse model, the means of its belief.
         :param embeddings: embeddings (T, B, E) of the sequences, where they are known already.
-        :return: the loss, and the evidence behind it.
         """
         model, initial, first = self.world_model, None, None
         if starts is not None:
@@ -93,7 +89,7 @@ class ActionInference:
             before = starts.features[(batch.rows[0] - 1).clamp_min(0)] * ~batch.is_first[:, None]
             initial = State(*before.split([model.config.deter, model.config.stoch], dim=-1))
         source = PolicyActions(policy, noise(*batch.valid.shape, model.action_size), first)
-        evidence = model.evidence(
+        return model.evidence(
             batch.observations,
             source,
             noise(*batch.valid.shape, model.config.stoch),
@@ -102,11 +98,6 @@ class ActionInference:
             regularize=False,
             embeddings=embeddings,
         )
-        loss = evidence.loss
-        if believed is not None and self.inverse_model is not None:
-            surprise = self.inverse_model.negative_log_prob(evidence.latents.prev_actions, believed[batch.rows])
-            loss = loss + per_sequence(surprise, batch.valid)
-        return loss, evidence
 
 
 class PolicyUpdates:
@@ -116,7 +107,6 @@ class PolicyUpdates:
     that led there, which are the policy's.
 
     :param demos: demonstrations, without actions.
-    :param believed: actions (N, A) of every record by the inverse model; ``None`` where it has no say.
     """
 
     def __init__(
@@ -127,10 +117,8 @@ class PolicyUpdates:
         config: InferenceConfig,
         noise: Noise,
         generator: torch.Generator,
-        believed: Tensor | None = None,
     ) -> None:
         self.inference, self.policy, self.demos, self.noise = inference, policy, demos, noise
-        self.believed = believed
         self.continue_latents = config.continue_latents
         self.sampler = SequenceSampler(
             demos,
@@ -157,16 +145,15 @@ class PolicyUpdates:
         if self.continue_latents and self.updates % _FILTER_INTERVAL == 0:
             self._filter(self.policy)
         batch = self.sampler.sample()
-        loss, evidence = self.inference.loss(
+        evidence = self.inference.evidence(
             self.policy,
             batch,
             self.noise,
             starts=self.starts,
-            believed=self.believed,
             embeddings=None if self.embeddings is None else self.embeddings[batch.rows],
         )
         self.updates += 1
-        return evidence.metrics | {"gradient_norm": self.optimizer.step(loss)}
+        return evidence.metrics | {"gradient_norm": self.optimizer.step(evidence.loss)}
 
     def _filter(self, policy: LatentPolicy) -> None:
         model = self.inference.world_model
@@ -226,5 +213,5 @@ def require_fitted(inverse_model: LatentInverseModel) -> None:
     if not inverse_model.fitted:
         raise ValueError(
             "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "
-            "pretrain it again, or go without: warm_start=False, action_prior=False, continue_latents=False"
+            "pretrain it again, or go without: warm_start=False"
         )

@@ -84,8 +84,6 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: number of updates of the cloned policy.
-    :param action_prior: whether the ELBO scores the policy's actions under the inverse model's belief too; needs
-        ``warm_start``.
     :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
         policy's actions reaches there, instead of zero.
     """
@@ -96,14 +94,11 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     warm_start: bool = True
     inverse_updates: int = 3000
     clone_updates: int = 3000
-    action_prior: bool = True
     continue_latents: bool = True
 
     def __post_init__(self) -> None:
         PretrainingConfig.__post_init__(self)
         OnlineConfig.__post_init__(self)
-        if self.action_prior and not self.warm_start:
-            raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
         check_bounds(
             self,
             demo_start_fraction=(0, 1),
@@ -125,7 +120,6 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         play_start_fraction=0.0,
         demo_start_fraction=0.0,
         warm_start=False,
-        action_prior=False,
         continue_latents=False,
         imagination_starts=None,
         reward="viper",

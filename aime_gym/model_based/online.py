@@ -189,16 +189,10 @@ class OnlineImitation:
         """
         config = self.config
         self.task_model.set_trainable(False)
-        inference = ActionInference(self.world_model, self.inverse_model if config.action_prior else None)
-        beliefs = self._beliefs
-        loss, evidence = inference.loss(
-            self.policy,
-            demos,
-            self._noise,
-            starts=beliefs if config.continue_latents else None,
-            believed=None if beliefs is None else beliefs.prev_actions,
-            embeddings=embeddings,
-        )
+        filtered = self._beliefs if config.continue_latents else None
+        inference = ActionInference(self.world_model)
+        evidence = inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
+        loss = evidence.loss
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]
         if self._beliefs is not None:

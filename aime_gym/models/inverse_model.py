@@ -13,7 +13,7 @@ from aime_gym.models.standardizer import Standardizer
 class LatentInverseModel(nn.Module):
     """Inverse model p(a_{t-1} | [h, s]_{t-1}, o_t - o_{t-1}).
 
-    For actions in [-1, 1] a Gaussian, whose variance is the error on held-out play; for one-hot actions a categorical.
+    For actions in [-1, 1] a regression; for one-hot actions a categorical.
 
     The latent state contains position and velocity, which a single observation may not; the change, standardised, is
     the effect of the action. With the embedding e_t in place of the change, the same network has three times the error
@@ -61,18 +61,6 @@ class LatentInverseModel(nn.Module):
         if self.discrete:
             return F.cross_entropy(self._out(features, changes), actions)
         return (self(features, changes) - actions).square().mean()
-
-    def negative_log_prob(self, actions: Tensor, means: Tensor) -> Tensor:
-        """-log p (...) of ``actions`` (..., A), up to a constant.
-
-        The probability of a one-hot action is clamped to its squared error on held-out play, so that the model is not
-        more certain than it was right.
-
-        :param means: means (..., A), as [`forward`][] returns them.
-        """
-        if self.discrete:
-            return -(actions * means.clamp_min(self.variance).log()).sum(-1)
-        return 0.5 * ((actions - means).square() / self.variance).sum(-1)
 
     def _out(self, features: Tensor, changes: Tensor) -> Tensor:
         out: Tensor = self.net(torch.cat([features, self.standardizer(changes)], dim=-1))

@@ -14,7 +14,7 @@ from aime_gym.model_based.filtering import filter_trajectories
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy
 
-FROM_SCRATCH = {"warm_start": False, "action_prior": False, "continue_latents": False}
+FROM_SCRATCH = {"warm_start": False, "continue_latents": False}
 
 
 def tiny(env, **changes):
@@ -160,27 +160,6 @@ def test_ctrl_c_keeps_what_was_learnt(toy_task):
     assert np.isfinite(toy.mean_return(env, agent.imitate(demos, progress_bar=False), 2))
 
 
-def test_the_action_prior_holds_actions_near_the_inverse_models_belief(toy_task):
-    env, play, demos = toy_task
-    budget = {
-        "model_updates": 50,
-        "inverse_updates": 200,
-        "clone_updates": 200,
-        "policy_updates": 100,
-        "sequence_length": 8,
-    }
-    distance = {}
-    for action_prior in (True, False):
-        agent = AIMEAgent(env, seed=0, world_model=small.MODEL, action_prior=action_prior, **budget)
-        agent.pretrain(play, progress_bar=False)
-        believed = agent.infer_actions(demos)
-        agent.imitate(demos, progress_bar=False)
-        distance[action_prior] = np.mean(
-            [np.square(a.actions - b.actions).mean() for a, b in zip(believed, agent.infer_actions(demos), strict=True)]
-        )
-    assert distance[True] < distance[False]
-
-
 # ---- world models as files ----
 
 
@@ -211,9 +190,7 @@ def twin(exported, tmp_path, **changes):
     return AIMEAgent.load(tmp_path / "exporter", env=toy.PointMass(), **changes)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"action_prior": False}, FROM_SCRATCH], ids=["default", "no prior", "from scratch"]
-)
+@pytest.mark.parametrize("changes", [{}, FROM_SCRATCH], ids=["default", "from scratch"])
 def test_a_policy_from_an_imported_model_is_the_exporters(changes, exported, toy_task, tmp_path):
     exporter, path = exported
     env, _, demos = toy_task
