@@ -112,7 +112,7 @@ def train(
 ) -> float:
     """Run the phases that an agent has data for, and return the seconds that they took.
 
-    :param play: what an agent that has to pretrain learns from.
+    :param play: trajectories with actions, for an agent that has to pretrain.
     :param learn: environment steps of ``learn`` afterwards.
     :param callback: callback of SB3, for every phase.
     :raises KeyboardInterrupt: Ctrl-C. The agent is half trained then, and no later phase runs.

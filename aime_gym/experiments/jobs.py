@@ -172,7 +172,8 @@ class _Sources:
             title = f"{task.label}, {cell.agent}, pretraining, seed {cell.seed}"
             job = self._add(replace(_job(task, "pretraining", shared, work, **agent), title=title, needs=needs))
             if not cell.learn:  # which reads the play again
-                play, needs = None, frozenset()
+                play = None
+                needs = frozenset()
             needs |= _missing(job, folder)
         demos: str | Path = task.data.demos
         if task.data.records_demos:
