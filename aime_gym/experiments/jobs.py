@@ -106,9 +106,7 @@ def jobs_of(suite: Suite, learners: Mapping[tuple[str, str], str | None], data: 
         sources = _Sources(task, count, data, keep, jobs)
         for cell in suite.cells_of(task):
             key = pretrained[cell.key]
-            sources.add_cell(
-                cell, needs_play=key is not None, shared=key if sharing[key] > 1 else None, sharing=sharing[key]
-            )
+            sources.add_cell(cell, key, sharing[key])
     return list(jobs.values())
 
 
@@ -144,10 +142,11 @@ class _Sources:
     def _add(self, job: Job) -> Job:
         return self._jobs.setdefault(f"{job.about['what']} {job.about['key']}", job)
 
-    def add_cell(self, cell: Cell, *, needs_play: bool, shared: str | None, sharing: int) -> None:
-        """Add the job of a cell, and that of its pretraining.
+    def add_cell(self, cell: Cell, pretraining: str | None, sharing: int) -> None:
+        """Add the job of a cell, and that of its pretraining where it is not the only one.
 
-        :param shared: key of pretraining that ``sharing`` cells have in common.
+        :param pretraining: key of the pretraining; ``None`` for an agent that needs no play.
+        :param sharing: number of cells that have it in common.
         """
         task = self._task
         agent_class = cell.spec.agent_class
@@ -161,16 +160,15 @@ class _Sources:
         }
         needs: frozenset[str] = frozenset()
         play: _Play | None = None
-        if needs_play:
+        if pretraining is not None:
             play = self._play_folder if task.data.records_play else task.data.play
             needs = _missing(self._play, self._play_folder) if task.data.records_play else needs
         folder = None
-        if shared is not None:
-            assert play is not None
-            folder = self._data / f"pretrained-{shared}"
+        if pretraining is not None and play is not None and sharing > 1:
+            folder = self._data / f"pretrained-{pretraining}"
             work = partial(pretrain_for_cells, cell, folder, play_source=play, keep=self._keep)
             title = f"{task.label}, {cell.agent}, pretraining, seed {cell.seed}"
-            job = self._add(replace(_job(task, "pretraining", shared, work, **agent), title=title, needs=needs))
+            job = self._add(replace(_job(task, "pretraining", pretraining, work, **agent), title=title, needs=needs))
             if not cell.learn:  # which reads the play again
                 play = None
                 needs = frozenset()

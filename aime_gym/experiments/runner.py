@@ -48,7 +48,7 @@ def check(suite: Suite) -> CheckedSuite:
     :raises ValueError: what does not fit, with the name of the task.
     """
     learners = {}
-    loaded: dict[Any, list[Trajectory]] = {}  # data that several tasks have in common
+    loaded: dict[Any, list[Trajectory]] = {}
     for task in suite.tasks:
         try:
             learners.update(check_task(task, suite.cells_of(task), loaded))
@@ -62,7 +62,7 @@ def check_task(
 ) -> dict[tuple[str, str], str | None]:
     """Check the cells on one task, and return their learners as a `CheckedSuite` has them.
 
-    :param loaded: data of other tasks, which is not loaded again; that of this task is added.
+    :param loaded: data that other tasks have been checked with, which is not loaded again; that of this task is added.
     :param progress: whether to show a progress bar while videos are read.
     """
     shown = appearance(task.config)
@@ -70,7 +70,8 @@ def check_task(
     def load(config: TaskConfig, source: str, **options: Any) -> list[Trajectory]:
         key = shown, source, options["actions"], options["limit"]
         if key not in loaded:
-            loaded[key] = load_for_task(config, source, **options)
+            trajectories = load_for_task(config, source, **options)
+            loaded[key] = trajectories[:1] * len(trajectories)  # videos fill the memory, and their number is enough
         return loaded[key]
 
     # One cell of each agent: neither the seed nor the number of demonstrations changes what it takes.
