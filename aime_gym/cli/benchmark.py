@@ -21,7 +21,7 @@ def benchmark(
 ) -> int:
     """Train and evaluate all agents of a suite on all of its tasks, with all of its
     seeds and numbers of demonstrations, in processes of one thread each. What cells
-    of a task share (play, demonstrations, the expert) is made once.
+    share (play, demonstrations, the expert, pretraining) is made once.
 
     Each finished cell is a line of OUT/results.jsonl. Run the same command again
     after Ctrl-C, a crash or a change of the suite: what is done is not done again.

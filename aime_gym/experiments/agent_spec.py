@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -112,13 +112,30 @@ def train(
 ) -> float:
     """Run the phases that an agent has data for, and return the seconds that they took.
 
+    :param play: trajectories with actions, for an agent that has to pretrain.
     :param learn: environment steps of ``learn`` afterwards.
     :param callback: callback of SB3, for every phase.
     :raises KeyboardInterrupt: Ctrl-C. The agent is half trained then, and no later phase runs.
     """
+    seconds = pretrain(agent, play, callback=callback, progress=progress)
+    phases = [partial(agent.imitate, demos)] + ([partial(agent.learn, learn)] if learn else [])
+    return seconds + _run(agent, phases, callback, progress)
+
+
+def pretrain(
+    agent: ImitationAgent, play: Trajectories | None, *, callback: MaybeCallback = None, progress: bool = True
+) -> float:
+    """Run the first phase of `train` alone, if the agent has to, and return the seconds that it took.
+
+    :raises KeyboardInterrupt: Ctrl-C. The agent is half trained then.
+    """
+    return _run(agent, [partial(agent.pretrain, play)] if agent.must_pretrain else [], callback, progress)
+
+
+def _run(
+    agent: ImitationAgent, phases: Sequence[Callable[..., object]], callback: MaybeCallback, progress: bool
+) -> float:
     start = time.perf_counter()
-    phases = [partial(agent.pretrain, play)] if agent.must_pretrain else []
-    phases += [partial(agent.imitate, demos)] + ([partial(agent.learn, learn)] if learn else [])
     for run_phase in phases:
         run_phase(callback=callback, progress_bar=progress)
         if agent.interrupted:

@@ -61,7 +61,7 @@ def check_comparison(suite: Suite) -> CheckedSuite:
     :raises ValueError: values that do not fit, by name.
     :raises FileNotFoundError: data or a model that is not there.
     """
-    return CheckedSuite(suite, check_task(suite.tasks[0], suite.cells, progress=True))
+    return CheckedSuite(suite, check_task(suite.tasks[0], suite.cells, {}, progress=True))
 
 
 def check_folder(out: Path) -> None:
@@ -188,7 +188,8 @@ def _policy(run: Run) -> dict[str, Any]:
         "return_std": run.std,
         "normalised_return": run.normalised,
         "percent_of_expert": run.percent,
-        **{name: run.record.get(name) for name in ("train_seconds", "eval_seconds", "returns", "lengths", "successes")},
+        "train_seconds": run.train_seconds,
+        **{name: run.record.get(name) for name in ("eval_seconds", "returns", "lengths", "successes")},
         **{name: run.record[name] for name in details if name in run.record},
     }
 

@@ -111,7 +111,7 @@ class DataConfig:
 
     :param play: data with actions to learn the body from: 'play' (recorded here: random actions, held for a while, of
         all sizes; the default), 'random' (uniform), 'plan2explore' (see aime-gym collect --help), or a dataset
-    :param play_episodes: episodes to record (default: 600), or to take of a dataset (default: all)
+    :param play_episodes: episodes to record (default: 600), or to take of each dataset (default: all)
     :param demos: data to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their
         folder). Actions go to oracles only
     :param demo_count: demonstrations to record (default: 20), or to take from a dataset (default: all)
@@ -119,10 +119,10 @@ class DataConfig:
         td3 on the task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3
         model; such files run code, load only what you trust). Without one, loaded demonstrations give the expert's
         score
-    :raises ValueError: numbers below 1.
+    :raises ValueError: numbers below 1; no dataset in a list of them, or what is none.
     """
 
-    play: str = "play"
+    play: str | tuple[str, ...] = "play"
     play_episodes: Positive | None = None
     demos: str = EXPERT
     demo_count: Positive | None = None
@@ -130,6 +130,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if isinstance(self.play, tuple) and (not self.play or set(self.play) & set(PLAY_POLICIES)):
+            raise ValueError(f"play: expected datasets in a list, got {list(self.play)}")
 
     @property
     def records_play(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,10 @@ from aime_gym.data import (
     frame_shape,
     load_trajectories,
 )
+from aime_gym.data.spaces import write_space
 from aime_gym.experiments.config import DEMONSTRATIONS, PLAN2EXPLORE, PLAY_EPISODES, DataConfig, TaskConfig
 from aime_gym.experiments.experts import Expert, complete, prepare_expert, record_demonstrations
+from aime_gym.serialization import digest
 from aime_gym.types import Trajectory
 from aime_gym.wrappers import rendering_of
 
@@ -52,7 +55,7 @@ class PreparedData:
         play, demos = self.loaded_play, self.loaded_demos
         if play is None and self.needs_play:
             episodes = self.config.play_episodes or PLAY_EPISODES
-            play = record_play(self.task, self.config.play, episodes, seed=self.seeds["play"], progress=progress)
+            play = record_play(self.task, str(self.config.play), episodes, seed=self.seeds["play"], progress=progress)
         if demos is None:
             assert self.expert is not None
             count = self.config.demo_count or DEMONSTRATIONS
@@ -69,23 +72,27 @@ def prepare_data(
     needs_play: bool = True,
     demo_actions: bool = False,
     progress: bool = False,
+    load: Callable[..., list[Trajectory]] | None = None,
 ) -> PreparedData:
     """Load what is stored, and check that the rest can be recorded.
 
     :param needs_play: whether an agent needs play data at all.
     :param demo_actions: whether the demonstrations' actions are needed.
     :param progress: whether to show a progress bar while videos are read.
+    :param load: function in place of [`load_for_task`][], which may remember what it has loaded.
     :raises ValueError: data that does not fit the task, or no expert that could demonstrate it.
     :raises FileNotFoundError: nothing is stored there.
     """
     loaded_play = loaded_demos = None
+    load = load or load_for_task
     if needs_play and not config.records_play:
-        loaded_play = load_for_task(task, config.play, argument="play", actions=True, limit=config.play_episodes)
+        loaded_play = load_play(task, config.play, limit=config.play_episodes, load=load)
     if not config.records_demos:
-        loaded_demos = load_for_task(
+        loaded_demos = load(
             task, config.demos, argument="demos", actions=demo_actions, limit=config.demo_count, progress=progress
         )
-    check_play_policy(task, config.play)
+    if isinstance(config.play, str):
+        check_play_policy(task, config.play)
     expert = prepare_expert(config.expert, task, seeds["agents"]) if config.needs_expert else None
     return PreparedData(task, seeds, config, expert, needs_play, loaded_play, loaded_demos)
 
@@ -112,6 +119,19 @@ def record_play(task: TaskConfig, policy: str, episodes: int, *, seed: int, prog
         else:
             play = collect(env, policy, episodes, seed=seed, progress=progress)
     return complete("play", play, episodes)
+
+
+def appearance(task: TaskConfig) -> str:
+    """Return a digest of what a task shows and takes: data that is loaded for one task serves all of its digest."""
+    with task.make() as env:
+        spaces_shown = [write_space(env.observation_space), write_space(env.action_space)]
+        shown: list[Any] = [*spaces_shown, rendering_of(env)]
+        if frame_shape(env.observation_space) is not None:
+            shown.append(frame_rate_of(env))
+    with task.make(flatten=False) as env:
+        space = env.observation_space
+        shown.append(list(space.spaces) if isinstance(space, spaces.Dict) else None)
+    return digest([json.dumps(shown)])
 
 
 def load_for_task(
@@ -157,6 +177,22 @@ def load_for_task(
         need_actions=actions,
         rendering=rendering,
     )
+
+
+def load_play(
+    task: TaskConfig,
+    source: str | os.PathLike[str] | tuple[str, ...],
+    *,
+    limit: int | None,
+    load: Callable[..., list[Trajectory]] = load_for_task,
+) -> list[Trajectory]:
+    """Load play of one dataset or of several, as [`load_for_task`][] does.
+
+    :param limit: number of trajectories to take of each dataset, the first ones; ``None`` for all.
+    :param load: function in place of [`load_for_task`][].
+    """
+    sources = source if isinstance(source, tuple) else (source,)
+    return [trajectory for one in sources for trajectory in load(task, one, argument="play", actions=True, limit=limit)]
 
 
 def describe(trajectories: list[Trajectory]) -> dict[str, Any]:

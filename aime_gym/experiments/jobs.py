@@ -1,35 +1,45 @@
-"""Jobs of a suite: reference scores, play and demonstrations that cells share, and cells. Each one can run alone."""
+"""Jobs of a suite: reference scores, what cells share (play, demonstrations, pretraining), and cells."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import save_minari
-from aime_gym.experiments.agent_spec import train, training_env
+from aime_gym.experiments.agent_spec import pretrain, train, training_env
 from aime_gym.experiments.config import DEMONSTRATIONS
-from aime_gym.experiments.data import describe, load_for_task, record_play
+from aime_gym.experiments.data import describe, load_for_task, load_play, record_play
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
-from aime_gym.experiments.suite import Cell, SuiteTask, identity_digest
+from aime_gym.experiments.suite import Cell, Suite, SuiteTask, identity_digest
+from aime_gym.serialization import new_folder
+from aime_gym.types import Trajectory
 
 #: Results of a job for its record, as JSON.
 Result = dict[str, Any]
 #: Folders of demonstrations without actions, for observers, and with actions, for oracles.
 _OBSERVED, _WITH_ACTIONS = "observed", "with-actions"
+#: Files of a folder that shared pretraining leaves: the agent, and the results of its job.
+_AGENT, _RESULT = "agent.zip", "result.json"
+#: Folder of recorded play, or datasets.
+_Play: TypeAlias = str | Path | tuple[str, ...]
+#: Jobs without a score, which run only if a cell needs what they leave.
+ON_DEMAND = ("play", "pretraining")
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,8 @@ class Job:
     """Work that leaves one record.
 
     :param title: the job in words.
-    :param about: entries of the record that are known before the work, as JSON: ``what`` (random, expert, play or cell)
-        and ``key``, equal for jobs of equal results, among them.
+    :param about: entries of the record that are known before the work, as JSON: ``what`` (random, expert, play,
+        pretraining or cell) and ``key``, equal for jobs of equal results, among them.
     :param work: function that returns the results; takes ``progress``, whether to show progress bars.
     :param needs: titles of the jobs whose data it reads.
     """
@@ -76,51 +86,114 @@ class Job:
             return Failure(" ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
 
 
-def jobs_of(
-    task: SuiteTask, cells: Sequence[Cell], needs_play: Mapping[tuple[str, str], bool], data: Path, keep: Path | None
-) -> list[Job]:
-    """Return the jobs of a task: what cells share, and then the cells.
+def jobs_of(suite: Suite, learners: Mapping[tuple[str, str], str | None], data: Path, keep: Path | None) -> list[Job]:
+    """Return the jobs of a suite, each after those that it needs. Of equal ones there is the first.
 
-    :param needs_play: whether an agent learns from play data on a task, by the labels of both.
+    :param learners: digest of what an agent is before it learns from play, by the labels of task and agent; ``None``
+        for one that needs no play.
     :param data: folder of the data that cells share.
     :param keep: folder for trained agents and experts; ``None`` to keep none.
     """
-    count = max((cell.demonstrations or DEMONSTRATIONS for cell in cells), default=1)
-    play_key = identity_digest(task.play_identity())
-    play_folder = data / f"play-{play_key}"
-    demos_folder = data / f"demos-{identity_digest(task.demos_identity(count))}"
-    references = {
-        "random": identity_digest(task.random_identity()),
-        "expert": identity_digest(task.expert_identity()),
-    }
-    random = _job(task, "random", references["random"], partial(score_random, task))
-    expert = _job(task, "expert", references["expert"], partial(record_expert, task, count, demos_folder, keep))
-    play = _job(task, "play", play_key, partial(record_shared_play, task, play_folder))
-    jobs = [expert, random, play]
-    for cell in cells:
-        oracle = cell.spec.agent_class.needs_demonstration_actions
-        needs = set()
-        play_source: str | Path | None = None
-        if needs_play[task.label, cell.agent]:
-            play_source = play_folder if task.data.records_play else task.data.play
-            needs |= {play.title} if task.data.records_play and not play_folder.is_dir() else set()
-        demos_source: str | Path = task.data.demos
-        if task.data.records_demos:
-            # Only oracles are given a folder that has actions.
-            demos_source = demos_folder / (_WITH_ACTIONS if oracle else _OBSERVED)
-            needs |= {expert.title} if not demos_folder.is_dir() else set()
-        about = {
+    pretrained = {cell.key: _pretraining_key(cell, learners[cell.task.label, cell.agent]) for cell in suite.cells}
+    sharing = Counter(pretrained.values())
+    counts: Counter[str] = Counter()  # the most demonstrations that a cell takes of an expert
+    for cell in suite.cells:
+        expert_key = identity_digest(cell.task.expert_identity())
+        counts[expert_key] = max(counts[expert_key], cell.demonstrations or DEMONSTRATIONS)
+    jobs: dict[str, Job] = {}
+    for task in suite.tasks:
+        count = counts[identity_digest(task.expert_identity())] or 1
+        sources = _Sources(task, count, data, keep, jobs)
+        for cell in suite.cells_of(task):
+            key = pretrained[cell.key]
+            sources.add_cell(cell, key, sharing[key])
+    return list(jobs.values())
+
+
+def _pretraining_key(cell: Cell, learner: str | None) -> str | None:
+    """Return a short name for what an agent has learnt before it sees demonstrations: equal for equal agents."""
+    if learner is None:
+        return None
+    play = cell.task.pretraining_identity()
+    return identity_digest({"what": "pretraining", "agent": learner, "seed": cell.seed, "play": play})
+
+
+class _Sources:
+    """The jobs of a task: those of its references and its data, and of the cells that read the data.
+
+    :param count: the most demonstrations that a cell takes.
+    :param jobs: jobs so far, by what they are and their keys.
+    """
+
+    def __init__(self, task: SuiteTask, count: int, data: Path, keep: Path | None, jobs: dict[str, Job]) -> None:
+        self._task, self._data, self._keep, self._jobs = task, data, keep, jobs
+        play_key = identity_digest(task.play_identity())
+        self._play_folder = data / f"play-{play_key}"
+        self._demos_folder = data / f"demos-{identity_digest(task.demos_identity(count))}"
+        self._references = {
+            "random": identity_digest(task.random_identity()),
+            "expert": identity_digest(task.expert_identity()),
+        }
+        expert_work = partial(record_expert, task, count, self._demos_folder, keep)
+        self._expert = self._add(_job(task, "expert", self._references["expert"], expert_work))
+        self._add(_job(task, "random", self._references["random"], partial(score_random, task)))
+        self._play = self._add(_job(task, "play", play_key, partial(record_shared_play, task, self._play_folder)))
+
+    def _add(self, job: Job) -> Job:
+        return self._jobs.setdefault(f"{job.about['what']} {job.about['key']}", job)
+
+    def add_cell(self, cell: Cell, pretraining: str | None, sharing: int) -> None:
+        """Add the job of a cell, and that of its pretraining where it is not the only one.
+
+        :param pretraining: key of the pretraining; ``None`` for an agent that needs no play.
+        :param sharing: number of cells that have it in common.
+        """
+        task = self._task
+        agent_class = cell.spec.agent_class
+        oracle = agent_class.needs_demonstration_actions
+        agent = {
             "agent": cell.agent,
             "name": cell.spec.name,
             "options": dict(cell.spec.options),
             "oracle": oracle,
-            "demonstrations": cell.demonstrations,
             "seed": cell.seed,
         }
-        work = partial(run_cell, cell, play_source=play_source, demos_source=demos_source, keep=keep)
-        job = _job(task, "cell", cell.key, work, **about, **references)
-        jobs.append(replace(job, title=cell.title, needs=frozenset(needs)))
-    return jobs
+        needs: frozenset[str] = frozenset()
+        play: _Play | None = None
+        if pretraining is not None:
+            play = self._play_folder if task.data.records_play else task.data.play
+            needs = _missing(self._play, self._play_folder) if task.data.records_play else needs
+        folder = None
+        if pretraining is not None and play is not None and sharing > 1:
+            folder = self._data / f"pretrained-{pretraining}"
+            work = partial(pretrain_for_cells, cell, folder, play_source=play, keep=self._keep)
+            title = f"{task.label}, {cell.agent}, pretraining, seed {cell.seed}"
+            job = self._add(replace(_job(task, "pretraining", pretraining, work, **agent), title=title, needs=needs))
+            if not cell.learn:  # which reads the play again
+                play = None
+                needs = frozenset()
+            needs |= _missing(job, folder)
+        demos: str | Path = task.data.demos
+        if task.data.records_demos:
+            # Only oracles are given a folder that has actions.
+            demos = self._demos_folder / (_WITH_ACTIONS if oracle else _OBSERVED)
+            needs |= _missing(self._expert, self._demos_folder)
+        cell_work = partial(
+            run_cell,
+            cell,
+            play_source=play,
+            demos_source=demos,
+            pretrained=folder,
+            sharing=sharing,
+            keep=self._keep,
+        )
+        about = agent | {"demonstrations": cell.demonstrations} | self._references
+        self._add(replace(_job(task, "cell", cell.key, cell_work, **about), title=cell.title, needs=needs))
+
+
+def _missing(job: Job, folder: Path) -> frozenset[str]:
+    """Return what a cell needs that reads a folder: the job that makes it, unless it is there."""
+    return frozenset() if folder.is_dir() else frozenset({job.title})
 
 
 def _job(task: SuiteTask, what: str, key: str, work: Callable[..., Result], **about: Any) -> Job:
@@ -140,7 +213,7 @@ def record_shared_play(task: SuiteTask, folder: Path, *, progress: bool = False)
     episodes = task.play_episodes
     assert episodes is not None
     seed = task.seeds["play"]
-    play = record_play(task.config, task.data.play, episodes, seed=seed, progress=progress)
+    play = record_play(task.config, str(task.data.play), episodes, seed=seed, progress=progress)
     with task.config.make() as env:
         save_minari(folder, play, env, metadata={"policy": task.data.play})
     return describe(play)
@@ -180,41 +253,92 @@ def record_expert(task: SuiteTask, count: int, folder: Path, keep: Path | None, 
     return result | {"demonstrations": describe(demos)}
 
 
+def pretrain_for_cells(
+    cell: Cell,
+    folder: Path,
+    *,
+    play_source: _Play,
+    keep: Path | None,
+    progress: bool = False,
+) -> Result:
+    """Pretrain the agent that a cell has in common with others, and save it in a folder.
+
+    :param cell: any of the cells: what they differ in is no part of this.
+    """
+    task = cell.task
+    play = load_play(task.config, play_source, limit=task.data.play_episodes)
+    with training_env(cell.spec.agent_class, task.config) as training:
+        agent = cell.spec.build(task.config, training, cell.seed)
+        with _kept_if_interrupted(agent, keep, cell.agent):
+            seconds = pretrain(agent, play, progress=progress)
+        result = {
+            "pretrain_seconds": seconds,
+            "configuration": asdict(agent.config),
+            "updates": agent.num_updates,
+            "trajectories": {"play": describe(play)},
+            "packages": package_versions(),
+            "machine": describe_machine(),
+        }
+        with new_folder(folder) as unfinished:
+            agent.save(unfinished / _AGENT)
+            (unfinished / _RESULT).write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
 def run_cell(
-    cell: Cell, *, play_source: str | Path | None, demos_source: str | Path, keep: Path | None, progress: bool = False
+    cell: Cell,
+    *,
+    play_source: _Play | None,
+    demos_source: str | Path,
+    pretrained: Path | None,
+    sharing: int,
+    keep: Path | None,
+    progress: bool = False,
 ) -> Result:
     """Train and evaluate one agent.
 
-    :param play_source: folder or dataset of the play data; ``None`` for an agent that needs none.
+    :param play_source: folder or datasets of the play data; ``None`` for an agent that needs none here.
     :param demos_source: folder or dataset of the demonstrations.
+    :param pretrained: folder of `pretrain_for_cells`, which the agent goes on from; ``None`` to make a new one.
+    :param sharing: number of cells that have the pretraining in common, this one included.
     """
     start = time.perf_counter()
     task = cell.task
     config = task.config
     agent_class = cell.spec.agent_class
-    play = None
+    play: list[Trajectory] | None = None
     if play_source is not None:
-        limit = task.data.play_episodes
-        play = load_for_task(config, play_source, argument="play", actions=True, limit=limit)
+        play = load_play(config, play_source, limit=task.data.play_episodes)
     actions = agent_class.needs_demonstration_actions
     demos = load_for_task(config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations)
     seed = task.seeds["evaluation"]
     with training_env(agent_class, config) as training, config.make() as env:
-        agent = cell.spec.build(config, training, cell.seed)
+        if pretrained is None:
+            agent = cell.spec.build(config, training, cell.seed)
+        else:
+            agent = agent_class.load(pretrained / _AGENT, env=training, play=play)
         curve = None
         if cell.curve is not None:
             curve = LearningCurve(agent, env, cell.curve.steps, cell.curve.episodes, seed)
         with _kept_if_interrupted(agent, keep, cell.agent):
-            train_seconds = train(agent, play, demos, learn=cell.learn, callback=curve, progress=progress)
+            pretrain_seconds = pretrain(agent, play, callback=curve, progress=progress)
+            train_seconds = train(agent, None, demos, learn=cell.learn, callback=curve, progress=progress)
         file = _save(agent, keep, cell.agent)
         score = evaluate(agent, env, task.eval_episodes, seed=seed, title=cell.agent, progress=progress)
+    described = {"play": None if play is None else describe(play), "demos": describe(demos)}
+    if pretrained is not None:
+        shared = json.loads((pretrained / _RESULT).read_text(encoding="utf-8"))
+        pretrain_seconds = shared["pretrain_seconds"]
+        described |= shared["trajectories"]
     return _scored(score) | {
+        "pretrain_seconds": pretrain_seconds,
+        "pretrain_share_seconds": pretrain_seconds / sharing,
         "train_seconds": train_seconds,
         "wall_seconds": time.perf_counter() - start,
         "configuration": asdict(agent.config),
         "env_steps": agent.num_timesteps,
         "updates": agent.num_updates,
-        "trajectories": {"play": None if play is None else describe(play), "demos": describe(demos)},
+        "trajectories": described,
         "curve": [] if curve is None else curve.points,
         "file": file,
     }

@@ -41,6 +41,7 @@ class Run:
         both are equal.
     :param percent: score in percent of the expert's; ``None`` where that is not positive.
     :param success: share of successful episodes, where the task says.
+    :param train_seconds: seconds of all phases; of pretraining that runs have in common, each one has its share.
     :param curve: environment steps and mean return of each evaluation in the middle of training.
     :param record: line of the results' file.
     """
@@ -192,6 +193,8 @@ def _reference_label(record: Record) -> str:
 
 
 def _title(record: Record) -> str:
+    if record["what"] == "pretraining":
+        return f"{record['task']}, {record['agent']}, pretraining, seed {record['seed']}"
     if record["what"] != "cell":
         return f"{record['task']}, {record['what']}"
     return f"{record['task']}, {record['agent']}, {record['demonstrations']} demonstrations, seed {record['seed']}"
@@ -210,11 +213,16 @@ def _run(record: Record, policy: str, role: Role, references: Mapping[str, float
         normalise(score, references.get("random"), expert),
         None if expert is None or expert <= 0 else 100 * score / expert,
         None if successes is None else float(np.mean(successes)),
-        record.get("train_seconds"),
+        _train_seconds(record),
         record.get("eval_seconds"),
         tuple((point["env_steps"], float(np.mean(point["returns"]))) for point in record.get("curve", ())),
         record,
     )
+
+
+def _train_seconds(record: Record) -> float | None:
+    seconds = record.get("train_seconds")
+    return None if seconds is None else seconds + record.get("pretrain_share_seconds", 0.0)
 
 
 def run_of_score(policy: str, role: Role, score: Score) -> Run:

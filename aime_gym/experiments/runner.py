@@ -16,12 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aime_gym.experiments.data import prepare_data
-from aime_gym.experiments.jobs import Failure, Job, Result, jobs_of
+from aime_gym.agents.files import description
+from aime_gym.experiments.config import TaskConfig
+from aime_gym.experiments.data import appearance, load_for_task, prepare_data
+from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
-from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask
+from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.serialization import atomically
+from aime_gym.types import Trajectory
 
 RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
 
@@ -30,11 +33,13 @@ RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
 class CheckedSuite:
     """A suite whose every input has been checked.
 
-    :param needs_play: whether an agent learns from play data on a task, by the labels of both.
+    :param learners: digest of what an agent is before it learns from play, by the labels of task and agent; ``None``
+        for one that needs no play. Of one digest are agents of the same class and hyper-parameters, on tasks that show
+        the same.
     """
 
     suite: Suite
-    needs_play: Mapping[tuple[str, str], bool]
+    learners: Mapping[tuple[str, str], str | None]
 
 
 def check(suite: Suite) -> CheckedSuite:
@@ -42,38 +47,55 @@ def check(suite: Suite) -> CheckedSuite:
 
     :raises ValueError: what does not fit, with the name of the task.
     """
-    needs_play = {}
+    learners = {}
+    loaded: dict[Any, list[Trajectory]] = {}
     for task in suite.tasks:
         try:
-            needs_play.update(check_task(task, suite.cells_of(task)))
+            learners.update(check_task(task, suite.cells_of(task), loaded))
         except (ValueError, OSError, NotImplementedError, ImportError) as error:
             raise ValueError(f"tasks.{task.label}: {error}") from error
-    return CheckedSuite(suite, needs_play)
+    return CheckedSuite(suite, learners)
 
 
-def check_task(task: SuiteTask, cells: Sequence[Cell], *, progress: bool = False) -> dict[tuple[str, str], bool]:
-    """Check the cells on one task, and return which of them need play, as a `CheckedSuite` has it.
+def check_task(
+    task: SuiteTask, cells: Sequence[Cell], loaded: dict[Any, list[Trajectory]], *, progress: bool = False
+) -> dict[tuple[str, str], str | None]:
+    """Check the cells on one task, and return their learners as a `CheckedSuite` has them.
 
+    :param loaded: data that other tasks have been checked with, which is not loaded again; that of this task is added.
     :param progress: whether to show a progress bar while videos are read.
     """
+    shown = appearance(task.config)
+
+    def load(config: TaskConfig, source: str, **options: Any) -> list[Trajectory]:
+        key = shown, source, options["actions"], options["limit"]
+        if key not in loaded:
+            trajectories = load_for_task(config, source, **options)
+            loaded[key] = trajectories[:1] * len(trajectories)  # videos fill the memory, and their number is enough
+        return loaded[key]
+
     # One cell of each agent: neither the seed nor the number of demonstrations changes what it takes.
     by_agent = {cell.agent: cell for cell in cells}
     with task.config.make() as env:
         agents = {label: cell.spec.build(task.config, env, cell.seed) for label, cell in by_agent.items()}
-    needs_play = {(task.label, label): agent.must_pretrain for label, agent in agents.items()}
+    learners = {
+        (task.label, label): identity_digest({"shown": shown, **description(agent)}) if agent.must_pretrain else None
+        for label, agent in agents.items()
+    }
     data = prepare_data(
         task.config,
         task.data,
         seeds=task.seeds,
-        needs_play=any(needs_play.values()),
+        needs_play=any(learners.values()),
         demo_actions=any(agent.needs_demonstration_actions for agent in agents.values()),
         progress=progress,
+        load=load,
     )
     most = max((cell.demonstrations or 0 for cell in cells), default=0)
     if data.loaded_demos is not None and len(data.loaded_demos) < most:
         stored = len(data.loaded_demos)
         raise ValueError(f"demos: expected at least {most} trajectories in {task.data.demos}, got {stored}")
-    return needs_play
+    return learners
 
 
 @dataclass
@@ -192,19 +214,14 @@ class _Queue:
         }
         self.outcome = Outcome(len(checked.suite.cells))
         self.waiting: list[Job] = []
-        for task in checked.suite.tasks:
-            jobs = jobs_of(task, checked.suite.cells_of(task), checked.needs_play, data, keep)
-            cells = [job for job in jobs if job.is_cell and self._is_left(job)]
-            needed = frozenset().union(*(job.needs for job in cells))
+        needed: set[str] = set()
+        for job in reversed(jobs_of(checked.suite, checked.learners, data, keep)):
             # Reference scores are for the report, whether a cell waits for their data or not.
-            self.waiting += [
-                job
-                for job in jobs
-                if not job.is_cell and (job.title in needed or (job.about["what"] != "play" and self._is_left(job)))
-            ]
-            self.waiting += cells
-        # Shared data comes first, so that no process is idle for lack of it.
-        self.waiting.sort(key=lambda job: job.is_cell)
+            if job.title in needed or (job.about["what"] not in ON_DEMAND and self._is_left(job)):
+                needed |= job.needs
+                self.waiting.insert(0, job)
+        # Shared data comes first, so that no process is idle for lack of it; pretraining before the cells that need it.
+        self.waiting.sort(key=lambda job: job.about["what"] in ("pretraining", "cell"))
         self._unfinished = {job.title for job in self.waiting}
 
     def _is_left(self, job: Job) -> bool:
@@ -237,12 +254,14 @@ class _Queue:
         self.console.print(text, markup=False)
         self._after_job(self.outcome)
 
-    def _fail(self, job: Job, failure: Failure) -> None:
+    def _fail(self, job: Job, failure: Failure, origin: str | None = None) -> None:
+        origin = origin or job.title
         self._record(job, {"status": "failed"} | asdict(failure))
         self.outcome.add(job, failure.error)
-        for other in [other for other in self.waiting if job.title in other.needs]:
+        # Each failure may take others from the list.
+        while other := next((other for other in self.waiting if job.title in other.needs), None):
             self.waiting.remove(other)
-            self._fail(other, Failure(f"it needs {job.title}, which failed"))
+            self._fail(other, Failure(f"it needs {origin}, which failed"), origin)
 
     def _record(self, job: Job, result: Mapping[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

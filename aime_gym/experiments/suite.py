@@ -13,7 +13,7 @@ A suite is a TOML file; only tasks and agents are required:
     [tasks.reach]                # a name of your choice; the id unless there is another one
     id = "reach-v3"              # and action_repeat, max_episode_steps, positions, as `aime-gym compare`
     modality = "position"        # of "pixels" image_size and quality too
-    play = "play"                # and play_episodes, demos, expert, as `aime-gym compare`
+    play = "play"                # and play_episodes, demos, expert, as `aime-gym compare`; or a list of datasets
     demos = "expert"
     eval_episodes = 100          # this, demonstrations and seeds may be a task's own,
 
@@ -27,6 +27,15 @@ A suite is a TOML file; only tasks and agents are required:
 
     [tasks.reach.options.bco]    # hyper-parameters on this task only
     stack = 3
+
+    [plays]                      # a task without a play of its own becomes one task, NAME/PLAY, for each of these;
+    random = "data/random"       # agents that need no play run on NAME alone
+    mix = ["data/random", "data/walk"]
+
+What agents learn from play before they see demonstrations is done once for all cells that have it in common: the agent
+with its hyper-parameters and its seed, the play, and what the task shows. Stored play may serve several tasks. Seeds
+mean what they mean without that: the cell of seed ``s`` is what an agent that is made with ``seed=s`` becomes by
+``pretrain``, ``imitate`` and ``learn``.
 
 A module that is imported runs its code, and so does an SB3 model that is read. A suite that asks for either (by
 ``imports``, an id as ``"module:Env-v0"``, or ``expert = "sac:model.zip"``) is refused without ``--allow-imports``.
@@ -129,6 +138,12 @@ class SuiteTask:
         """Return all that play data depends on."""
         return self._identity("play", play=self.data.play, play_episodes=self.play_episodes)
 
+    def pretraining_identity(self) -> dict[str, Any]:
+        """Return all of the task that pretraining depends on, beside what it shows: stored play serves any task."""
+        if self.data.records_play:
+            return self.play_identity()
+        return {"play": self.data.play, "play_episodes": self.play_episodes}
+
     def _identity(self, what: str, **details: Any) -> dict[str, Any]:
         return {"what": what, "task": asdict(self.config), "data_seed": self.data_seed, **details}
 
@@ -227,6 +242,7 @@ _Counts = Annotated[
     AfterValidator(_each_once),
 ]
 _Names = tuple[str, ...]
+_Play = str | tuple[str, ...]
 
 
 class _Table(BaseModel):
@@ -273,6 +289,7 @@ class _SuiteTable(_Table):
     curve_steps: Positive | None = None
     curve_episodes: Positive | None = None
     imports: _Names = ()
+    plays: dict[str, _Play] = {}
     tasks: dict[str, _TaskTable]
     agents: dict[str, _AgentTable]
 
@@ -331,12 +348,14 @@ _LISTS = {
     "imports": "a list of names",
     "tasks": "a list of names",
     "positions": "a list of numbers or of names",
+    "play": "text or a list of texts",
 }
 
 
 def _message(error: Any, document: dict[str, Any]) -> str:
     """Return an error of pydantic in this package's grammar."""
-    depth = 1 if error["loc"][0] not in ("tasks", "agents") else 4 if error["loc"][2:3] == ("options",) else 3
+    depths = {"tasks": 3, "agents": 3, "plays": 2}
+    depth = 4 if error["loc"][2:3] == ("options",) else depths.get(error["loc"][0], 1)
     place = [part for part in error["loc"][:depth] if isinstance(part, str)]
     kind = error["type"]
     key = place[-1]
@@ -350,7 +369,7 @@ def _message(error: Any, document: dict[str, Any]) -> str:
     else:
         expected = _TYPES.get(kind, error["msg"])
         if expected != "a table":
-            expected = _LISTS.get(key, expected)
+            expected = _LISTS.get("play" if place[0] == "plays" else key, expected)
         message = f"expected {expected}, got {reduce(lambda table, part: table[part], place, document)!r}"
     return f"{'.'.join(place)}: {message}"
 
@@ -366,7 +385,7 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
     if tables.curve_steps is None and tables.curve_episodes is not None:
         raise ValueError("curve_episodes: expected together with curve_steps, got it alone")
     curve = None if tables.curve_steps is None else Curve(tables.curve_steps, tables.curve_episodes or 10)
-    tasks = {label: _task(label, table, tables) for label, table in tables.tasks.items()}
+    tasks = {label: _tasks_of(label, table, tables) for label, table in tables.tasks.items()}
     specs = {label: _spec(label, table, tables) for label, table in tables.agents.items()}
     for label, table in tables.tasks.items():
         _check_names(table.options, specs, f"tasks.{label}.options")
@@ -379,10 +398,14 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
             with _errors_at(f"tasks.{task_label}.options.{label}: "):
                 changed = AgentSpec.of(spec.name, own.options.get(label, {}))
             spec = replace(spec, options={**spec.options, **changed.options})
-            for count in table.demonstrations or own.demonstrations or tables.demonstrations:
-                for seed in table.seeds or own.seeds or tables.seeds:
-                    cells.append(Cell(tasks[task_label], label, spec, count, seed, curve, table.learn))
-    return Suite(path.stem, tuple(tasks.values()), tuple(specs), tuple(cells), imports)
+            alone, *with_play = tasks[task_label]
+            for task in with_play if with_play and spec.agent_class.needs_play else [alone]:
+                for count in table.demonstrations or own.demonstrations or tables.demonstrations:
+                    for seed in table.seeds or own.seeds or tables.seeds:
+                        cells.append(Cell(task, label, spec, count, seed, curve, table.learn))
+    used = {cell.task.label for cell in cells}
+    kept = [task for group in tasks.values() for task in group if len(group) == 1 or task.label in used]
+    return Suite(path.stem, tuple(kept), tuple(specs), tuple(cells), imports)
 
 
 def _refuse_code(tables: _SuiteTable) -> None:
@@ -399,6 +422,16 @@ def _refuse_code(tables: _SuiteTable) -> None:
         algorithm, _, argument = (table.expert or "").partition(":")
         if argument and not argument.isdigit() and algorithm != "dreamer":
             raise ValueError(f"tasks.{label}.expert: expected no SB3 model {allow}, got {table.expert!r}")
+
+
+def _tasks_of(label: str, table: Any, tables: _SuiteTable) -> list[SuiteTask]:
+    """Return a task, and what it becomes with each of the suite's plays, if it has none of its own."""
+    tasks = [_task(label, table, tables)]
+    for name, play in tables.plays.items() if "play" not in table.model_fields_set else ():
+        with _errors_at(f"plays.{name}: "):
+            data = replace(tasks[0].data, play=play)
+        tasks.append(replace(tasks[0], label=f"{label}/{name}", data=data))
+    return tasks
 
 
 def _task(label: str, table: Any, tables: _SuiteTable) -> SuiteTask:

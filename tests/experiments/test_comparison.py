@@ -304,4 +304,4 @@ def test_an_imported_world_model_needs_no_play(tmp_path, monkeypatch):
     results = run(comparison_suite(pendulum, [imported], demos, eval_episodes=1), tmp_path / "out")
     assert set(results["data"]) == {"demos"}
     both = check_comparison(comparison_suite(pendulum, [imported, spec], demos))
-    assert sorted(both.needs_play.values()) == [False, True]
+    assert sorted(learner is None for learner in both.learners.values()) == [False, True]
