@@ -14,6 +14,7 @@ from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
+from aime_gym.agents.iidm import IIDMAgent
 from aime_gym.agents.ilpo import ILPOAgent
 from aime_gym.agents.imrl import IMRLAgent
 from aime_gym.agents.mbbc import MBBCAgent
@@ -28,6 +29,7 @@ AGENTS: dict[str, type[ImitationAgent]] = {
     "aime": AIMEAgent,
     "bco": BCOAgent,
     "bc": BCAgent,
+    "iidm": IIDMAgent,
     "gaifo": GAIfOAgent,
     "gail": GAILAgent,
     "patch-ail": PatchAILAgent,

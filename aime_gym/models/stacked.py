@@ -1,4 +1,4 @@
-"""Memoryless networks on stacks of the last observations, of BC and BCO."""
+"""Memoryless networks on stacks of the last observations, of BC, BCO and IIDM."""
 
 from __future__ import annotations
 
@@ -15,13 +15,57 @@ from aime_gym.models.standardizer import Standardizer
 from aime_gym.types import SensorShape, is_image
 
 #: Channels of the first layer of the image encoders.
-_DEPTH = 32
+IMAGE_DEPTH = 32
 
 
-class StackedNetwork(nn.Module):
+class StackEncoder(nn.Module):
+    """Encoder of observations, and the base of networks on stacks of them.
+
+    Vectors are standardised. Images pass through a convolutional encoder, the same one for all frames.
+
+    :param sensors: shape of each sensor.
+    :param frames: observations in a stack.
+    """
+
+    def __init__(self, sensors: Mapping[str, SensorShape], frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        #: Number of features of each sensor that is a vector.
+        self.vectors = {name: shape[0] for name, shape in sensors.items() if not is_image(shape)}
+        self.standardizer = Standardizer(sum(self.vectors.values()))
+        self.encoders = SensorModules(
+            {name: ImageEncoder(shape, "patch", IMAGE_DEPTH) for name, shape in sensors.items() if is_image(shape)}
+        )
+        #: Size E of an encoded observation: the vectors' features, then the embeddings of images.
+        self.size = sum(self.vectors.values())
+        self.size += sum(cast(ImageEncoder, encoder).size for encoder in self.encoders.values())
+
+    def fit_standardizer(self, observations: Mapping[str, Tensor]) -> None:
+        """Set shift and scale of the vectors from data (N, D)."""
+        if self.vectors:
+            self.standardizer.fit(self._vectors(observations))
+
+    def copy_encoding(self, other: StackEncoder) -> None:
+        """Take over how another network of the same sensors encodes observations: its standardiser and encoders."""
+        self.standardizer.load_state_dict(other.standardizer.state_dict())
+        self.encoders.load_state_dict(other.encoders.state_dict())
+
+    def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Encode observations: (..., *shape) of each sensor -> features (..., E)."""
+        parts = [self.standardize(observations)] if self.vectors else []
+        return torch.cat([*parts, *(encoder(observations[name]) for name, encoder in self.encoders.items())], dim=-1)
+
+    def standardize(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Standardise the vectors: (..., D_i) of each -> (..., D)."""
+        standardized: Tensor = self.standardizer(self._vectors(observations))
+        return standardized
+
+    def _vectors(self, observations: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([observations[name] for name in self.vectors], dim=-1)
+
+
+class StackedNetwork(StackEncoder):
     """MLP from ``frames`` consecutive observations to an action.
-
-    Images pass through an encoder first, the same one for all frames.
 
     :param sensors: shape of each sensor.
     :param frames: observations in a stack.
@@ -41,32 +85,9 @@ class StackedNetwork(nn.Module):
         hidden: int = 128,
         layers: int = 2,
     ) -> None:
-        super().__init__()
-        self.frames = frames
+        super().__init__(sensors, frames)
         self.discrete = discrete
-        self.vectors = [name for name, shape in sensors.items() if not is_image(shape)]
-        size = sum(sensors[name][0] for name in self.vectors)
-        self.standardizer = Standardizer(size)
-        self.encoders = SensorModules(
-            {name: ImageEncoder(shape, "patch", _DEPTH) for name, shape in sensors.items() if is_image(shape)}
-        )
-        size += sum(cast(ImageEncoder, encoder).size for encoder in self.encoders.values())
-        self.net = mlp(frames * size, actions, hidden, layers, layer_norm=False)
-
-    def fit_standardizer(self, observations: Mapping[str, Tensor]) -> None:
-        """Set shift and scale of the vectors from data (N, D)."""
-        if self.vectors:
-            self.standardizer.fit(self._vectors(observations))
-
-    def copy_encoding(self, other: StackedNetwork) -> None:
-        """Take over how another network of the same sensors encodes observations: its standardiser and encoders."""
-        self.standardizer.load_state_dict(other.standardizer.state_dict())
-        self.encoders.load_state_dict(other.encoders.state_dict())
-
-    def encode(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """Encode observations: (..., *shape) of each sensor -> features (..., E)."""
-        parts = [self.standardizer(self._vectors(observations))] if self.vectors else []
-        return torch.cat([*parts, *(encoder(observations[name]) for name, encoder in self.encoders.items())], dim=-1)
+        self.net = mlp(frames * self.size, actions, hidden, layers, layer_norm=False)
 
     def forward(self, stack: Mapping[str, Tensor]) -> Tensor:
         """Map stacks (N, frames, *shape) of each sensor, oldest frame first, to encoded actions (N, A)."""
@@ -102,9 +123,6 @@ class StackedNetwork(nn.Module):
             uniform = torch.rand(out.shape, generator=generator).to(out.device)
             out = out - (-uniform.log()).log()  # Gumbel-max trick
         return out, (stack,)
-
-    def _vectors(self, observations: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([observations[name] for name in self.vectors], dim=-1)
 
 
 def concatenate_sensors(observation: Mapping[str, Tensor]) -> Tensor:

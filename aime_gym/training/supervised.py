@@ -1,25 +1,25 @@
-"""Regression of actions with held-out trajectories and early stopping: how BC and BCO train their networks."""
+"""Regression with held-out trajectories and early stopping: how BC, BCO and the paper's IIDM train their networks."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aime_gym.config import MAX_LAYERS, MAX_ROWS, check_bounds
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.stacked import StackedNetwork
+from aime_gym.models.stacked import StackedNetwork, StackEncoder
 from aime_gym.training.loop import RunComplete, UpdateRunner
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
 
 #: Rows of one piece of a pass over data.
-_ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 2048
 #: Plain numbers in the state of a regression.
 _COUNTERS = ("best_error", "validation_error", "updates", "validated_updates", "stale")
 
@@ -62,18 +62,19 @@ class StackedConfig:
         )
 
 
+def encode_windows(encoder: StackEncoder, dataset: TrajectoryDataset, rows: Tensor) -> Tensor:
+    """Return the features (N, frames, E) of the windows that end at rows (N,); a record is encoded once for all."""
+    records, places = dataset.window_rows(rows, encoder.frames).unique(return_inverse=True)
+    return encoder.encode(dataset.observed(records))[places]
+
+
 @torch.no_grad()
 def act_on_windows(network: StackedNetwork, dataset: TrajectoryDataset, rows: Tensor) -> Tensor:
     """Return a network's outputs (N, A) for the windows that end at rows (N,).
 
-    Piece by piece, since features of images need a thousand times the memory of actions. A record is encoded once for
-    all windows of a piece.
+    Piece by piece, since features of images need a thousand times the memory of actions.
     """
-    outputs = []
-    for piece in rows.split(_ROWS_AT_ONCE):
-        records, places = dataset.window_rows(piece, network.frames).unique(return_inverse=True)
-        outputs.append(network.act(network.encode(dataset.observed(records))[places]))
-    return torch.cat(outputs)
+    return torch.cat([network.act(encode_windows(network, dataset, piece)) for piece in rows.split(ROWS_AT_ONCE)])
 
 
 def regress_actions(
@@ -94,6 +95,47 @@ def regress_actions(
     :param actions: encoded previous actions (N, A) of all records.
     :param train_mask: mask of the trajectories to learn from; the others are held out.
     :param lag: 0 shows the network the frames up to the record (an inverse model), 1 those before it (a policy).
+    :return: the validation error of the best weights.
+
+    Further arguments are those of [`fit_until_stale`][].
+    """
+
+    def loss(rows: Tensor) -> Tensor:
+        return network.loss(dataset.windows(rows - lag, network.frames), actions[rows])
+
+    def error(rows: Tensor) -> Tensor:
+        return network.error(act_on_windows(network, dataset, rows - lag), actions[rows])
+
+    return fit_until_stale(
+        network,
+        loss,
+        error,
+        dataset.split_rows(train_mask, config.train_fraction),
+        config=config,
+        name=name,
+        runner=runner,
+        generator=generator,
+        refit=refit,
+    )
+
+
+def fit_until_stale(
+    network: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    error: Callable[[Tensor], Tensor],
+    rows: tuple[Tensor, Tensor],
+    *,
+    config: StackedConfig,
+    name: str,
+    runner: UpdateRunner,
+    generator: torch.Generator,
+    refit: bool = False,
+) -> float:
+    """Minimise a loss until the error on held-out rows improves no more, and leave the network with its best weights.
+
+    :param loss: scalar to minimise, of some rows (M,) to learn from.
+    :param error: scalar error of the held-out rows, without a gradient.
+    :param rows: rows to learn from and held-out ones.
     :param name: name of the run in the log.
     :param runner: loop, or round of rollouts, that runs the updates; an error there leaves the best weights too.
     :param generator: source of the order of the rows.
@@ -105,7 +147,7 @@ def regress_actions(
     """
     if refit:
         config = replace(config, min_epochs=0, min_updates=1)
-    regression = _Regression(network, dataset, actions, train_mask, lag, config, generator, refit=refit)
+    regression = _Regression(network, loss, error, rows, config, generator, refit=refit)
     try:
         runner.run(name, regression.max_updates, regression.update, regression)
     finally:
@@ -121,19 +163,18 @@ class _Regression:
 
     def __init__(
         self,
-        network: StackedNetwork,
-        dataset: TrajectoryDataset,
-        actions: Tensor,
-        train_mask: Sequence[bool],
-        lag: int,
+        network: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        error: Callable[[Tensor], Tensor],
+        rows: tuple[Tensor, Tensor],
         config: StackedConfig,
         generator: torch.Generator,
         *,
         refit: bool,
     ) -> None:
-        self.network, self.dataset, self.actions, self.lag, self.config = network, dataset, actions, lag, config
+        self.network, self.loss, self.error, self.config = network, loss, error, config
         self.generator, self.refit = generator, refit
-        self.train, self.held_out = dataset.split_rows(train_mask, config.train_fraction)
+        self.train, self.held_out = rows
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
         self.optimizer = Optimizer([network], config.learning_rate, max_grad_norm=None)
         self.best_error = math.inf
@@ -165,8 +206,7 @@ class _Regression:
         self.updates += 1
         batch = self.rows[: config.batch_size]
         self.rows = self.rows[config.batch_size :]
-        windows = self.dataset.windows(batch - self.lag, self.network.frames)
-        loss = self.network.loss(windows, self.actions[batch])
+        loss = self.loss(batch)
         return {
             "loss": loss.detach(),
             "validation_error": self.validation_error,
@@ -181,8 +221,7 @@ class _Regression:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        outputs = act_on_windows(self.network, self.dataset, self.held_out - self.lag)
-        self.validation_error = float(self.network.error(outputs, self.actions[self.held_out]))
+        self.validation_error = float(self.error(self.held_out))
         self.validated_updates = self.updates
         self.stale += 1
         if self.validation_error < self.best_error:

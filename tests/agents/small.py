@@ -41,6 +41,7 @@ TINY = {
     },
     "bco": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50, "alpha": 0.01},
     "bc": {"min_epochs": 1, "min_updates": 1, "max_epochs": 2, "batch_size": 50},
+    "iidm": {"model_updates": 3, "policy_updates": 3, "batch_size": 16, "hidden": 8, "layers": 1},
     "gaifo": ADVERSARIAL,
     "gail": ADVERSARIAL,
     "patch-ail": PATCHES,
@@ -71,6 +72,7 @@ LEARNING = {
     },
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
+    "iidm": {"model_updates": 500, "policy_updates": 300, "batch_size": 128, "hidden": 64},
     # Tens of thousands of environment steps: test_adversarial_agents.py and test_pixel_agents.py have other tests.
     "gaifo": None,
     "gail": None,

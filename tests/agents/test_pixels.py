@@ -13,7 +13,7 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
 
-AGENTS = ("aime", "bco", "bc", "mbbc")
+AGENTS = ("aime", "bco", "bc", "iidm", "mbbc")
 
 
 class CameraAndTouch(toy.PixelPointMass):

@@ -34,6 +34,7 @@ BUDGETS = TINY | {
     "mbbc": TINY["mbbc"] | {"model_updates": 40, "clone_updates": 40},
     "bco": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
     "bc": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
+    "iidm": TINY["iidm"] | {"model_updates": 40, "policy_updates": 40},
     "gaifo ppo": TINY["gaifo"] | {"timesteps": 640},
     "gaifo sac": TINY["gaifo"]
     | {

@@ -73,7 +73,7 @@ def test_windows_share_the_encoding_of_their_frames(lag, monkeypatch):
 
 
 def test_features_of_one_piece_are_kept_at_a_time(monkeypatch):
-    monkeypatch.setattr("aime_gym.training.supervised._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("aime_gym.training.supervised.ROWS_AT_ONCE", 7)
     network, dataset = make(toy.PixelPointMass)
     rows = torch.arange(len(dataset))
     with torch.no_grad():
