@@ -212,12 +212,10 @@ class IIDMAgent(ImitationAgent):
         matrix_learning_rate: float | None = None,
     ) -> None:
         """Minimise a loss of rows, in so many updates or until its value on held-out rows improves no more."""
-        config, (train, held_out) = self.config, rows
+        config = self.config
         if updates is None:
             error = functools.partial(mean_over, of=loss)
-            fit_until_stale(
-                network, loss, error, rows, config=config, name=name, runner=loop, generator=self.generator
-            )
+            fit_until_stale(network, loss, error, rows, config=config, name=name, runner=loop, generator=self.generator)
             return
         optimizer = Optimizer(
             [network],
@@ -226,6 +224,8 @@ class IIDMAgent(ImitationAgent):
             max_grad_norm=None,
             decay_updates=updates,
         )
+
+        train, _ = rows
 
         def batch_loss() -> tuple[Tensor, Metrics]:
             value = loss(train[self._integers(len(train), config.batch_size)])

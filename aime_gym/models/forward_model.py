@@ -97,10 +97,14 @@ class ForwardModel(StackEncoder):
     def negative_log_likelihood(self, errors: Tensor) -> Tensor:
         """Return sum_i log(1 + e_i^2 / (4 v_i)), the mean over rows; scalar.
 
-        Up to a factor and a constant that is -log p of Student's t distribution. Contacts make errors of heavy tails,
-        and the square of the largest few would count for more than all others.
+        Up to a factor and a constant that is -log p of a Cauchy distribution. Contacts make errors of heavy tails, and
+        the square of the largest few would count for more than all others. v_i is the model's own mean squared error,
+        or that of these rows where it is larger, as it is for a policy that has just begun: of errors far beyond the
+        scale there is hardly a gradient, and such a policy would not learn.
         """
-        return (errors.square() / (4 * torch.maximum(self.variance, errors.detach().square().mean(0)))).log1p().sum(-1).mean()
+        squares = errors.square()
+        scale = torch.maximum(self.variance, squares.detach().mean(0))
+        return (squares / (4 * scale)).log1p().sum(-1).mean()
 
     def set_variance(self, variance: Tensor) -> None:
         """Set the mean squared error (numbers,) on held-out play."""
