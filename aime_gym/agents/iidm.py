@@ -1,9 +1,9 @@
 """IIDM: an inverted one-step forward model, the ablation of AIME without latent states and sequences.
 
-(Zhang, Becker-Ehmck, van der Smagt and Karl 2023, arXiv 2312.03544.)
+From AIME's paper (Zhang et al. 2023, arXiv 2312.02019), with x_t for the stack o_{t-k+1} ... o_t:
 
-    phase 1   phi = argmin |f_phi(o_{t-k+1} ... o_t, a_t) - o_{t+1}|^2                      over play
-    phase 2   psi = argmin |f_phi(o_{t-k+1} ... o_t, pi_psi(o_{t-k+1} ... o_t)) - o_{t+1}|^2   over demonstrations
+    phase 1   phi = argmin |f_phi(x_t, a_t) - o_{t+1}|^2            over play
+    phase 2   psi = argmin |f_phi(x_t, pi_psi(x_t)) - o_{t+1}|^2    over demonstrations
 
 The model is frozen in phase 2, and the gradient goes through the action alone. The preset ``paper`` has the paper's
 networks, errors and stopping: two hidden layers of 128 that predict the next frame, Adam, a 70/30 split and early
@@ -16,8 +16,9 @@ minimises
 
     sum_i log(1 + e_i^2 / (4 v_i))
 
-where e_i is the error of number i and v_i its mean square on held-out play: the likelihood of heavy tails, which a few
-contacts do not rule, and in which each number counts by how well the model knows it.
+where e_i is the error of number i and v_i its mean square on held-out play, or in the batch where that is larger: a
+likelihood of heavy tails, which a few contacts do not rule, and in which each number counts by how well the model knows
+it.
 
 In both presets observations are standardised by the play data, whole trajectories are held out, and policies of
 discrete actions are learnt from one-hot samples with a straight-through gradient. The policy starts from the model's
