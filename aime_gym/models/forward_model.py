@@ -53,7 +53,7 @@ class ForwardModel(StackEncoder):
         self.predict_changes = predict_changes
         size = sum(self.vectors.values())
         self.images = {name: tuple(shape) for name, shape in sensors.items() if is_image(shape)}
-        #: How many numbers each sensor has.
+        #: Size of each sensor: features of a vector, pixels times channels of an image.
         self.numbers = [*self.vectors.values(), *map(math.prod, self.images.values())]
         self.changes = Standardizer(size)
         self.register_buffer("variance", torch.ones(sum(self.numbers)))
