@@ -89,7 +89,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     """
 
     policy_updates: int = 1000
-    policy_learning_rate: float = 3e-4
+    policy_learning_rate: float = 1e-3
     demo_start_fraction: float = 0.25
     warm_start: bool = True
     inverse_updates: int = 3000
@@ -114,6 +114,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         sequence_length=50,
         model_updates=model_updates,
         policy_updates=50_000,
+        policy_learning_rate=3e-4,
         model_learning_rate=3e-4,
         matrix_learning_rate=None,
         decay_learning_rate=False,
