@@ -63,8 +63,8 @@ class IIDMConfig(StackedConfig):
 
     :param model_updates: number of updates of the forward model in ``pretrain``, or ``None``.
     :param policy_updates: number of updates of the policy in ``imitate``, or ``None``.
-    :param matrix_learning_rate: Muon's learning rate for the forward model's weight matrices; ``None`` leaves them to
-        Adam, as does ``model_updates=None``.
+    :param matrix_learning_rate: Muon's learning rate for weight matrices; ``None`` leaves them to Adam, as does ``None``
+        for a number of updates.
     :param predict_changes: whether the forward model predicts changes of vectors, in units of their spread.
     :param robust: whether the policy maximises the likelihood of heavy tails, rather than minimising squared errors.
     :param hidden: width of the forward model.
@@ -170,7 +170,6 @@ class IIDMAgent(ImitationAgent):
             (train, held_out),
             loop,
             updates=config.model_updates,
-            matrix_learning_rate=config.matrix_learning_rate,
         )
         model.set_variance(mean_over(held_out, lambda rows: errors(rows).square().mean(0)))
         model.requires_grad_(False)
@@ -210,7 +209,6 @@ class IIDMAgent(ImitationAgent):
         loop: TrainingLoop,
         *,
         updates: int | None,
-        matrix_learning_rate: float | None = None,
     ) -> None:
         """Minimise a loss of rows, in so many updates or until its value on held-out rows improves no more."""
         config = self.config
@@ -221,7 +219,7 @@ class IIDMAgent(ImitationAgent):
         optimizer = Optimizer(
             [network],
             config.learning_rate,
-            matrix_learning_rate=matrix_learning_rate,
+            matrix_learning_rate=config.matrix_learning_rate,
             max_grad_norm=None,
             decay_updates=updates,
         )

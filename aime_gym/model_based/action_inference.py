@@ -48,7 +48,7 @@ class InferenceConfig(SequenceConfig, Protocol):
         """Adam's learning rate for the policy."""
 
     @property
-    def matrix_learning_rate(self) -> float | None:
+    def policy_matrix_learning_rate(self) -> float | None:
         """Muon's learning rate for the policy's weight matrices; ``None`` leaves them to Adam."""
 
     @property
@@ -134,7 +134,7 @@ class PolicyUpdates:
         self.optimizer = Optimizer(
             [policy],
             config.policy_learning_rate,
-            matrix_learning_rate=config.matrix_learning_rate,
+            matrix_learning_rate=config.policy_matrix_learning_rate,
             max_grad_norm=config.max_grad_norm,
             decay_updates=config.policy_updates if config.decay_learning_rate else None,
         )

@@ -80,6 +80,8 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
 
     :param policy_updates: number of updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
     :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.
+    :param policy_matrix_learning_rate: Muon's learning rate for the policy's weight matrices under the ELBO; ``None``
+        leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
     :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
@@ -90,6 +92,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
 
     policy_updates: int = 1000
     policy_learning_rate: float = 1e-3
+    policy_matrix_learning_rate: float | None = 3e-3
     demo_start_fraction: float = 0.25
     warm_start: bool = True
     inverse_updates: int = 3000
@@ -103,6 +106,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
             self,
             demo_start_fraction=(0, 1),
             policy_learning_rate=(0, None),
+            policy_matrix_learning_rate=(0, None),
             **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
         )
 
@@ -115,6 +119,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         model_updates=model_updates,
         policy_updates=50_000,
         policy_learning_rate=3e-4,
+        policy_matrix_learning_rate=None,
         model_learning_rate=3e-4,
         matrix_learning_rate=None,
         decay_learning_rate=False,

@@ -67,8 +67,8 @@ class PretrainingConfig(WorldModelTrainingConfig):
     """Hyper-parameters of a world model and of how it learns from play.
 
     :param model_updates: number of updates of the world model in ``pretrain``.
-    :param matrix_learning_rate: Muon's learning rate for weight matrices, those of the world model and of a policy that
-        learns by the ELBO; ``None`` leaves them to Adam. See [`aime_gym.training.muon`][].
+    :param matrix_learning_rate: Muon's learning rate for the world model's weight matrices; ``None`` leaves them to
+        Adam. See [`aime_gym.training.muon`][].
     :param decay_learning_rate: whether learning rates fall linearly to zero.
     """
 
