@@ -63,8 +63,8 @@ class IIDMConfig(StackedConfig):
 
     :param model_updates: number of updates of the forward model in ``pretrain``, or ``None``.
     :param policy_updates: number of updates of the policy in ``imitate``, or ``None``.
-    :param matrix_learning_rate: Muon's learning rate for weight matrices; ``None`` leaves them to Adam, as does a number
-        of updates that is ``None``.
+    :param matrix_learning_rate: Muon's learning rate for weight matrices; ``None`` leaves them to Adam, as does
+        a number of updates that is ``None``.
     :param predict_changes: whether the forward model predicts changes of vectors, in units of their spread.
     :param robust: whether the policy maximises the likelihood of heavy tails, rather than minimising squared errors.
     :param hidden: width of the forward model.
