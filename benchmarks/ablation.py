@@ -123,6 +123,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
             "warm start only": {"policy_updates": 0},
             "ELBO only": {
                 "warm_start": False,
+                "action_prior": False,
                 "continue_latents": False,
                 "policy_updates": options.scratch_updates,
             },

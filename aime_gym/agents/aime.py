@@ -8,9 +8,11 @@ A world model of one's own body explains a demonstration only under the right ac
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
-inverse model in the latent space (``warm_start``); sequences of demonstrations continue from the latent state that a
+inverse model in the latent space (``warm_start``), whose belief stays a prior of the actions, as wide as the policy is
+away from it (``action_prior``); sequences of demonstrations continue from the latent state that a
 filter with the policy's actions reaches there, instead of starting from zero (``continue_latents``); Muon trains the
-matrices of the world model (``matrix_learning_rate``); the default world model sees standardised observations through a
+matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``); records that no action explains count by the
+logarithm of their surprise (``robust_nats``); the default world model sees standardised observations through a
 likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets,
 where the authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model,
 and phase 2 goes through samples of them by the straight-through gradient
@@ -36,7 +38,7 @@ from aime_gym.analysis.diagnosis import diagnose
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import (
-    ActionInference,
+    ActionBelief,
     PolicyUpdates,
     inverse_source,
     policy_source,
@@ -155,12 +157,16 @@ class AIMEAgent(ImitationAgent):
         self.world_model.requires_grad_(False)
         with self._initial_weights():
             self.policy = self._fresh_policy().to(self.device)
+        belief = None
         if config.warm_start:
             source = inverse_source(self.inverse_model, self.world_model, dataset)
+            filtered = filter_trajectories(self.world_model, dataset, source)
+            if config.action_prior:
+                belief = ActionBelief(filtered.prev_actions, self.inverse_model.variance)
             completed = clone_actions(
                 self.policy,
                 dataset,
-                filter_trajectories(self.world_model, dataset, source),
+                filtered,
                 loop,
                 updates=config.clone_updates,
                 start_fraction=config.demo_start_fraction,
@@ -169,9 +175,7 @@ class AIMEAgent(ImitationAgent):
             )
             if not completed:
                 return
-        updates = PolicyUpdates(
-            ActionInference(self.world_model), self.policy, dataset, config, self._noise, loop.generator
-        )
+        updates = PolicyUpdates(self.world_model, self.policy, dataset, config, self._noise, loop.generator, belief)
         loop.run("policy", config.policy_updates, updates.update, updates)
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:

@@ -22,7 +22,7 @@ from aime_gym.model_based.filtering import (
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import InverseActions, PolicyActions, State
-from aime_gym.models.world_model import Evidence, WorldModel
+from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.training.loop import SequenceConfig
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch
@@ -32,6 +32,8 @@ Noise = Callable[..., Tensor]
 
 #: Updates of the policy between two passes that filter what sequences start from. A pass costs as much as ten updates.
 _FILTER_INTERVAL = 250
+#: Weight of a batch in the average distance of actions from a belief.
+_DISTANCE_RATE = 0.02
 #: Memory of the embeddings of all demonstrations.
 _MAX_BYTES = 2**29
 
@@ -56,6 +58,10 @@ class InferenceConfig(SequenceConfig, Protocol):
         """Share of sequences that start where a demonstration starts."""
 
     @property
+    def robust_nats(self) -> float | None:
+        """Surprise of a record beyond which it counts by its logarithm; ``None`` sums nats."""
+
+    @property
     def continue_latents(self) -> bool:
         """Whether sequences of demonstrations continue from the filtered latent state."""
 
@@ -65,9 +71,16 @@ class ActionInference:
     """Evidence of demonstrations under a policy's actions, through a frozen world model (Eq. 8).
 
     :param world_model: world model, whose weights have no gradient.
+    :param robust_nats: surprise of a record beyond which it counts by its logarithm; ``None`` sums nats.
     """
 
     world_model: WorldModel
+    robust_nats: float | None
+
+    @classmethod
+    def from_config(cls, config: InferenceConfig, world_model: WorldModel) -> ActionInference:
+        """Make the evidence that a configuration asks for. Nats of images, of which there are thousands, are summed."""
+        return cls(world_model, None if world_model.frame_size else config.robust_nats)
 
     def evidence(
         self,
@@ -100,8 +113,39 @@ class ActionInference:
             initial=initial,
             valid=batch.valid,
             regularize=False,
+            robust_nats=self.robust_nats,
             embeddings=embeddings,
         )
+
+    def unexplained(self, evidence: Evidence) -> Tensor:
+        """Return how far each record is from being explained, (T, B) between 0 and 1; 1 where nats are summed."""
+        if self.robust_nats is None:
+            return torch.ones_like(evidence.surprise)
+        return (evidence.surprise / (evidence.surprise + self.robust_nats)).square()
+
+
+class ActionBelief:
+    """Belief of an inverse model about the actions of demonstrations: Gaussians whose variance is estimated.
+
+    :param means: actions (N, A) of every record by the inverse model, or probabilities of one-hot ones.
+    :param variance: mean squared error (A,) of the inverse model on held-out play, the least variance.
+    """
+
+    def __init__(self, means: Tensor, variance: Tensor) -> None:
+        self.means, self.variance = means, variance
+        #: Moving average (A,) of the squared distance to the policy's actions; ``None`` before the first update.
+        self.distance: Tensor | None = None
+
+    def penalty(self, actions: Tensor, batch: SequenceBatch, weights: Tensor) -> Tensor:
+        """Compute the negative log-density of actions (T, B, A) in nats per sequence, up to a constant.
+
+        :param weights: weight (T, B) of each record.
+        """
+        squared = (actions - self.means[batch.rows]).square()
+        now = squared.detach()[batch.valid].mean(0)
+        self.distance = now if self.distance is None else self.distance.lerp(now, _DISTANCE_RATE)
+        variance = torch.maximum(self.distance, self.variance)
+        return per_sequence(weights * 0.5 * (squared / variance).sum(-1), batch.valid)
 
 
 class PolicyUpdates:
@@ -110,19 +154,26 @@ class PolicyUpdates:
     What sequences start from is filtered anew from time to time: the latent state at a record depends on the actions
     that led there, which are the policy's.
 
+    The belief of an inverse model is a prior of the actions at records that the world model does not explain. It is as
+    wide as the policy's actions are away from it on average, and no narrower than its error on held-out play.
+
     :param demos: demonstrations, without actions.
+    :param belief: belief of an inverse model about their actions; ``None`` for no prior.
     """
 
     def __init__(
         self,
-        inference: ActionInference,
+        world_model: WorldModel,
         policy: LatentPolicy,
         demos: TrajectoryDataset,
         config: InferenceConfig,
         noise: Noise,
         generator: torch.Generator,
+        belief: ActionBelief | None = None,
     ) -> None:
-        self.inference, self.policy, self.demos, self.noise = inference, policy, demos, noise
+        self.belief = belief
+        self.world_model, self.policy, self.demos, self.noise = world_model, policy, demos, noise
+        self.inference = ActionInference.from_config(config, world_model)
         self.continue_latents = config.continue_latents
         self.sampler = SequenceSampler(
             demos,
@@ -140,7 +191,7 @@ class PolicyUpdates:
         )
         self.updates = 0
         #: Embeddings (N, E) of all records, unless they are too large: the world model does not change.
-        self.embeddings = embed_all(inference.world_model, demos)
+        self.embeddings = embed_all(world_model, demos)
         #: Policy that the starts were filtered with, as its weights.
         self.filtering: dict[str, Tensor] = {}
         self.starts: FilteredLatents | None = None
@@ -157,17 +208,26 @@ class PolicyUpdates:
             starts=self.starts,
             embeddings=None if self.embeddings is None else self.embeddings[batch.rows],
         )
+        loss = evidence.loss
+        if self.belief is not None:
+            weights = self.inference.unexplained(evidence)
+            loss = loss + self.belief.penalty(evidence.latents.prev_actions, batch, weights)
         self.updates += 1
-        return evidence.metrics | {"gradient_norm": self.optimizer.step(evidence.loss)}
+        return evidence.metrics | {"gradient_norm": self.optimizer.step(loss)}
 
     def _filter(self, policy: LatentPolicy) -> None:
-        model = self.inference.world_model
+        source = policy_source(policy, self.world_model.action_size)
         self.filtering = {name: weights.clone() for name, weights in policy.state_dict().items()}
-        self.starts = filter_trajectories(model, self.demos, policy_source(policy, model.action_size))
+        self.starts = filter_trajectories(self.world_model, self.demos, source)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that [`update`][] changes."""
-        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "filtering": self.filtering}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "filtering": self.filtering,
+            "distance": None if self.belief is None else self.belief.distance,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
@@ -177,6 +237,8 @@ class PolicyUpdates:
             self._filter(policy)
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
+        if self.belief is not None:
+            self.belief.distance = state["distance"]
 
 
 @torch.no_grad()
@@ -218,5 +280,5 @@ def require_fitted(inverse_model: LatentInverseModel) -> None:
     if not inverse_model.fitted:
         raise ValueError(
             "world_model: expected one with a fitted inverse model, which pretrain ends with, got one without; "
-            "pretrain it again, or go without: warm_start=False"
+            "pretrain it again, or go without: warm_start=False, action_prior=False"
         )

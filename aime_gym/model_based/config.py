@@ -8,6 +8,7 @@ from aime_gym.config import check_bounds
 from aime_gym.model_based.actor_critic import ImaginationConfig
 from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD
+from aime_gym.models.config import WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,15 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.
     :param policy_matrix_learning_rate: Muon's learning rate for the policy's weight matrices under the ELBO; ``None``
         leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
+    :param robust_nats: surprise of a record of a demonstration, in nats, beyond which it counts by its logarithm in the
+        ELBO of ``imitate`` and ``learn``, so that what no action explains does not outweigh all else. ``None`` sums
+        nats, as the papers do; those of images are always summed. Needs a world model of fixed ``sigma``.
     :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: number of updates of the cloned policy.
+    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``; see
+        [`aime_gym.model_based.action_inference.PolicyUpdates`][]. Needs ``warm_start``.
     :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
         policy's actions reaches there, instead of zero.
     """
@@ -93,20 +99,28 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     policy_updates: int = 1000
     policy_learning_rate: float = 1e-3
     policy_matrix_learning_rate: float | None = 3e-3
+    robust_nats: float | None = 30.0
     demo_start_fraction: float = 0.25
     warm_start: bool = True
     inverse_updates: int = 3000
     clone_updates: int = 3000
+    action_prior: bool = True
     continue_latents: bool = True
 
     def __post_init__(self) -> None:
         PretrainingConfig.__post_init__(self)
         OnlineConfig.__post_init__(self)
+        if self.action_prior and not self.warm_start:
+            raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
+        assert isinstance(self.world_model, WorldModelConfig)
+        if self.robust_nats is not None and self.world_model.sigma is None:
+            raise ValueError("robust_nats: expected None for a world model that learns sigma")
         check_bounds(
             self,
             demo_start_fraction=(0, 1),
             policy_learning_rate=(0, None),
             policy_matrix_learning_rate=(0, None),
+            robust_nats=(1e-3, None),
             **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
         )
 
@@ -120,12 +134,14 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         policy_updates=50_000,
         policy_learning_rate=3e-4,
         policy_matrix_learning_rate=None,
+        robust_nats=None,
         model_learning_rate=3e-4,
         matrix_learning_rate=None,
         decay_learning_rate=False,
         play_start_fraction=0.0,
         demo_start_fraction=0.0,
         warm_start=False,
+        action_prior=False,
         continue_latents=False,
         imagination_starts=None,
         reward="viper",

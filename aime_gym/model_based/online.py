@@ -190,7 +190,7 @@ class OnlineImitation:
         config = self.config
         self.task_model.set_trainable(False)
         filtered = self._beliefs if config.continue_latents else None
-        inference = ActionInference(self.world_model)
+        inference = ActionInference.from_config(config, self.world_model)
         evidence = inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
         loss = evidence.loss
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}

@@ -29,6 +29,7 @@ class Evidence(NamedTuple):
     elbo: Tensor  # scalar in nats per sequence, unweighted
     metrics: Metrics
     latents: Latents
+    surprise: Tensor  # (T, B) in nats, KL - log p(o) + max log p of each record; at least 0 for a fixed sigma
 
 
 class LikelihoodTerms(NamedTuple):
@@ -221,6 +222,7 @@ class WorldModel(nn.Module):
         initial: State | None = None,
         valid: Tensor | None = None,
         regularize: bool = True,
+        robust_nats: float | None = None,
         embeddings: Tensor | None = None,
     ) -> Evidence:
         """Compute the ELBO of observations under the actions of ``source``: Eq. 1 of AIME, for either phase.
@@ -231,6 +233,8 @@ class WorldModel(nn.Module):
         :param initial: state before the first observation; ``None`` is the zero state.
         :param valid: mask (T, B) of the records that count; ``None`` is all of them.
         :param regularize: whether the loss has the configuration's free nats and KL balance; phase 2 has neither.
+        :param robust_nats: surprise of a record, in nats, beyond which the loss grows by its logarithm only: with
+            n = KL - log p(o) + max log p, c log(1 + n / c) takes the place of n. ``None`` sums nats.
         :param embeddings: embeddings (T, B, E) of the observations, where they are known already.
         """
         targets = self.standardize(observations)
@@ -246,7 +250,11 @@ class WorldModel(nn.Module):
             dimensions = sum(math.prod(shape) for shape in self.sensors.values())
             kl_for_loss = kl_for_loss * sum_over_sensors(likelihoods, "weight") / dimensions
 
-        loss = per_sequence(kl_for_loss - sum_over_sensors(likelihoods, "weighted"), valid)
+        surprise = kl - sum_over_sensors(likelihoods, "kernel")
+        negative = kl_for_loss - sum_over_sensors(likelihoods, "weighted")
+        if robust_nats is not None:
+            negative = robust_nats * torch.log1p(surprise / robust_nats)
+        loss = per_sequence(negative, valid)
         reconstruction = per_sequence(sum_over_sensors(likelihoods, "log_likelihood"), valid)
         elbo = reconstruction - per_sequence(kl, valid)
         metrics: Metrics = {
@@ -257,7 +265,7 @@ class WorldModel(nn.Module):
         }
         for name, terms in likelihoods.items():
             metrics[f"mse/{name}"] = terms.error.mean() if valid is None else terms.error[valid].mean()
-        return Evidence(loss, elbo, metrics, latents)
+        return Evidence(loss, elbo, metrics, latents, surprise.detach())
 
 
 def per_sequence(values: Tensor, valid: Tensor | None) -> Tensor:

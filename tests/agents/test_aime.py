@@ -14,7 +14,7 @@ from aime_gym.model_based.filtering import filter_trajectories
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy
 
-FROM_SCRATCH = {"warm_start": False, "continue_latents": False}
+FROM_SCRATCH = {"warm_start": False, "action_prior": False, "continue_latents": False}
 
 
 def tiny(env, **changes):

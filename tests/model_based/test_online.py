@@ -299,7 +299,7 @@ def test_the_tasks_reward_is_replaced():
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_updates_of_a_discrete_space(from_scratch):
     encoding = ActionEncoding(toy.DiscretePointMass().action_space)
-    changes = dict.fromkeys(("warm_start", "continue_latents"), not from_scratch)
+    changes = dict.fromkeys(("warm_start", "action_prior", "continue_latents"), not from_scratch)
     online = imitation("ail", encoding=encoding, task=toy.DiscretePointMass, **changes)
     before = weights(online.inverse_model)
     policy = weights(online.policy)
