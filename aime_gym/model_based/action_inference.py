@@ -79,8 +79,12 @@ class ActionInference:
 
     @classmethod
     def from_config(cls, config: InferenceConfig, world_model: WorldModel) -> ActionInference:
-        """Make the evidence that a configuration asks for. Nats of images, of which there are thousands, are summed."""
-        return cls(world_model, None if world_model.frame_size else config.robust_nats)
+        """Make the evidence that a configuration asks for.
+
+        Nats are summed for images, where there are thousands, and where sigma is learnt, so that surprise has no zero.
+        """
+        summed = world_model.frame_size or world_model.config.sigma is None
+        return cls(world_model, None if summed else config.robust_nats)
 
     def evidence(
         self,

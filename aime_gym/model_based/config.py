@@ -8,7 +8,6 @@ from aime_gym.config import check_bounds
 from aime_gym.model_based.actor_critic import ImaginationConfig
 from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD
-from aime_gym.models.config import WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
         leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
     :param robust_nats: surprise of a record of a demonstration, in nats, beyond which it counts by its logarithm in the
         ELBO of ``imitate`` and ``learn``, so that what no action explains does not outweigh all else. ``None`` sums
-        nats, as the papers do; those of images are always summed. Needs a world model of fixed ``sigma``.
+        nats, as the papers do, and as it is for images and for a world model that learns its ``sigma``.
     :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
@@ -112,9 +111,6 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
         OnlineConfig.__post_init__(self)
         if self.action_prior and not self.warm_start:
             raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
-        assert isinstance(self.world_model, WorldModelConfig)
-        if self.robust_nats is not None and self.world_model.sigma is None:
-            raise ValueError("robust_nats: expected None for a world model that learns sigma")
         check_bounds(
             self,
             demo_start_fraction=(0, 1),

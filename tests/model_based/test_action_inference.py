@@ -1,14 +1,13 @@
 """What phase 2 adds to the ELBO: robust sums of nats, and a prior that adapts its width."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from aime_gym.model_based.action_inference import ActionBelief, ActionInference
-from aime_gym.model_based.config import AIME_PRESETS, AIMEConfig
-from aime_gym.models.config import WorldModelConfig
+from aime_gym.model_based.config import AIMEConfig
+from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 
@@ -81,13 +80,10 @@ def test_only_records_that_are_there_widen_a_belief():
     torch.testing.assert_close(belief.distance, torch.ones(A))
 
 
-def test_robust_sums_need_a_fixed_sigma():
-    with pytest.raises(ValueError, match="^robust_nats: expected None for a world model that learns sigma"):
-        AIMEConfig(world_model="aime")
-    assert AIMEConfig(world_model="aime", robust_nats=None).robust_nats is None
-    with pytest.raises(ValueError, match="^action_prior: expected False without warm_start"):
-        AIMEConfig(warm_start=False)
-    assert replace(AIME_PRESETS["aime"], model_updates=1).robust_nats is None
+@pytest.mark.parametrize(("preset", "expected"), [("default", 30.0), ("aime", None)])
+def test_nats_are_summed_where_sigma_is_learnt(preset, expected):
+    model = WorldModel(PRESETS[preset], {"observation": (3,)}, A)
+    assert ActionInference.from_config(AIMEConfig(), model).robust_nats == expected
 
 
 def test_the_belief_counts_where_the_evidence_does_not():
