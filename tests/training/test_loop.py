@@ -81,7 +81,7 @@ def test_the_gradient_is_clipped_and_the_learning_rate_ends_at_zero():
         norm = optimizer.step(100 * layer(torch.ones(1, 1)).sum())
     assert norm > 100
     assert torch.cat([p.grad.flatten() for p in layer.parameters()]).norm() < 1.001
-    assert optimizer.schedule.get_last_lr() == [0.0]
+    assert [schedule.get_last_lr() for schedule in optimizer.schedules] == [[0.0]]
 
 
 def test_a_step_is_adams():
