@@ -83,7 +83,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param policy_matrix_learning_rate: Muon's learning rate for the policy's weight matrices under the ELBO; ``None``
         leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
     :param robust_nats: surprise of a record of a demonstration, in nats, beyond which it counts by its logarithm in the
-        ELBO of ``imitate``, so that what no action explains does not outweigh all else. ``None`` sums
+        ELBO of ``imitate`` and ``learn``, so that what no action explains does not outweigh all else. ``None`` sums
         nats, as the papers do, and as it is for images and for a world model that learns its ``sigma``.
     :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.

@@ -190,8 +190,7 @@ class OnlineImitation:
         config = self.config
         self.task_model.set_trainable(False)
         filtered = self._beliefs if config.continue_latents else None
-        # Nats are summed: the model learns what it does not explain yet, and robust sums ended below zero-shot.
-        inference = ActionInference(self.world_model, None)
+        inference = ActionInference.from_config(config, self.world_model)
         evidence = inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
         loss = evidence.loss
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
