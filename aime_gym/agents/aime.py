@@ -8,14 +8,14 @@ A world model of one's own body explains a demonstration only under the right ac
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
-inverse model in the latent space (``warm_start``), whose belief stays a prior of the actions, as wide as the policy is
-away from it (``action_prior``); sequences of demonstrations continue from the latent state that a
-filter with the policy's actions reaches there, instead of starting from zero (``continue_latents``); Muon trains the
-matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``); records that no action explains count by the
-logarithm of their surprise (``robust_nats``); the default world model sees standardised observations through a
-likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mean, in all presets,
-where the authors sample it. The papers have continuous actions only: discrete ones are one-hot vectors to the model,
-and phase 2 goes through samples of them by the straight-through gradient
+inverse model in the latent space (``warm_start``); records that no action explains count by the logarithm of their
+surprise (``robust_nats``), and there that model's belief is a prior of the actions (``action_prior``); sequences of
+demonstrations continue from the latent state that a filter with the policy's actions reaches there, instead of starting
+from zero (``continue_latents``); Muon trains the matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``);
+the default world model sees standardised observations through a likelihood of fixed, small sigma. Acting with
+``deterministic=True`` filters with the posterior's mean, in all presets, where the authors sample it. The papers have
+continuous actions only: discrete ones are one-hot vectors to the model, and phase 2 goes through samples of them by the
+straight-through gradient
 ([`aime_gym.models.distributions.OneHotCategorical`][]).
 """
 

@@ -158,8 +158,9 @@ class PolicyUpdates:
     What sequences start from is filtered anew from time to time: the latent state at a record depends on the actions
     that led there, which are the policy's.
 
-    The belief of an inverse model is a prior of the actions at records that the world model does not explain. It is as
-    wide as the policy's actions are away from it on average, and no narrower than its error on held-out play.
+    The belief of an inverse model is a prior of the actions. Its weight at a record grows with what the world model
+    does not explain there, see [`ActionInference.unexplained`][]. It is as wide as the policy's actions are away from
+    it on average, and no narrower than its error on held-out play.
 
     :param demos: demonstrations, without actions.
     :param belief: belief of an inverse model about their actions; ``None`` for no prior.

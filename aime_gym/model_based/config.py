@@ -89,7 +89,8 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: number of updates of the cloned policy.
-    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``; see
+    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``, the more
+        the less the world model explains a record, and everywhere where ``robust_nats`` does not apply; see
         [`aime_gym.model_based.action_inference.PolicyUpdates`][]. Needs ``warm_start``.
     :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
         policy's actions reaches there, instead of zero.
