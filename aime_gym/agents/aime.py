@@ -8,8 +8,9 @@ A world model of one's own body explains a demonstration only under the right ac
 with the world model frozen in phase 2; the two differ only in where the actions come from.
 
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
-inverse model in the latent space (``warm_start``); records that no action explains count by the logarithm of their
-surprise (``robust_nats``), and there that model's belief is a prior of the actions (``action_prior``); sequences of
+inverse model in the latent space (``warm_start``), whose belief is a prior of the actions where they explain more than
+the policy's (``action_prior``); records that no action explains count by the logarithm of their surprise
+(``robust_nats``); sequences of
 demonstrations continue from the latent state that a filter with the policy's actions reaches there, instead of starting
 from zero (``continue_latents``); Muon trains the matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``);
 the default world model sees standardised observations through a likelihood of fixed, small sigma. Acting with
@@ -160,9 +161,9 @@ class AIMEAgent(ImitationAgent):
         belief = None
         if config.warm_start:
             source = inverse_source(self.inverse_model, self.world_model, dataset)
-            filtered = filter_trajectories(self.world_model, dataset, source)
+            filtered = filter_trajectories(self.world_model, dataset, source, with_surprise=config.action_prior)
             if config.action_prior:
-                belief = ActionBelief(filtered.prev_actions, self.inverse_model.variance)
+                belief = ActionBelief(filtered, self.inverse_model.variance)
             completed = clone_actions(
                 self.policy,
                 dataset,

@@ -24,6 +24,7 @@ from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.training.loop import SequenceConfig
+from aime_gym.training.mixed_precision import mixed_precision
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch
 
@@ -65,6 +66,10 @@ class InferenceConfig(SequenceConfig, Protocol):
     def continue_latents(self) -> bool:
         """Whether sequences of demonstrations continue from the filtered latent state."""
 
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether to multiply matrices in bfloat16 where the device is fast at it."""
+
 
 @dataclass(frozen=True)
 class ActionInference:
@@ -72,10 +77,12 @@ class ActionInference:
 
     :param world_model: world model, whose weights have no gradient.
     :param robust_nats: surprise of a record beyond which it counts by its logarithm; ``None`` sums nats.
+    :param mixed_precision: whether to multiply matrices in bfloat16 where the device is fast at it.
     """
 
     world_model: WorldModel
     robust_nats: float | None
+    mixed_precision: bool = False
 
     @classmethod
     def from_config(cls, config: InferenceConfig, world_model: WorldModel) -> ActionInference:
@@ -84,7 +91,7 @@ class ActionInference:
         Nats are summed for images, where there are thousands, and where sigma is learnt, so that surprise has no zero.
         """
         summed = world_model.frame_size or world_model.config.sigma is None
-        return cls(world_model, None if summed else config.robust_nats)
+        return cls(world_model, None if summed else config.robust_nats, config.mixed_precision)
 
     def evidence(
         self,
@@ -110,46 +117,69 @@ class ActionInference:
             before = starts.features[(batch.rows[0] - 1).clamp_min(0)] * ~batch.is_first[:, None]
             initial = State(*before.split([model.config.deter, model.config.stoch], dim=-1))
         source = PolicyActions(policy, noise(*batch.valid.shape, model.action_size), first)
-        return model.evidence(
-            batch.observations,
-            source,
-            noise(*batch.valid.shape, model.config.stoch),
-            initial=initial,
-            valid=batch.valid,
-            regularize=False,
-            robust_nats=self.robust_nats,
-            embeddings=embeddings,
+        with mixed_precision(batch.valid.device, enabled=self.mixed_precision):
+            return model.evidence(
+                batch.observations,
+                source,
+                noise(*batch.valid.shape, model.config.stoch),
+                initial=initial,
+                valid=batch.valid,
+                regularize=False,
+                robust_nats=self.robust_nats,
+                embeddings=embeddings,
+            )
+
+    def better(self, demos: TrajectoryDataset, first: FilteredLatents, second: FilteredLatents) -> FilteredLatents:
+        """Choose for each demonstration between two filters, of different actions, the one with more evidence.
+
+        :param first: demonstrations filtered with some actions, and their surprise; the choice between equals.
+        :param second: demonstrations filtered with other actions, and their surprise.
+        """
+        gain = self._cost(first) - self._cost(second)
+        episodes = torch.arange(len(demos.counts), device=gain.device).repeat_interleave(demos.counts)
+        chosen = gain.new_zeros(len(demos.counts)).index_add(0, episodes, gain)[episodes, None] > 0
+        return FilteredLatents(
+            torch.where(chosen, second.features, first.features),
+            torch.where(chosen, second.prev_actions, first.prev_actions),
         )
 
-    def unexplained(self, evidence: Evidence) -> Tensor:
-        """Return how far each record is from being explained, (T, B) between 0 and 1; 1 where nats are summed."""
+    def _cost(self, filtered: FilteredLatents) -> Tensor:
+        """Return what each record adds to the loss of the evidence, (N,), up to a constant."""
+        assert filtered.surprise is not None
         if self.robust_nats is None:
-            return torch.ones_like(evidence.surprise)
-        return (evidence.surprise / (evidence.surprise + self.robust_nats)).square()
+            return filtered.surprise
+        return self.robust_nats * torch.log1p(filtered.surprise / self.robust_nats)
 
 
 class ActionBelief:
     """Belief of an inverse model about the actions of demonstrations: Gaussians whose variance is estimated.
 
-    :param means: actions (N, A) of every record by the inverse model, or probabilities of one-hot ones.
+    It counts at the records that its actions explain better than the policy's do: the inverse model may be right where
+    the policy has not found what it knows, and is wrong where the policy explains more.
+
+    :param filtered: demonstrations filtered with the inverse model's actions, or probabilities of one-hot ones, and
+        their surprise.
     :param variance: mean squared error (A,) of the inverse model on held-out play, the least variance.
     """
 
-    def __init__(self, means: Tensor, variance: Tensor) -> None:
-        self.means, self.variance = means, variance
+    def __init__(self, filtered: FilteredLatents, variance: Tensor) -> None:
+        assert filtered.surprise is not None
+        self.means, self.surprise, self.variance = filtered.prev_actions, filtered.surprise, variance
         #: Moving average (A,) of the squared distance to the policy's actions; ``None`` before the first update.
         self.distance: Tensor | None = None
 
-    def penalty(self, actions: Tensor, batch: SequenceBatch, weights: Tensor) -> Tensor:
-        """Compute the negative log-density of actions (T, B, A) in nats per sequence, up to a constant.
+    def penalty(self, evidence: Evidence, batch: SequenceBatch) -> Tensor:
+        """Compute the negative log-density of the policy's actions in nats per sequence, up to a constant.
 
-        :param weights: weight (T, B) of each record.
+        :param evidence: evidence of the batch under these actions.
         """
+        actions = evidence.latents.prev_actions
         squared = (actions - self.means[batch.rows]).square()
         now = squared.detach()[batch.valid].mean(0)
         self.distance = now if self.distance is None else self.distance.lerp(now, _DISTANCE_RATE)
         variance = torch.maximum(self.distance, self.variance)
-        return per_sequence(weights * 0.5 * (squared / variance).sum(-1), batch.valid)
+        explains_more = self.surprise[batch.rows] < evidence.surprise
+        return per_sequence(explains_more * 0.5 * (squared / variance).sum(-1), batch.valid)
 
 
 class PolicyUpdates:
@@ -158,9 +188,8 @@ class PolicyUpdates:
     What sequences start from is filtered anew from time to time: the latent state at a record depends on the actions
     that led there, which are the policy's.
 
-    The belief of an inverse model is a prior of the actions. Its weight at a record grows with what the world model
-    does not explain there, see [`ActionInference.unexplained`][]. It is as wide as the policy's actions are away from
-    it on average, and no narrower than its error on held-out play.
+    The belief of an inverse model is a prior of the actions, where it explains more than the policy. It is as wide as
+    the policy's actions are away from it on average, and no narrower than its error on held-out play.
 
     :param demos: demonstrations, without actions.
     :param belief: belief of an inverse model about their actions; ``None`` for no prior.
@@ -215,8 +244,7 @@ class PolicyUpdates:
         )
         loss = evidence.loss
         if self.belief is not None:
-            weights = self.inference.unexplained(evidence)
-            loss = loss + self.belief.penalty(evidence.latents.prev_actions, batch, weights)
+            loss = loss + self.belief.penalty(evidence, batch)
         self.updates += 1
         return evidence.metrics | {"gradient_norm": self.optimizer.step(loss)}
 

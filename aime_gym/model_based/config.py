@@ -19,8 +19,9 @@ class OnlineConfig(ImaginationConfig):
     :param value_weight: weight beta of the imagined return.
     :param value_warmup: number of updates over which beta rises to its value: at first neither the reward nor the value
         network has learnt anything, and their gradients would only spoil the policy.
-    :param clone_weight: weight of the error to the actions that the inverse model infers, where ``warm_start`` has one:
-        the latent states move with the world model, and the policy that was cloned in them has to follow.
+    :param clone_weight: weight of the error to inferred actions, of each demonstration those of the inverse model or of
+        the policy itself as a round finds it, whichever have more evidence. Only with ``warm_start``. The latent states
+        move with the world model, and the policy has to follow.
     :param normalize_gradients: whether only the directions of the gradients of evidence and return count, so that beta
         is the ratio of the two. A step that the model cannot explain at all costs thousands of nats, and would drown
         any return; the papers' form, their plain sum, is for models that have seen everything in play.
@@ -89,9 +90,9 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
     :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
     :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
     :param clone_updates: number of updates of the cloned policy.
-    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``, the more
-        the less the world model explains a record, and everywhere where ``robust_nats`` does not apply; see
-        [`aime_gym.model_based.action_inference.PolicyUpdates`][]. Needs ``warm_start``.
+    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``, at the
+        records that its actions explain better; see [`aime_gym.model_based.action_inference.ActionBelief`][]. Needs
+        ``warm_start``.
     :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
         policy's actions reaches there, instead of zero.
     """
@@ -136,6 +137,7 @@ def _paper(world_model: str, model_updates: int) -> AIMEConfig:
         matrix_learning_rate=None,
         decay_learning_rate=False,
         play_start_fraction=0.0,
+        mixed_precision=False,
         demo_start_fraction=0.0,
         warm_start=False,
         action_prior=False,

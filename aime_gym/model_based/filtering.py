@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.models.rssm import ActionSource, Latents
-from aime_gym.models.world_model import WorldModel
+from aime_gym.models.world_model import WorldModel, surprise_of
 
 #: Trajectories that are filtered side by side; fewer of images, whose embeddings take a hundred times the memory.
 _EPISODES_AT_ONCE, _IMAGE_EPISODES_AT_ONCE = 128, 16
@@ -36,20 +36,28 @@ class FilteredLatents(NamedTuple):
 
     features: Tensor  # (N, H + S), the latent state at the record
     prev_actions: Tensor  # (N, A), the action that led there, according to the source
+    surprise: Tensor | None = None  # (N,) in nats, see Evidence
 
 
 @torch.no_grad()
-def filter_trajectories(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> FilteredLatents:
+def filter_trajectories(
+    model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *, with_surprise: bool = False
+) -> FilteredLatents:
     """Filter all trajectories of a dataset from their first record on, with the posterior's mean.
 
     :param source: function that makes the source of the actions.
+    :param with_surprise: whether to decode the records too, and measure how much each surprises the model.
     """
     features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     prev_actions = features.new_zeros(len(dataset), model.action_size)
+    surprise = features.new_zeros(len(dataset)) if with_surprise else None
     for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         features[rows[valid]] = latents.states.feature[valid]
         prev_actions[rows[valid]] = latents.prev_actions[valid]
-    return FilteredLatents(features, prev_actions)
+        if surprise is not None:
+            likelihoods = model.likelihood_terms(latents.states.feature, standardized(model, dataset, rows))
+            surprise[rows[valid]] = surprise_of(latents, likelihoods)[valid]
+    return FilteredLatents(features, prev_actions, surprise)
 
 
 def filtered_batches(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> Iterator[FilteredBatch]:

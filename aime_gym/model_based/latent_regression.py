@@ -124,7 +124,7 @@ def clone_actions(
         spread themselves start from the broad one of a fresh policy instead.
     :return: whether the run came to its end.
     """
-    features, actions = filtered
+    features, actions = filtered.features, filtered.prev_actions
     targets = _rows_with_actions(demos)
     early = targets[demos.steps()[targets] < start_steps]
     early_count = round(start_fraction * _BATCH)

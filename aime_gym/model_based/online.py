@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
-from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source
+from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source, policy_source
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, draw_starts, imagine
 from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
@@ -64,6 +64,7 @@ class OnlineImitation:
         self.policy_optimizer = Optimizer(
             [policy], config.online_policy_learning_rate, max_grad_norm=config.max_grad_norm
         )
+        self._inference = ActionInference.from_config(config, world_model)
         self.replay = EpisodeReplayBuffer()
         self.updates = 0
 
@@ -123,8 +124,15 @@ class OnlineImitation:
         # The model has moved since the last round, and with it the latent states of the demonstrations.
         self._beliefs: FilteredLatents | None = None
         if config.warm_start:
-            source = inverse_source(self.inverse_model, self.world_model, demos)
-            self._beliefs = filter_trajectories(self.world_model, demos, source)
+            by_policy, by_inverse_model = (
+                filter_trajectories(self.world_model, demos, source, with_surprise=True)
+                for source in (
+                    policy_source(self.policy, self.world_model.action_size),
+                    inverse_source(self.inverse_model, self.world_model, demos),
+                )
+            )
+            # Cloning would take the policy back to actions that explain less than its own.
+            self._beliefs = self._inference.better(demos, by_policy, by_inverse_model)
 
     def update(self) -> Metrics:
         """Make one update of all networks."""
@@ -190,8 +198,7 @@ class OnlineImitation:
         config = self.config
         self.task_model.set_trainable(False)
         filtered = self._beliefs if config.continue_latents else None
-        inference = ActionInference.from_config(config, self.world_model)
-        evidence = inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
+        evidence = self._inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
         loss = evidence.loss
         metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]

@@ -20,13 +20,21 @@ def mlp(inputs: int, outputs: int | None, hidden: int, layers: int, *, layer_nor
         modules.extend(activation(hidden, layer_norm=layer_norm))
         inputs = hidden
     if outputs is not None:
-        modules.append(nn.Linear(inputs, outputs))
+        modules.append(OutputLinear(inputs, outputs))
     return nn.Sequential(*modules)
 
 
 def activation(features: int, *, layer_norm: bool) -> list[nn.Module]:
     """Modules between two linear layers."""
     return [nn.LayerNorm(features), nn.SiLU()] if layer_norm else [nn.ELU()]
+
+
+class OutputLinear(nn.Linear):
+    """Last linear layer of a network, in the precision of its weights whatever that of the layers before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class StackedLinear(nn.Linear):

@@ -105,7 +105,8 @@ class LayerNormGRUCell(nn.Module):
         self.norm = nn.LayerNorm(3 * deter)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        update, reset, candidate = self.norm(self.linear(torch.cat([x, h], dim=-1))).chunk(3, dim=-1)
+        gates = self.linear(torch.cat([x, h], dim=-1)).to(h.dtype)
+        update, reset, candidate = self.norm(gates).chunk(3, dim=-1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         return torch.lerp(candidate, h, torch.sigmoid(update))
 
@@ -145,7 +146,7 @@ class RSSM(nn.Module):
     def transition(self, state: State, prev_action: Tensor) -> Tensor:
         """Compute ``h_t`` (B, H) from the previous state and the action (B, A) taken in it."""
         h: Tensor = self.cell(self.input_layer(torch.cat([state.stoch, prev_action], dim=-1)), state.deter)
-        return h
+        return h.to(state.deter.dtype)  # the state is not rounded in mixed precision
 
     def prior(self, h: Tensor) -> Normal:
         """p(s_t | h_t)."""

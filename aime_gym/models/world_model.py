@@ -250,7 +250,7 @@ class WorldModel(nn.Module):
             dimensions = sum(math.prod(shape) for shape in self.sensors.values())
             kl_for_loss = kl_for_loss * sum_over_sensors(likelihoods, "weight") / dimensions
 
-        surprise = kl - sum_over_sensors(likelihoods, "kernel")
+        surprise = surprise_of(latents, likelihoods)
         negative = kl_for_loss - sum_over_sensors(likelihoods, "weighted")
         if robust_nats is not None:
             negative = robust_nats * torch.log1p(surprise / robust_nats)
@@ -271,6 +271,11 @@ class WorldModel(nn.Module):
 def per_sequence(values: Tensor, valid: Tensor | None) -> Tensor:
     """Sum over (valid) steps, mean over the batch: (T, B) -> scalar, in nats per sequence."""
     return (values if valid is None else values * valid).sum(0).mean()
+
+
+def surprise_of(latents: Latents, likelihoods: Mapping[str, LikelihoodTerms]) -> Tensor:
+    """Compute KL - log p(o) + max log p of each record, (T, B) in nats; see [`Evidence`][]."""
+    return latents.posterior.kl(latents.prior).sum(-1) - sum_over_sensors(likelihoods, "kernel")
 
 
 def sum_over_sensors(likelihoods: Mapping[str, LikelihoodTerms], field: str) -> Tensor:

@@ -22,6 +22,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from aime_gym.training.mixed_precision import multiplies_bfloat16
+
 #: Coefficients of the iteration X <- a X + (b A + c A A) X with A = X X^T.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
@@ -72,17 +74,9 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     Values that are below a few thousandths of the matrix's norm stay smaller. In bfloat16 where the machine multiplies
     it faster than float32.
     """
-    x = matrices.to(torch.bfloat16 if _multiplies_bfloat16(matrices.device) else torch.float32)
+    x = matrices.to(torch.bfloat16 if multiplies_bfloat16(matrices.device) else torch.float32)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(_EPSILON)
     for _ in range(_ITERATIONS):
         a = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=_B, alpha=_C), x, beta=_A)
     return x.to(matrices.dtype)
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for products of bfloat16."""
-    if device.type != "cpu":
-        return device.type == "cuda"
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

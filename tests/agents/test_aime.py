@@ -132,7 +132,7 @@ def test_acting_filters_as_training_does(make):
     env, play, demos = toy.task(make)
     agent = tiny(env).pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
     demo = demos[0]
-    features, actions = filter_trajectories(
+    features, actions, _ = filter_trajectories(
         agent.world_model,
         TrajectoryDataset([demo.without_actions()], None),
         policy_source(agent.policy, agent.action_encoding.size),

@@ -7,12 +7,12 @@ import torch
 
 from aime_gym.model_based.action_inference import ActionBelief, ActionInference
 from aime_gym.model_based.config import AIMEConfig
+from aime_gym.model_based.filtering import FilteredLatents
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 
 T, B, A = 6, 3, 2
-EVERYWHERE = torch.ones(T, B)
 
 
 @pytest.fixture(autouse=True)
@@ -52,22 +52,34 @@ def test_a_large_bound_is_the_sum_of_nats():
     torch.testing.assert_close(robust.loss + best, plain.loss, rtol=1e-5, atol=1e-5)
 
 
+def make_belief(means, least_variance, surprise=0.0):
+    """A belief of actions (N, A) that leaves some surprise, the same at all records or one for each."""
+    surprises = torch.as_tensor(surprise).expand(len(means))
+    return ActionBelief(FilteredLatents(torch.zeros(len(means), 3), means, surprises), torch.full((A,), least_variance))
+
+
+def evidence_of(actions, surprise=1.0):
+    """Evidence under a policy's actions, which leave some surprise."""
+    surprises = torch.as_tensor(surprise).expand(actions.shape[:2])
+    return SimpleNamespace(latents=SimpleNamespace(prev_actions=actions), surprise=surprises)
+
+
 def test_a_belief_is_as_wide_as_actions_are_away_from_it():
     torch.manual_seed(0)
     batch = SimpleNamespace(rows=torch.arange(T * B).view(T, B), valid=torch.ones(T, B, dtype=torch.bool))
     means = torch.rand(T * B, A)
     errors = torch.tensor([0.1, 0.4]) * torch.randn(T, B, A)
     actions = (means[batch.rows] + errors).requires_grad_()
-    belief = ActionBelief(means, torch.full((A,), 1e-4))
-    penalty = belief.penalty(actions, batch, EVERYWHERE)
+    belief = make_belief(means, 1e-4)
+    penalty = belief.penalty(evidence_of(actions), batch)
     variance = errors.square().mean((0, 1))
     torch.testing.assert_close(penalty, (0.5 * errors.square() / variance).sum(-1).sum(0).mean())
     (gradient,) = torch.autograd.grad(penalty, actions)
     torch.testing.assert_close(gradient, errors / variance / B)  # the width is no way out
-    belief.penalty(means[batch.rows], batch, EVERYWHERE)
+    belief.penalty(evidence_of(means[batch.rows]), batch)
     assert (belief.distance < variance).all()
-    narrow = ActionBelief(means, torch.ones(A))  # the error on play is the least variance
-    torch.testing.assert_close(narrow.penalty(actions, batch, EVERYWHERE), 0.5 * errors.square().sum(-1).sum(0).mean())
+    narrow = make_belief(means, 1.0)  # the error on play is the least variance
+    torch.testing.assert_close(narrow.penalty(evidence_of(actions), batch), 0.5 * errors.square().sum(-1).sum(0).mean())
 
 
 def test_only_records_that_are_there_widen_a_belief():
@@ -75,9 +87,18 @@ def test_only_records_that_are_there_widen_a_belief():
     batch = SimpleNamespace(rows=rows, valid=torch.arange(T)[:, None].expand(T, B) < 2)
     actions = torch.zeros(T, B, A)
     actions[2:] = 100.0
-    belief = ActionBelief(torch.ones(1, A), torch.full((A,), 1e-4))
-    torch.testing.assert_close(belief.penalty(actions, batch, EVERYWHERE), torch.tensor(0.5 * A * 2))
+    belief = make_belief(torch.ones(1, A), 1e-4)
+    torch.testing.assert_close(belief.penalty(evidence_of(actions), batch), torch.tensor(0.5 * A * 2))
     torch.testing.assert_close(belief.distance, torch.ones(A))
+
+
+def test_a_belief_counts_at_the_records_that_it_explains_better():
+    batch = SimpleNamespace(rows=torch.arange(T)[:, None].expand(T, B), valid=torch.ones(T, B, dtype=torch.bool))
+    actions = torch.zeros(T, B, A).requires_grad_()
+    belief = make_belief(torch.ones(T, A), 1.0, surprise=torch.arange(T, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(belief.penalty(evidence_of(actions, surprise=1.5), batch), actions)
+    assert (gradient[:2] < 0).all()
+    assert (gradient[2:] == 0).all()
 
 
 @pytest.mark.parametrize(("preset", "expected"), [("default", 30.0), ("aime", None)])
@@ -86,8 +107,17 @@ def test_nats_are_summed_where_sigma_is_learnt(preset, expected):
     assert ActionInference.from_config(AIMEConfig(), model).robust_nats == expected
 
 
-def test_the_belief_counts_where_the_evidence_does_not():
-    inference = ActionInference(None, 10.0)
-    weights = inference.unexplained(SimpleNamespace(surprise=torch.tensor([0.0, 10.0, 1e6])))
-    torch.testing.assert_close(weights, torch.tensor([0.0, 0.25, 1.0]), rtol=0, atol=1e-4)
-    assert (ActionInference(None, None).unexplained(SimpleNamespace(surprise=torch.zeros(2))) == 1).all()
+def test_each_demonstration_has_the_actions_with_more_evidence():
+    def filtered(value, surprise):
+        return FilteredLatents(torch.full((5, 3), value), torch.full((5, A), value), torch.tensor(surprise))
+
+    demos = SimpleNamespace(counts=torch.tensor([2, 3]))
+    first = filtered(1.0, [3.0, 3.0, 9.0, 0.0, 0.0])
+    second = filtered(2.0, [2.0, 3.0, 2.0, 4.0, 2.0])
+    summed = ActionInference(None, None).better(demos, first, second)
+    assert summed.prev_actions[:, 0].tolist() == [2, 2, 2, 2, 2]
+    # Of the second demonstration, one record that nothing explains does not outweigh the others.
+    robust = ActionInference(None, 1.0).better(demos, first, second)
+    assert robust.prev_actions[:, 0].tolist() == [2, 2, 1, 1, 1]
+    assert robust.features[:, 0].tolist() == [2, 2, 1, 1, 1]
+    assert ActionInference(None, None).better(demos, first, first).features[0, 0] == 1
