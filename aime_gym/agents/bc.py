@@ -12,34 +12,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.stacked_agent import StackedAgent
 from aime_gym.data import TrajectoryDataset, split_trajectories
-from aime_gym.models.stacked import StackedNetwork
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.supervised import StackedConfig, act_on_windows, regress_actions
 from aime_gym.types import Trajectories
 
 
-class BCAgent(ImitationAgent):
+class BCAgent(StackedAgent):
     """Clones demonstrations from their actions; an oracle for agents that do without. Needs no play.
 
     Hyper-parameters: [`StackedConfig`][].
     """
 
     config: StackedConfig
-    policy: StackedNetwork
     presets: ClassVar = {"default": StackedConfig()}
     needs_play = False
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
-        self.policy = StackedNetwork(
-            self.observation_encoding.shapes,
-            self.config.stack,
-            self.action_encoding.size,
-            discrete=self.action_encoding.discrete,
-            **self.policy_kwargs,
-        ).to(self.device)
+        self.policy = self._stacked_network(self.config.stack)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy"], []
@@ -50,8 +42,7 @@ class BCAgent(ImitationAgent):
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset = TrajectoryDataset(demos, self.action_encoding, self.device)
         assert dataset.prev_actions is not None
-        with self._initial_weights():
-            self._setup_networks()
+        self.policy = self._fresh_policy()
         self.policy.fit_standardizer(dataset.observations)
         regress_actions(
             self.policy,
@@ -69,11 +60,3 @@ class BCAgent(ImitationAgent):
         """Return the actions that the policy would have taken."""
         rows = torch.arange(len(demos), device=self.device)
         return act_on_windows(self.policy, demos, (rows - 1).clamp_min(0))
-
-    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return self.policy.initial_state(observation)
-
-    def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.policy.step(observation, state, generator)

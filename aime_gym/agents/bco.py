@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.stacked_agent import StackedAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.stacked import StackedNetwork
@@ -58,7 +58,7 @@ class BCOConfig(StackedConfig):
         check_bounds(self, alpha=(0, None))
 
 
-class BCOAgent(ImitationAgent):
+class BCOAgent(StackedAgent):
     """Labels demonstrations with an inverse dynamics model learnt from play, and clones them.
 
     ``learn(total_timesteps)`` then improves both with what the policy does in the environment.
@@ -66,15 +66,14 @@ class BCOAgent(ImitationAgent):
     """
 
     config: BCOConfig
-    policy: StackedNetwork
     inverse_model: StackedNetwork
     presets: ClassVar = {"default": BCOConfig()}
     needs_play = True
     improves_online = True
 
     def _setup_networks(self) -> None:
-        self.inverse_model = self._network(self.config.stack + 1)
-        self.policy = self._network(self.config.stack)
+        self.inverse_model = self._stacked_network(self.config.stack + 1)
+        self.policy = self._stacked_network(self.config.stack)
         self._start_over()
 
     def _start_over(self) -> None:
@@ -82,15 +81,6 @@ class BCOAgent(ImitationAgent):
         self.collected = EpisodeReplayBuffer()
         #: Masks of the trajectories that are learnt from; the others are held out.
         self.train_mask: dict[str, list[bool]] = {"play": [], "collected": [], "demos": []}
-
-    def _network(self, frames: int) -> StackedNetwork:
-        return StackedNetwork(
-            self.observation_encoding.shapes,
-            frames,
-            self.action_encoding.size,
-            discrete=self.action_encoding.discrete,
-            **self.policy_kwargs,
-        )
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["inverse_model", "policy"], []
@@ -117,8 +107,7 @@ class BCOAgent(ImitationAgent):
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         dataset = TrajectoryDataset(demos, None, self.device)
-        with self._initial_weights():
-            self.policy = self._network(self.config.stack).to(self.device)
+        self.policy = self._fresh_policy()
         self.policy.copy_encoding(self.inverse_model)
         self.train_mask["demos"] = self._split(len(demos))
         self._fit_policy(dataset, loop)
@@ -199,14 +188,6 @@ class BCOAgent(ImitationAgent):
         if self.inverse_model.discrete:
             labels = torch.nn.functional.one_hot(labels.argmax(-1), self.action_encoding.size).float()
         return labels
-
-    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return self.policy.initial_state(observation)
-
-    def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.policy.step(observation, state, generator)
 
 
 class _OnlineState:

@@ -36,7 +36,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.stacked_agent import StackedAgent
 from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_bounds
 from aime_gym.data import TrajectoryDataset, split_trajectories
 from aime_gym.models.distributions import OneHotCategorical
@@ -95,14 +95,13 @@ class IIDMConfig(StackedConfig):
         )
 
 
-class IIDMAgent(ImitationAgent):
+class IIDMAgent(StackedAgent):
     """Learns a forward model of observations from play, and a policy whose actions explain the demonstrations by it.
 
     Acts on a stack of observations. Hyper-parameters: [`IIDMConfig`][].
     """
 
     config: IIDMConfig
-    policy: StackedNetwork
     forward_model: ForwardModel
     presets: ClassVar = {
         "default": IIDMConfig(),
@@ -132,16 +131,7 @@ class IIDMAgent(ImitationAgent):
             layers=config.layers,
             layer_norm=config.layer_norm,
         )
-        self.policy = self._fresh_policy()
-
-    def _fresh_policy(self) -> StackedNetwork:
-        return StackedNetwork(
-            self.observation_encoding.shapes,
-            self.config.stack,
-            self.action_encoding.size,
-            discrete=self.action_encoding.discrete,
-            **self.policy_kwargs,
-        )
+        self.policy = self._stacked_network(config.stack)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["forward_model", "policy"], []
@@ -180,8 +170,7 @@ class IIDMAgent(ImitationAgent):
         config, model = self.config, self.forward_model
         dataset = TrajectoryDataset(demos, None, self.device)
         model.requires_grad_(False)
-        with self._initial_weights():
-            self.policy = self._fresh_policy().to(self.device)
+        self.policy = self._fresh_policy()
         self.policy.copy_encoding(model)
         cost = model.negative_log_likelihood if config.robust else model.mean_square
 
@@ -237,14 +226,6 @@ class IIDMAgent(ImitationAgent):
         if not self.imitated:
             raise ValueError("infer_actions: IIDMAgent infers actions by its policy; call imitate first")
         return act_on_windows(self.policy, demos, (torch.arange(len(demos), device=self.device) - 1).clamp_min(0))
-
-    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return self.policy.initial_state(observation)
-
-    def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.policy.step(observation, state, generator)
 
 
 def policy_actions(policy: StackedNetwork, features: Tensor, noise: Callable[..., Tensor]) -> Tensor:
