@@ -97,7 +97,7 @@ class AIMEConfig(OnlineConfig, PretrainingConfig):
         policy's actions reaches there, instead of zero.
     """
 
-    policy_updates: int = 1000
+    policy_updates: int = 600
     policy_learning_rate: float = 1e-3
     policy_matrix_learning_rate: float | None = 3e-3
     robust_nats: float | None = 30.0

@@ -74,7 +74,8 @@ class PretrainingConfig(WorldModelTrainingConfig):
     :param mixed_precision: whether updates on sequences multiply matrices in bfloat16 where the device is fast at it.
     """
 
-    model_updates: int = 4500
+    batch_size: int = 64
+    model_updates: int = 1500
     matrix_learning_rate: float | None = 1e-2
     decay_learning_rate: bool = True
     mixed_precision: bool = True

@@ -64,10 +64,11 @@ TOY_CLASSES = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
 LEARNING = {
     "aime": {
         "world_model": MODEL,
-        "model_updates": 500,
-        "inverse_updates": 500,
-        "clone_updates": 500,
-        "policy_updates": 150,
+        "model_updates": 200,
+        "inverse_updates": 300,
+        "clone_updates": 300,
+        "policy_updates": 50,
+        "batch_size": 32,
         "sequence_length": 16,
     },
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
@@ -77,7 +78,7 @@ LEARNING = {
     "gaifo": None,
     "gail": None,
     "patch-ail": None,
-    "mbbc": {"world_model": MODEL, "model_updates": 500, "clone_updates": 500, "sequence_length": 16},
+    "mbbc": {"world_model": MODEL, "model_updates": 200, "clone_updates": 300, "batch_size": 32, "sequence_length": 16},
     "imrl": None,
     "pmi-il": None,
     # Its latent actions explain changes by one observation, and the toy hides the velocity: test_ilpo.py has another.
