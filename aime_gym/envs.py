@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -148,6 +149,18 @@ def make_env(
     if simulator.steps_per_second is not None:
         metadata["render_fps"] = simulator.steps_per_second / repeat
     return OverrideSpec(env, spec, metadata, None if render_mode is None else quality)
+
+
+def env_of_id(env_id: str) -> gym.Env[Any, Any]:
+    """Make the environment that an agent's constructor is given by its id.
+
+    :param env_id: task that [`list_envs`][] names, in the default modality, or any registered id, as it is.
+    :raises ValueError: an unknown id; the message names the nearest ones.
+    """
+    if any(env_id in names for simulator, names in list_envs().items() if simulator != "mujoco"):
+        return make_env(env_id)
+    with _nearest_ids("env", env_id):
+        return gym.make(env_id)
 
 
 def _plain_integer(value: Any) -> Any:
@@ -308,10 +321,9 @@ def _make_metaworld(
 def _make_gymnasium(
     env_id: str, max_episode_steps: int | None, render_mode: str | None, size: int, camera: int | str | None
 ) -> _Simulator:
-    listed = list(chain(*list_envs().values()))
     if env_id.startswith("aime_gym/"):
         raise ValueError(
-            f"id: expected a task without a modality, as {listed[0]!r}, got {env_id!r}: gymnasium.make makes it"
+            f"id: expected a task without a modality, as 'walker-walk', got {env_id!r}: gymnasium.make makes it"
         )
     options: dict[str, Any] = {}
     if render_mode is not None:
@@ -320,20 +332,33 @@ def _make_gymnasium(
             options.update(width=size, height=size)
     if camera is not None:
         options["camera_id" if isinstance(camera, int) else "camera_name"] = camera
-    try:
+    with _nearest_ids("id", env_id):
         env = gym.make(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode, **options)
+    sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
+    steps_per_second = env.metadata.get("render_fps")
+    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), repeat=1, steps_per_second=steps_per_second)
+
+
+@contextmanager
+def _nearest_ids(argument: str, env_id: str) -> Iterator[None]:
+    """Name the ids that are nearest to one that Gymnasium does not know.
+
+    :param argument: name of the id for the user, which the error starts with.
+    :raises ValueError: an unknown or malformed id.
+    """
+    try:
+        yield
     except gym.error.Error as error:
         # Gymnasium raises its bare Error for a malformed id; other errors come from the environment itself.
         if type(error) is not gym.error.Error and not isinstance(
             error, gym.error.UnregisteredEnv | gym.error.DeprecatedEnv
         ):
             raise
-        names = listed + [name for name in gym.registry if not name.startswith("aime_gym/")]
+        names = list(gym.registry)  # with a modality, or tasks without one
+        if not env_id.startswith("aime_gym/"):
+            names = [*chain(*list_envs().values()), *(name for name in names if not name.startswith("aime_gym/"))]
         expected = _expected(env_id, names, "'walker-walk' (dm_control), 'reach-v3' (Meta-World) or any Gymnasium id")
-        raise ValueError(f"id: {expected}") from error
-    sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
-    steps_per_second = env.metadata.get("render_fps")
-    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), repeat=1, steps_per_second=steps_per_second)
+        raise ValueError(f"{argument}: {expected}") from error
 
 
 def _check_render_mode(render_mode: str | None) -> None:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,9 +30,10 @@ from aime_gym.agents.files import (
     read_agent_document,
     restore,
 )
-from aime_gym.config import check_number, check_seed, preset_config
+from aime_gym.config import check_number, check_seed, constructor_signature, preset_config
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.models.parameters import check_parameters
+from aime_gym.models.pretrained import imported_world_model
 from aime_gym.serialization import Source, write_archive
 from aime_gym.training.phase import PhaseData
 from aime_gym.training.predict import predict_as_sb3
@@ -49,11 +51,14 @@ class Agent(BaseAlgorithm):
     A subclass makes its networks in ``_setup_networks``, names them in ``_get_torch_save_params``, and acts in
     ``_initial_state`` and ``_act``. Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
 
-    :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+    :param env: Gymnasium environment, SB3 ``VecEnv``, or an id: ``"walker-run"`` as [`aime_gym.make_env`][] makes it
+        without options, ``"CartPole-v1"`` as ``gymnasium.make`` does.
     :param preset: named set of hyper-parameters; see ``presets``.
     :param policy: ``"MlpPolicy"`` or ``"MultiInputPolicy"``; the networks follow the observation space either way.
     :param policy_kwargs: ``hidden`` (width) and ``layers`` of the policy network.
-    :param hyper_parameters: fields of the agent's configuration, over the preset's values.
+    :param hyper_parameters: fields of the agent's configuration, over the preset's values. Of an agent with one,
+        ``world_model`` may also be the path of a file that `AIMEAgent.save_world_model` wrote: its configuration then
+        replaces that of the preset. Its sensors and actions have to be those of the environment.
     :raises ValueError: an unknown preset, policy, hyper-parameter or device; an environment that normalises
         observations.
     """
@@ -73,6 +78,13 @@ class Agent(BaseAlgorithm):
     policy: nn.Module  # type: ignore[assignment]
     checkpoint_dir: Path | None = None
     checkpoint_interval: int = 1
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show notebooks and ``help`` the keywords that the constructor hands on."""
+        super().__init_subclass__(**options)
+        if hasattr(cls, "presets"):
+            bases = [base for base in reversed(cls.__mro__) if issubclass(base, Agent) and "__init__" in vars(base)]
+            cls.__signature__ = constructor_signature(bases, cls.presets["default"])  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -97,6 +109,8 @@ class Agent(BaseAlgorithm):
         if env is not None and env_or_policy is not None:
             raise ValueError("env: expected one environment, got one by position and one by name")
         env = env if env is not None else env_or_policy
+        #: World model of a file, unless it is to be learnt.
+        self.imported = imported_world_model(hyper_parameters, self.presets["default"])
         self.config = preset_config(type(self).__name__, self.presets, preset, hyper_parameters)
         if policy not in _POLICIES:
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
@@ -398,11 +412,19 @@ class Agent(BaseAlgorithm):
         :param custom_objects: accepted for SB3's scripts, which replace pickled objects by it: here are none.
         :param print_system_info: whether to print the systems of this process and of the one that wrote the file.
         :param kwargs: arguments of the constructor that differ from the file, such as ``verbose``, ``seed`` or
-            hyper-parameters of later phases.
+            hyper-parameters of later phases. ``world_model`` is the file of a world model, to start from it in place of
+            the agent's own; its policy, which does not fit that, is left behind.
         :raises FileNotFoundError: no such file.
         :raises ValueError: a damaged file, another agent's file, or an environment with other spaces.
         """
+        imported = imported_world_model(kwargs, cls.presets["default"])
+        if imported is not None:
+            del kwargs["world_model"]
         agent = load_agent_file(cls, path, device, print_system_info, kwargs)
+        if imported is not None:
+            agent.imported = imported
+            agent.config = replace(agent.config, world_model=imported.config)
+            agent._setup_model()
         if env is not None:
             agent.set_env(env, force_reset=force_reset)
             if "seed" in kwargs:

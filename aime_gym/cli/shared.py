@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 from annotated_types import Ge
 
-from aime_gym.config import nearest_names
+from aime_gym.config import nearest_names, parameter_texts
 from aime_gym.experiments.config import DataConfig, TaskConfig, lower_bound
 from aime_gym.wrappers.rendering import RenderingError
 
@@ -60,7 +60,7 @@ class Verb(click.Command):
         self._configs = {name: hint for name, hint in hints.items() if hint in _GROUPS}
         text, start, examples = (inspect.getdoc(function) or "").partition("\n\nExamples")
         super().__init__(
-            function.__name__,
+            function.__name__.rstrip("_"),
             params=list(_parameters(function)),
             callback=self._call,
             help=text.partition("\n\n:param")[0],
@@ -110,9 +110,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
-            raise click.UsageError(f"VERB: expected one of {', '.join(self.commands)}, got none", ctx)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, args or ["--help"])
 
 
 def _one_value_each(arguments: list[str], options: set[str]) -> list[str]:
@@ -198,6 +196,15 @@ class Number(click.ParamType):
         return self.name
 
 
+class _Choice(click.Choice[str]):
+    """Type of an option whose value is one of some names, which the shell completes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            self.fail(f"expected one of {', '.join(self.choices)}, got {value!r}", param, ctx)
+        return value
+
+
 class _Positions(click.ParamType):
     name = "positions"
 
@@ -220,8 +227,7 @@ def _parameters(signed: Callable[..., Any], group: str = "Options", config: Any 
     :param config: configuration with the defaults of its class's options, if they are not those of the class.
     """
     hints = get_type_hints(signed, include_extras=True)
-    described = re.findall(r":param (\w+): (.*?)(?=\n:|\n\n|\Z)", inspect.getdoc(signed) or "", re.DOTALL)
-    texts = {name: " ".join(text.split()) for name, text in described}
+    texts = parameter_texts(signed)
     for name, parameter in inspect.signature(signed).parameters.items():
         default = getattr(config, name, parameter.default)
         if hints[name] in _GROUPS:
@@ -251,6 +257,8 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
     if kind is bool:
         return _Option([f"--{name.replace('_', '-')}"], group or "", is_flag=True, **settings)
     settings["type"] = _Positions() if name == "positions" else types.get(kind, str)
+    if get_origin(kind) is Literal:
+        settings["type"] = _Choice(get_args(kind))
     if group is None:
         placeholder = placeholder if required else f"[{placeholder}]"
         return click.Argument([name], metavar=placeholder, nargs=-1 if several else 1, **settings)
@@ -259,6 +267,14 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
 
 
 # Output
+
+
+def print_definitions(title: str, definitions: Iterable[tuple[str, str]]) -> None:
+    """Print names and what they mean, in 80 columns."""
+    formatter = click.HelpFormatter(width=80)
+    with formatter.section(title):
+        formatter.write_dl(list(definitions), col_max=24)
+    click.echo(formatter.getvalue())
 
 
 def check_output(path: Path | None, argument: str, *, folder: bool = False) -> None:

@@ -1,12 +1,16 @@
 """The command line: help at once, one line for what is wrong, and the verbs."""
 
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+import aime_gym
+from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import _PROGRAM, main
+from aime_gym.config import describe_fields
 from aime_gym.data import load_trajectories
 from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
@@ -32,7 +36,7 @@ def test_the_help_of_compare_shows_how_to_change_everything(capsys):
         assert part in text
 
 
-VERBS = ["compare", "collect", "train", "diagnose", "beliefs", "evaluate", "benchmark", "report"]
+VERBS = ["compare", "collect", "train", "diagnose", "beliefs", "evaluate", "benchmark", "report", "list", "options"]
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])
@@ -93,7 +97,9 @@ def test_examples_use_options_that_are_there(verb):
         ("compare --demos clips/*.mp4", "--demos: nothing matches the pattern 'clips/*.mp4'"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
         ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
-        ("", "VERB: expected one of compare, collect"),
+        ("list agent", "expected one of agents, envs, presets, got 'agent'"),
+        ("options aimee", "did you mean aime?"),
+        ("options aime --preset papers", "--preset: AIMEAgent expects one of ['aime', "),
         ("comp reach-v3", "VERB: unknown verb 'comp'; did you mean compare?"),
         ("evaluate", "FILE: expected a value, got none"),
         ("compare --seed -1", "--seed: expected at least 0, got -1"),
@@ -108,6 +114,58 @@ def test_bad_input_ends_in_one_line(arguments, message, capsys, tmp_path, monkey
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_the_program_without_a_verb_says_what_it_can(capsys):
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    bare, asked = capsys.readouterr().out.split("Usage:")[1:]
+    assert bare == asked
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{aime_gym.__version__}\n"
+    result = subprocess.run([sys.executable, "-m", "aime_gym", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"{aime_gym.__version__}\n"
+
+
+def test_names_are_listed(capsys):
+    for kind, names in {
+        "agents": list(AGENTS),
+        "envs": ["walker-run", "reach-v3", "Ant-v5", "CartPole-v1"],
+        "presets": ["aime-nob", "paper", "dreamer-m"],
+    }.items():
+        assert main(["list", kind]) == 0
+        text = capsys.readouterr().out
+        assert set(names) <= set(re.findall(r"[^\s,]+", text))
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_option_has_a_meaning(name, capsys):
+    config = AGENTS[name].presets["default"]
+    described = describe_fields(config)
+    assert [field.name for field in described] == [field.name for field in fields(config)]
+    assert [field.name for field in described if not field.meaning] == []
+    assert main(["options", name]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"\n  {field.name}" in text for field in described)
+
+
+def test_the_values_of_a_preset_are_shown(capsys):
+    assert main(["options", "aime", "--preset", "dreamer"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "world_model WorldModelConfig | str, dreamer. Name of a preset" in text
+    assert "model_updates int, 200000. Number of updates of the world model in pretrain." in text
+
+
+def test_the_shell_completes(monkeypatch, capsys):
+    for words, found in {"ev": "evaluate", "list a": "agents", "compare --modality p": "position,pixels"}.items():
+        monkeypatch.setenv("_AIME_GYM_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", f"aime-gym {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        with pytest.raises(SystemExit):
+            main([])
+        assert capsys.readouterr().out.split() == [f"plain,{word}" for word in found.split(",")]
 
 
 def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
