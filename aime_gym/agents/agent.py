@@ -21,6 +21,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces, configure_l
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
+from aime_gym.agents.environments import task_of_envs
 from aime_gym.agents.files import (
     ValueChecks,
     agent_document,
@@ -35,6 +36,7 @@ from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.models.parameters import check_parameters
 from aime_gym.models.pretrained import imported_world_model
 from aime_gym.serialization import Source, write_archive
+from aime_gym.tasks import KnownTask
 from aime_gym.training.phase import PhaseData
 from aime_gym.training.predict import predict_as_sb3
 from aime_gym.training.rollouts import wrap_env
@@ -141,6 +143,8 @@ class Agent(BaseAlgorithm):
         #: Whether the phase that runs, or ran last, takes environment steps.
         self.interacts = False
         self.n_envs = 1
+        #: Task of the environment, or of the one that the agent's file was trained in; ``None`` when unknown.
+        self.known_task: KnownTask | None = None
         if env is not None:
             wrapped = wrap_env(env, self.verbose)
             self._attach_env(wrapped)
@@ -312,6 +316,7 @@ class Agent(BaseAlgorithm):
 
     def _attach_env(self, env: VecEnv) -> None:
         self.env = env
+        self.known_task = task_of_envs(env)
         self.n_envs = env.num_envs
         self._vec_normalize_env = unwrap_vec_normalize(env)
 
@@ -325,7 +330,8 @@ class Agent(BaseAlgorithm):
         :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
         :param force_reset: whether SB3 forgets its last observation.
 
-        :raises ValueError: other spaces, or an environment that normalises observations.
+        :raises ValueError: other spaces, an environment that normalises observations, or one that is known to observe
+            or act otherwise, by its ``action_repeat`` for example.
         """
         wrapped = wrap_env(env, self.verbose)
         if not hasattr(self, "action_encoding"):  # made without an environment
@@ -340,6 +346,9 @@ class Agent(BaseAlgorithm):
                 f"env: expected the spaces {self.observation_space} and {self.action_space}, got "
                 f"{wrapped.observation_space} and {wrapped.action_space}"
             ) from error
+        task = task_of_envs(wrapped)
+        if self.known_task is not None and task is not None:
+            self.known_task.check_view(task)
         if force_reset:
             self._last_obs = None
         self._attach_env(wrapped)

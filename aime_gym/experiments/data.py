@@ -22,9 +22,10 @@ from aime_gym.data import (
     load_trajectories,
 )
 from aime_gym.data.spaces import write_space
-from aime_gym.experiments.config import DEMONSTRATIONS, PLAN2EXPLORE, PLAY_EPISODES, DataConfig, TaskConfig
+from aime_gym.experiments.config import DEMONSTRATIONS, PLAN2EXPLORE, PLAY_EPISODES, DataConfig
 from aime_gym.experiments.experts import Expert, complete, prepare_expert, record_demonstrations
 from aime_gym.serialization import digest
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 from aime_gym.wrappers import rendering_of
 

@@ -198,7 +198,7 @@ def _missing(job: Job, folder: Path) -> frozenset[str]:
 
 def _job(task: SuiteTask, what: str, key: str, work: Callable[..., Result], **about: Any) -> Job:
     origin = {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert}
-    known = {"what": what, "key": key, "task": task.label, "env": asdict(task.config), "data": origin}
+    known = {"what": what, "key": key, "task": task.label, "env": task.config.as_json(), "data": origin}
     return Job(f"{task.label}, {what}", {**known, "data_seed": task.data_seed, **about}, work)
 
 
@@ -316,7 +316,9 @@ def run_cell(
         if pretrained is None:
             agent = cell.spec.build(config, training, cell.seed)
         else:
-            agent = agent_class.load(pretrained / _AGENT, env=training, play=play)
+            agent = agent_class.load(pretrained / _AGENT, play=play)
+            agent.known_task = None  # stored play serves every task that shows the same, whatever its action repeat
+            agent.set_env(training)
         curve = None
         if cell.curve is not None:
             curve = LearningCurve(agent, env, cell.curve.steps, cell.curve.episodes, seed)

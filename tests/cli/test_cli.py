@@ -8,12 +8,14 @@ from dataclasses import fields, replace
 import pytest
 
 import aime_gym
+from aime_gym.agents import BCAgent
 from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import _PROGRAM, main
 from aime_gym.config import describe_fields
 from aime_gym.data import load_trajectories
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
+from aime_gym.tasks import TaskConfig
+from aime_gym.testing import toy
 
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
 
@@ -81,7 +83,11 @@ def test_examples_use_options_that_are_there(verb):
         ("compare --demos nowhere", "--demos: nothing is stored at nowhere"),
         ("compare --play nowhere", "--play: nothing is stored at nowhere"),
         ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
-        ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
+        ("compare CartPole-v1 --modality position --agents bc", "positions is unknown; expected --positions"),
+        ("compare CartPole-v1 --positions 0,2", "--positions: expected with modality='position' only"),
+        ("compare --camera 1", "--camera: expected with modality='pixels' only"),
+        ("compare --env-kwargs gravity", "--env-kwargs: expected name=value, got 'gravity'"),
+        ("compare --env-kwargs gravity=1", "--env-kwargs: expected with a Gymnasium id only, got {'gravity': 1}"),
         (
             "compare CartPole-v1 --modality state --agents aime:sequence_length=1",
             "agent aime:sequence_length=1: sequence_length: expected at",
@@ -96,7 +102,7 @@ def test_examples_use_options_that_are_there(verb):
         ("collect reach-v3 --video --out x", "--video: expected an environment that shows images (--modality pixels)"),
         ("compare --demos clips/*.mp4", "--demos: nothing matches the pattern 'clips/*.mp4'"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
-        ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
+        ("evaluate nowhere.zip", "path: expected an agent's file, found none at nowhere.zip"),
         ("list agent", "expected one of agents, envs, presets, got 'agent'"),
         ("options aimee", "did you mean aime?"),
         ("options aime --preset papers", "--preset: AIMEAgent expects one of ['aime', "),
@@ -180,12 +186,29 @@ def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     assert demo.actions is None
     options = [part for option in TINY.split(",") for part in ("-o", option)]
     assert main(["train", "bco", *reach, "--play", "./play", "--demos", "demos", *options, "--out", "bco.zip"]) == 0
-    assert main(["evaluate", "bco.zip", *reach, "--episodes", "2", "--video", "bco.mp4"]) == 0
+    assert main(["evaluate", "bco.zip", "--episodes", "2", "--video", "bco.mp4"]) == 0
     assert (tmp_path / "bco.mp4").stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "play: 3 episodes, 30 steps, mean return" in printed
     assert "bco.zip: bco:min_epochs=1" in printed
-    assert "reach-v3 (position), 2 episodes each" in printed
+    assert "reach-v3 (state), 2 episodes each" in printed
+    assert main(["evaluate", "bco.zip", *reach, "--action-repeat", "2", "--episodes", "1"]) == 0
+    for wrong, message in {
+        "push-v3": "ENV_ID: expected 'reach-v3', which bco.zip was trained with, got 'push-v3'",
+        "--action-repeat 1": "--action-repeat: expected 2, which bco.zip was trained with, got 1",
+        "--modality position": "--modality: expected 'state', which bco.zip was trained with, got 'position'",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(["evaluate", "bco.zip", *wrong.split()])
+        assert message in capsys.readouterr().err
+
+
+def test_a_file_that_does_not_know_its_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    BCAgent(toy.PointMass(), seed=0).save("own")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "own.zip"])
+    assert "ENV_ID: expected one, since own.zip does not know its task, got none" in capsys.readouterr().err
 
 
 def test_exploration_is_the_data(tmp_path, monkeypatch, capsys):

@@ -15,8 +15,9 @@ from aime_gym.experiments import data as recording
 from aime_gym.experiments import jobs
 from aime_gym.experiments.agent_spec import AgentSpec
 from aime_gym.experiments.comparison import check_comparison, comparison_suite, run_comparison
-from aime_gym.experiments.config import DataConfig, TaskConfig
-from aime_gym.experiments.data import load_for_task
+from aime_gym.experiments.config import DataConfig
+from aime_gym.experiments.data import derived_seeds, load_for_task, prepare_data
+from aime_gym.tasks import TaskConfig
 
 TINY_AIME = "aime:model_updates=2,inverse_updates=2,clone_updates=2,policy_updates=1,batch_size=2,sequence_length=4"
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
