@@ -310,7 +310,9 @@ def run_cell(
     if play_source is not None:
         play = load_play(config, play_source, limit=task.data.play_episodes)
     actions = agent_class.needs_demonstration_actions
-    demos = load_for_task(config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations)
+    demos = load_for_task(
+        config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations, resize=task.data.resize
+    )
     seed = task.seeds["evaluation"]
     with training_env(agent_class, config) as training, config.make() as env:
         if pretrained is None:

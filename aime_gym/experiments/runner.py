@@ -68,7 +68,7 @@ def check_task(
     shown = appearance(task.config)
 
     def load(config: TaskConfig, source: str, **options: Any) -> list[Trajectory]:
-        key = shown, source, options["actions"], options["limit"]
+        key = shown, source, options["actions"], options["limit"], options.get("resize", False)
         if key not in loaded:
             trajectories = load_for_task(config, source, **options)
             loaded[key] = trajectories[:1] * len(trajectories)  # videos fill the memory, and their number is enough

@@ -292,6 +292,13 @@ def test_two_of_a_kind_are_told_apart(stored, tmp_path):
     assert results["policies"][2]["file"] != results["policies"][3]["file"]
 
 
+def test_more_data_than_there_is_names_both_numbers(stored):
+    for limit in ("demo_count", "play_episodes"):
+        data = replace(stored_data(stored), **{limit: 99})
+        with pytest.raises(ValueError, match=rf"^{limit}: expected at most 4, the episodes in .*, got 99$"):
+            prepare_data(CARTPOLE, data, seeds=derived_seeds(0))
+
+
 def test_an_imported_world_model_needs_no_play(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pendulum = TaskConfig("Pendulum-v1", "state")
