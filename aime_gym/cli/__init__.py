@@ -18,6 +18,7 @@ from aime_gym.cli.collect import collect
 from aime_gym.cli.compare import compare
 from aime_gym.cli.diagnose import diagnose
 from aime_gym.cli.evaluate import evaluate
+from aime_gym.cli.label import label
 from aime_gym.cli.names import list_, options
 from aime_gym.cli.report import report
 from aime_gym.cli.shared import Verbs, error_line
@@ -25,7 +26,7 @@ from aime_gym.cli.train import train
 
 _PROGRAM = Verbs(
     "aime-gym",
-    commands=[compare, collect, train, evaluate, diagnose, beliefs, benchmark, report, list_, options],
+    commands=[compare, collect, train, evaluate, diagnose, beliefs, label, benchmark, report, list_, options],
     help="Imitation from demonstrations without actions, in any Gymnasium environment.",
     epilog="`aime-gym VERB --help` has examples. A first one: aime-gym compare reach-v3",
     context_settings={"help_option_names": ["-h", "--help"]},
