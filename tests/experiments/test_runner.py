@@ -333,7 +333,11 @@ expert = "ppo:1"
         ("[agents.bco]", "[tasks.car.options.bc]\nstuck = 1\n[agents.bco]", "tasks.car.options.bc: agent bc: unknown"),
         ('id = "MountainCar-v0"', 'id = "MountinCar-v0"', "tasks.car: id: expected"),
         ('modality = "state"', 'modality = "stat"', "tasks.car.modality: expected one of"),
-        ('modality = "state"', 'modality = "position"', "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown"),
+        (
+            'modality = "state"',
+            'modality = "position"',
+            "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown",
+        ),
         ('modality = "state"', 'modality = "state"\naction_repeat = 0', "tasks.car: action_repeat: expected an"),
         ('modality = "state"', "modality = 1", "tasks.car.modality: expected one of"),
         ('modality = "state"', 'modality = "state"\nimage_size = 32', "tasks.car.image_size: expected with"),
