@@ -44,7 +44,7 @@ class TaskConfig:
     :param quality: quality of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections
         and multisampling (MuJoCo). Data must be rendered as the task is
     :param camera: camera of the frames of pixels, by number or name (default: the task's own)
-    :param env_kwargs: arguments of a Gymnasium environment of your own choice: gravity=-5,continuous=true
+    :param env_kwargs: arguments of the Gymnasium environment: gravity=-5,continuous=true
     :raises ValueError: options of ``"pixels"`` in another modality.
     """
 

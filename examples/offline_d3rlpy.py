@@ -22,6 +22,6 @@ dataset = d3rlpy.dataset.MDPDataset(
 discrete = data["actions"].dtype.kind == "i"
 config = d3rlpy.algos.DiscreteBCConfig() if discrete else d3rlpy.algos.BCConfig()
 agent = config.create(device="cpu")
-agent.fit(dataset, n_steps=2000, n_steps_per_epoch=1000, save_interval=10, show_progress=False)
+agent.fit(dataset, n_steps=1000, n_steps_per_epoch=1000, save_interval=10, show_progress=False)
 returns = [d3rlpy.metrics.evaluate_qlearning_with_environment(agent, gym.make(env_id), n_trials=1) for _ in range(20)]
 print(f"d3rlpy's BC: return {np.mean(returns):.0f} +/- {np.std(returns):.0f}")

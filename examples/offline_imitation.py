@@ -26,6 +26,7 @@ agent = BC(
     observation_space=env.observation_space,
     action_space=env.action_space,
     demonstrations=transitions,
+    batch_size=256,
     rng=np.random.default_rng(0),
 )
 agent.train(n_epochs=10, progress_bar=False)
