@@ -245,6 +245,7 @@ def interrupt(*arguments):
 
 def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")  # no name is folded
     arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]
     assert main([*arguments, "--demo-count", "2", "--eval-episodes", "1", "--video-episodes", "0"]) == 0
     written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}

@@ -181,6 +181,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     printed = capsys.readouterr()
     assert "interrupted; the same command goes on" in printed.err
     assert f"3 of {CELLS} cells are done" in printed.out
+    monkeypatch.setenv("COLUMNS", "120")  # no name is folded
     assert main(["benchmark", str(suite), "--out", str(out)]) == 0
     assert len({line["key"] for line in cells(out)}) == len(cells(out)) == CELLS
     printed = capsys.readouterr().out
