@@ -34,7 +34,7 @@ help:
 setup: $(INSTALLED) $(GL)
 
 demo: setup
-	$(RENDERING) $(AIME_GYM) compare reach-v3 --out runs/demo
+	$(RENDERING) $(AIME_GYM) compare reach-v3 --modality position --out runs/demo
 
 test: setup
 	$(RENDERING) $(BIN)/pytest -n $(WORKERS) -q -m "not slow"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import numbers
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,3 +109,58 @@ def check_choices(config: Any, **choices: Mapping[str, Any] | tuple[str, ...]) -
         value = getattr(config, name)
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name}: expected {' or '.join(known)}, got {value!r}")
+
+
+class ConfigField(NamedTuple):
+    """Field of a configuration, as its class declares it: type and meaning are texts."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+
+
+def describe_fields(config: Any) -> list[ConfigField]:
+    """Return the fields of a configuration in the order of their declaration, with the values that it has."""
+    texts: dict[str, str] = {}
+    for owner in reversed(type(config).__mro__):  # a field may be described where it is inherited from
+        texts |= parameter_texts(owner)
+    return [
+        ConfigField(
+            field.name,
+            getattr(field.type, "__name__", str(field.type)),
+            getattr(config, field.name),
+            texts.get(field.name, ""),
+        )
+        for field in fields(config)
+    ]
+
+
+def constructor_signature(bases: Iterable[type], config: Any) -> inspect.Signature:
+    """Return the signature of a constructor that hands its options on: an environment, keywords, a configuration.
+
+    :param bases: classes whose ``__init__`` names the keywords, the first one's first.
+    :param config: configuration whose fields are the other keywords.
+    """
+    parameters = {"env": inspect.Parameter("env", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)}
+    for base in bases:
+        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if parameter.kind is parameter.KEYWORD_ONLY and not name.startswith("_"):
+                parameters.setdefault(name, parameter)
+    for field in fields(config):
+        parameters[field.name] = inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(config, field.name), annotation=field.type
+        )
+    return inspect.Signature(list(parameters.values()))
+
+
+def parameter_texts(described: Any) -> dict[str, str]:
+    """Return what the docstring of a class or a function says of each parameter, without its markup."""
+    docstring = inspect.cleandoc(described.__doc__ or "")
+    found = re.findall(r"^:param (\w+): (.*?)(?=\n:|\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    return {name: plain_text(text) for name, text in found}
+
+
+def plain_text(markdown: str) -> str:
+    """Return a docstring's Markdown on one line, without the marks of code and references."""
+    return re.sub(r"\[(`[^`]*`)\]\[[^\]]*\]", r"\1", " ".join(markdown.split())).replace("`", "")

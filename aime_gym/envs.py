@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -32,6 +34,8 @@ Modality = Literal["state", "position", "pixels"]
 #: all), or the indices of a vector.
 Positions = Mapping[str, int | None] | Sequence[int]
 
+#: Entry point of the specifications of what [`make_env`][] makes.
+ENTRY_POINT = "aime_gym.envs:make_task"
 #: Default simulator steps per episode: the suite's own (its lqr tasks have none), and those of AIME-v2.
 DM_CONTROL_STEPS = 1000
 METAWORLD_STEPS = 200
@@ -45,8 +49,6 @@ class _Simulator(NamedTuple):
     sensors: Sequence[str] | None
     #: Default of the positions; ``None`` where they are unknown.
     positions: Positions | None
-    #: Default action repeat.
-    repeat: int
     #: Simulator steps per second; ``None`` where the simulator does not tell.
     steps_per_second: float | None
 
@@ -73,6 +75,7 @@ def make_env(
     camera: int | str | None = None,
     render_mode: str | None = None,
     quality: Quality = "default",
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> gym.Env[Any, Any]:
     """Make an environment.
 
@@ -99,10 +102,12 @@ def make_env(
     :param quality: render quality: ``"default"`` is the simulator's own; ``"fast"`` (MuJoCo only) renders without
         shadows, reflections and multisampling, in a tenth of the time on a CPU. Train with the quality that the
         demonstrations were rendered in: a network tells the two apart at once.
+    :param env_kwargs: further arguments of a Gymnasium environment, as ``gymnasium.make`` takes them.
     :raises ValueError: an unknown id or modality (the message names the nearest ones), numbers below 1, unknown
-        positions, position options that do not fit the observation, or ``quality="fast"`` without rendering or without
-        MuJoCo.
-    :raises ModuleNotFoundError: the simulator is not installed; the message contains the command.
+        positions, position options that do not fit the observation, ``quality="fast"`` without rendering or without
+        MuJoCo, or arguments that the environment does not have.
+    :raises ModuleNotFoundError: the simulator is not installed; the message contains the command, or says which Python
+        the simulator needs.
     :raises RuntimeError: ``"pixels"`` without an OpenGL library (the message names the packages), or in a process that
         was forked from one that has rendered.
     """
@@ -116,11 +121,11 @@ def make_env(
     action_repeat, max_episode_steps, image_size, camera = map(
         _plain_integer, (action_repeat, max_episode_steps, image_size, camera)
     )
-    size = image_size or (64 if modality == "pixels" else 256)
-    simulator = _make_simulator(id, max_episode_steps, render_mode, size, camera)
+    size = image_size or default_image_size(modality)
+    simulator = _make_simulator(id, max_episode_steps, render_mode, size, camera, env_kwargs or {})
     if quality == "fast":
         use_fast_rendering(simulator.env)
-    repeat = action_repeat or simulator.repeat
+    repeat = action_repeat or default_action_repeat(id)
     # The latch is inside the repeat, which returns the info of its last step only; the renderer is outside, so that
     # repeated steps render no frames.
     env = simulator.env if render_mode is None else OwnGLContext(simulator.env)
@@ -142,12 +147,25 @@ def make_env(
         "camera": camera,
         "render_mode": render_mode,
         "quality": None if quality == "default" else quality,
+        "env_kwargs": dict(env_kwargs) if env_kwargs else None,
     }
     spec = _spec(id, modality, **{name: value for name, value in options.items() if value is not None})
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]} if modality == "pixels" else {}
     if simulator.steps_per_second is not None:
         metadata["render_fps"] = simulator.steps_per_second / repeat
     return OverrideSpec(env, spec, metadata, None if render_mode is None else quality)
+
+
+def env_of_id(env_id: str) -> gym.Env[Any, Any]:
+    """Make the environment that an agent's constructor is given by its id.
+
+    :param env_id: task that [`list_envs`][] names, in the default modality, or any registered id, as it is.
+    :raises ValueError: an unknown id; the message names the nearest ones.
+    """
+    if _listed(env_id) is not None:
+        return make_env(env_id)
+    with _nearest_ids("env", env_id):
+        return gym.make(env_id)
 
 
 def _plain_integer(value: Any) -> Any:
@@ -181,7 +199,7 @@ def _spec(env_id: str, modality: str, **options: Any) -> EnvSpec:
     name = env_id.replace(":", "-").replace("/", "-")
     return EnvSpec(
         id=f"aime_gym/{name}-{modality}-v0",
-        entry_point="aime_gym.envs:make_task",
+        entry_point=ENTRY_POINT,
         # make_env orders its calls itself, below the wrappers.
         order_enforce=False,
         kwargs={"task": env_id, "modality": modality, **options},
@@ -225,17 +243,43 @@ def _expected(given: str, names: Sequence[str], expectation: str) -> str:
     return f"expected {expectation}, got {given!r}" + (f"; the nearest names are {near}" if near else "")
 
 
-def _make_simulator(
-    env_id: str, max_episode_steps: int | None, render_mode: str | None, size: int, camera: int | str | None
-) -> _Simulator:
-    """Find the simulator of an id and make the task in it."""
+def default_action_repeat(env_id: str) -> int:
+    """Return the simulator steps per environment step that a task has unless it is told otherwise."""
+    return 1 if _listed(env_id) is None else 2
+
+
+def default_image_size(modality: str) -> int:
+    """Return the side of the rendered frame that a modality has unless it is told otherwise."""
+    return 64 if modality == "pixels" else 256
+
+
+def _listed(env_id: str) -> tuple[str, str] | None:
+    """Return domain and task of an id of dm_control, or ``""`` and the task of one of Meta-World."""
     short = env_id.removeprefix("dm_control/").removesuffix("-v0") if env_id.startswith("dm_control/") else env_id
     domain, _, task = short.partition("-")
     if task in DM_CONTROL_TASKS.get(domain, ()):
+        return domain, task
+    return ("", short) if short in METAWORLD_TASKS else None
+
+
+def _make_simulator(
+    env_id: str,
+    max_episode_steps: int | None,
+    render_mode: str | None,
+    size: int,
+    camera: int | str | None,
+    env_kwargs: Mapping[str, Any],
+) -> _Simulator:
+    """Find the simulator of an id and make the task in it."""
+    listed = _listed(env_id)
+    if listed is None:
+        return _make_gymnasium(env_id, max_episode_steps, render_mode, size, camera, env_kwargs)
+    if env_kwargs:
+        raise ValueError(f"env_kwargs: expected with a Gymnasium id only, got {dict(env_kwargs)} for {env_id}")
+    domain, task = listed
+    if domain:
         return _make_dm_control(domain, task, max_episode_steps, render_mode, size, camera)
-    if short in METAWORLD_TASKS:
-        return _make_metaworld(short, max_episode_steps, render_mode, size, camera)
-    return _make_gymnasium(env_id, max_episode_steps, render_mode, size, camera)
+    return _make_metaworld(task, max_episode_steps, render_mode, size, camera)
 
 
 def _make_dm_control(
@@ -247,6 +291,12 @@ def _make_dm_control(
 
         from aime_gym.wrappers.dm_control import DmControl
     except ModuleNotFoundError as error:
+        if sys.version_info >= (3, 13):
+            raise ModuleNotFoundError(
+                f"This task needs dm_control ({error}), which cannot be installed with Python 3.13: its requirement "
+                f"labmaze has no wheel there. Use Python 3.11 or 3.12, or a task of Meta-World or Gymnasium",
+                name=error.name,
+            ) from error
         raise _missing(error, "dm_control and shimmy", "'dm_control>=1.0.28,<1.0.30' 'mujoco==3.3.0' shimmy") from error
 
     _repair_quadruped()
@@ -265,7 +315,7 @@ def _make_dm_control(
     env = TimeLimit(OrderEnforcing(env), max_episode_steps or DM_CONTROL_STEPS)
     sensors = list(raw.observation_spec())
     positions = {key: count for key, count in DM_CONTROL_POSITIONS[domain].items() if key in sensors}
-    return _Simulator(env, sensors, positions, repeat=2, steps_per_second=1 / raw.control_timestep())
+    return _Simulator(env, sensors, positions, steps_per_second=1 / raw.control_timestep())
 
 
 def _repair_quadruped() -> None:
@@ -302,16 +352,20 @@ def _make_metaworld(
     # The simulator raises an error beyond its own limit of 500 steps.
     base.max_path_length = max(steps, base.max_path_length)
     env = TimeLimit(OrderEnforcing(SeededMetaWorld(base, flip=camera is None)), steps)
-    return _Simulator(env, None, METAWORLD_POSITIONS, repeat=2, steps_per_second=1 / base.dt)
+    return _Simulator(env, None, METAWORLD_POSITIONS, steps_per_second=1 / base.dt)
 
 
 def _make_gymnasium(
-    env_id: str, max_episode_steps: int | None, render_mode: str | None, size: int, camera: int | str | None
+    env_id: str,
+    max_episode_steps: int | None,
+    render_mode: str | None,
+    size: int,
+    camera: int | str | None,
+    env_kwargs: Mapping[str, Any],
 ) -> _Simulator:
-    listed = list(chain(*list_envs().values()))
     if env_id.startswith("aime_gym/"):
         raise ValueError(
-            f"id: expected a task without a modality, as {listed[0]!r}, got {env_id!r}: gymnasium.make makes it"
+            f"id: expected a task without a modality, as 'walker-walk', got {env_id!r}: gymnasium.make makes it"
         )
     options: dict[str, Any] = {}
     if render_mode is not None:
@@ -320,20 +374,44 @@ def _make_gymnasium(
             options.update(width=size, height=size)
     if camera is not None:
         options["camera_id" if isinstance(camera, int) else "camera_name"] = camera
+    options |= {"max_episode_steps": max_episode_steps, "render_mode": render_mode}
+    if taken := options.keys() & env_kwargs:
+        raise ValueError(
+            f"env_kwargs: expected {taken.pop()} as an option of make_env, got it among {dict(env_kwargs)}"
+        )
+    with _nearest_ids("id", env_id):
+        try:
+            env = gym.make(env_id, **options, **env_kwargs)
+        except TypeError as error:
+            if not env_kwargs:
+                raise
+            given = ", ".join(f"{name}={value!r}" for name, value in env_kwargs.items())
+            raise ValueError(f"env_kwargs: expected arguments of {env_id}, got {given} ({error})") from error
+    sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
+    steps_per_second = env.metadata.get("render_fps")
+    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), steps_per_second=steps_per_second)
+
+
+@contextmanager
+def _nearest_ids(argument: str, env_id: str) -> Iterator[None]:
+    """Name the ids that are nearest to one that Gymnasium does not know.
+
+    :param argument: name of the id for the user, which the error starts with.
+    :raises ValueError: an unknown or malformed id.
+    """
     try:
-        env = gym.make(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode, **options)
+        yield
     except gym.error.Error as error:
         # Gymnasium raises its bare Error for a malformed id; other errors come from the environment itself.
         if type(error) is not gym.error.Error and not isinstance(
             error, gym.error.UnregisteredEnv | gym.error.DeprecatedEnv
         ):
             raise
-        names = listed + [name for name in gym.registry if not name.startswith("aime_gym/")]
+        names = list(gym.registry)  # with a modality, or tasks without one
+        if not env_id.startswith("aime_gym/"):
+            names = [*chain(*list_envs().values()), *(name for name in names if not name.startswith("aime_gym/"))]
         expected = _expected(env_id, names, "'walker-walk' (dm_control), 'reach-v3' (Meta-World) or any Gymnasium id")
-        raise ValueError(f"id: {expected}") from error
-    sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
-    steps_per_second = env.metadata.get("render_fps")
-    return _Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), repeat=1, steps_per_second=steps_per_second)
+        raise ValueError(f"{argument}: {expected}") from error
 
 
 def _check_render_mode(render_mode: str | None) -> None:

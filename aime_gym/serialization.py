@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-FORMAT = 4
+FORMAT = 5
 _DOCUMENT, _TENSORS = "document.json", "tensors.safetensors"
 #: Stands in the JSON document where a tensor was, with its name in the safetensors file.
 _REFERENCE = "$tensor"

@@ -27,10 +27,11 @@ from rich.table import Table
 
 from aime_gym.agents import AIMEAgent
 from aime_gym.experiments.agent_spec import AgentSpec, train
-from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.config import DataConfig
 from aime_gym.experiments.data import derived_seeds, prepare_data
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
+from aime_gym.tasks import TaskConfig
 
 VARIANTS = ("warm start only", "ELBO only", "both")
 

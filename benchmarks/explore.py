@@ -21,11 +21,11 @@ import torch
 from aime_gym.agents import AIMEAgent
 from aime_gym.agents.explorer import Explorer
 from aime_gym.data import collect, load_trajectories, save_minari
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import derived_seeds
 from aime_gym.experiments.evaluation import evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
 from aime_gym.models.config import WorldModelConfig
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 
 KINDS = ("play", "plan2explore")

@@ -27,9 +27,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from aime_gym.data import load_trajectories, save_minari, save_videos
 from aime_gym.experiments.agent_spec import AgentSpec
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import evaluate, evaluate_random
 from aime_gym.experiments.provenance import describe_machine
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Array, Trajectory
 from aime_gym.wrappers import rendering_of
 

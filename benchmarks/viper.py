@@ -25,11 +25,12 @@ from stable_baselines3.common.logger import Logger
 
 from aime_gym.agents import AIMEAgent
 from aime_gym.data import TrajectoryDataset, collect
-from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.config import DataConfig
 from aime_gym.experiments.data import derived_seeds, prepare_data
 from aime_gym.experiments.provenance import describe_machine
 from aime_gym.model_based.surrogate_rewards import ViperReward, symlog
 from aime_gym.models.config import WorldModelConfig
+from aime_gym.tasks import TaskConfig
 from aime_gym.training.callbacks import UpdateCallbacks
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectory

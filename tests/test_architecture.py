@@ -18,6 +18,7 @@ ORDER = (
     ("types", "config", "progress", "serialization"),
     ("wrappers",),
     ("envs",),
+    ("tasks",),
     ("data",),
     ("models",),
     ("training",),
@@ -35,7 +36,7 @@ AGENT_BASES = {"base", "learned_reward_agent"}
 AGENT_FOUNDATION = {
     "files": set(),
     "environments": set(),
-    "agent": {"files"},
+    "agent": {"environments", "files"},
     "base": {"agent", "environments", "files"},
     "learned_reward_agent": {"base"},
     "explorer": {"agent"},

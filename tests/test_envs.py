@@ -396,3 +396,27 @@ def test_make_vec_makes_what_make_makes(mode):
         envs = gym.make_vec(made, num_envs=2, vectorization_mode=mode, action_repeat=4)
         assert envs.reset(seed=0)[0].shape == (2, *gym.make(spec).observation_space.shape)
         envs.close()
+
+
+def test_arguments_of_a_gymnasium_environment():
+    env = aime_gym.make_env("Pendulum-v1", env_kwargs={"g": 5.0})
+    assert env.unwrapped.g == 5.0
+    assert gym.make(env.spec).unwrapped.g == 5.0
+    for name, kwargs, message in (
+        ("Pendulum-v1", {"gravity": 5.0}, "expected arguments of Pendulum-v1, got gravity=5.0"),
+        ("Pendulum-v1", {"render_mode": "human"}, "expected render_mode as an option of make_env"),
+        ("reach-v3", {"g": 5.0}, "expected with a Gymnasium id only, got {'g': 5.0} for reach-v3"),
+    ):
+        with pytest.raises(ValueError, match=f"^env_kwargs: {message}"):
+            aime_gym.make_env(name, env_kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [((3, 12), "pip install 'dm_control"), ((3, 13), "Use Python 3.11 or 3.12, or a task of Meta-World or Gymnasium")],
+)
+def test_a_task_of_dm_control_without_it(version, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(ModuleNotFoundError, match=f"^This task needs dm_control.*{message}"):
+        aime_gym.make_env("walker-run")

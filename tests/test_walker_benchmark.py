@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
 from aime_gym.experiments.records import append_record
 from aime_gym.experiments.runner import RESULTS
 from aime_gym.experiments.suite import read_suite
+from aime_gym.tasks import TaskConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

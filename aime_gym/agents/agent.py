@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces, configure_l
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
+from aime_gym.agents.environments import task_of_envs
 from aime_gym.agents.files import (
     ValueChecks,
     agent_document,
@@ -29,10 +31,12 @@ from aime_gym.agents.files import (
     read_agent_document,
     restore,
 )
-from aime_gym.config import check_number, check_seed, preset_config
+from aime_gym.config import check_number, check_seed, constructor_signature, preset_config
 from aime_gym.data import ActionEncoding, ObservationEncoding
 from aime_gym.models.parameters import check_parameters
+from aime_gym.models.pretrained import imported_world_model
 from aime_gym.serialization import Source, write_archive
+from aime_gym.tasks import KnownTask
 from aime_gym.training.phase import PhaseData
 from aime_gym.training.predict import predict_as_sb3
 from aime_gym.training.rollouts import wrap_env
@@ -49,11 +53,14 @@ class Agent(BaseAlgorithm):
     A subclass makes its networks in ``_setup_networks``, names them in ``_get_torch_save_params``, and acts in
     ``_initial_state`` and ``_act``. Both ``Agent(env)`` and SB3's ``Agent("MlpPolicy", env)`` are fine.
 
-    :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+    :param env: Gymnasium environment, SB3 ``VecEnv``, or an id: ``"walker-run"`` as [`aime_gym.make_env`][] makes it
+        without options, ``"CartPole-v1"`` as ``gymnasium.make`` does.
     :param preset: named set of hyper-parameters; see ``presets``.
     :param policy: ``"MlpPolicy"`` or ``"MultiInputPolicy"``; the networks follow the observation space either way.
     :param policy_kwargs: ``hidden`` (width) and ``layers`` of the policy network.
-    :param hyper_parameters: fields of the agent's configuration, over the preset's values.
+    :param hyper_parameters: fields of the agent's configuration, over the preset's values. Of an agent with one,
+        ``world_model`` may also be the path of a file that `AIMEAgent.save_world_model` wrote: its configuration then
+        replaces that of the preset. Its sensors and actions have to be those of the environment.
     :raises ValueError: an unknown preset, policy, hyper-parameter or device; an environment that normalises
         observations.
     """
@@ -73,6 +80,13 @@ class Agent(BaseAlgorithm):
     policy: nn.Module  # type: ignore[assignment]
     checkpoint_dir: Path | None = None
     checkpoint_interval: int = 1
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show notebooks and ``help`` the keywords that the constructor hands on."""
+        super().__init_subclass__(**options)
+        if hasattr(cls, "presets"):
+            bases = [base for base in reversed(cls.__mro__) if issubclass(base, Agent) and "__init__" in vars(base)]
+            cls.__signature__ = constructor_signature(bases, cls.presets["default"])  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -97,6 +111,8 @@ class Agent(BaseAlgorithm):
         if env is not None and env_or_policy is not None:
             raise ValueError("env: expected one environment, got one by position and one by name")
         env = env if env is not None else env_or_policy
+        #: World model of a file, unless it is to be learnt.
+        self.imported = imported_world_model(hyper_parameters, self.presets["default"])
         self.config = preset_config(type(self).__name__, self.presets, preset, hyper_parameters)
         if policy not in _POLICIES:
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
@@ -127,6 +143,8 @@ class Agent(BaseAlgorithm):
         #: Whether the phase that runs, or ran last, takes environment steps.
         self.interacts = False
         self.n_envs = 1
+        #: Task of the environment, or of the one that the agent's file was trained in; ``None`` when unknown.
+        self.known_task: KnownTask | None = None
         if env is not None:
             wrapped = wrap_env(env, self.verbose)
             self._attach_env(wrapped)
@@ -298,6 +316,7 @@ class Agent(BaseAlgorithm):
 
     def _attach_env(self, env: VecEnv) -> None:
         self.env = env
+        self.known_task = task_of_envs(env)
         self.n_envs = env.num_envs
         self._vec_normalize_env = unwrap_vec_normalize(env)
 
@@ -311,7 +330,8 @@ class Agent(BaseAlgorithm):
         :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
         :param force_reset: whether SB3 forgets its last observation.
 
-        :raises ValueError: other spaces, or an environment that normalises observations.
+        :raises ValueError: other spaces, an environment that normalises observations, or one that is known to observe
+            or act otherwise, by its ``action_repeat`` for example.
         """
         wrapped = wrap_env(env, self.verbose)
         if not hasattr(self, "action_encoding"):  # made without an environment
@@ -326,6 +346,9 @@ class Agent(BaseAlgorithm):
                 f"env: expected the spaces {self.observation_space} and {self.action_space}, got "
                 f"{wrapped.observation_space} and {wrapped.action_space}"
             ) from error
+        task = task_of_envs(wrapped)
+        if self.known_task is not None and task is not None:
+            self.known_task.check_view(task)
         if force_reset:
             self._last_obs = None
         self._attach_env(wrapped)
@@ -398,11 +421,19 @@ class Agent(BaseAlgorithm):
         :param custom_objects: accepted for SB3's scripts, which replace pickled objects by it: here are none.
         :param print_system_info: whether to print the systems of this process and of the one that wrote the file.
         :param kwargs: arguments of the constructor that differ from the file, such as ``verbose``, ``seed`` or
-            hyper-parameters of later phases.
+            hyper-parameters of later phases. ``world_model`` is the file of a world model, to start from it in place of
+            the agent's own; its policy, which does not fit that, is left behind.
         :raises FileNotFoundError: no such file.
         :raises ValueError: a damaged file, another agent's file, or an environment with other spaces.
         """
+        imported = imported_world_model(kwargs, cls.presets["default"])
+        if imported is not None:
+            del kwargs["world_model"]
         agent = load_agent_file(cls, path, device, print_system_info, kwargs)
+        if imported is not None:
+            agent.imported = imported
+            agent.config = replace(agent.config, world_model=imported.config)
+            agent._setup_model()
         if env is not None:
             agent.set_env(env, force_reset=force_reset)
             if "seed" in kwargs:

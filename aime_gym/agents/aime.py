@@ -25,10 +25,9 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,7 +60,7 @@ from aime_gym.model_based.surrogate_rewards import (
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
-from aime_gym.models.pretrained import imported_world_model, write_world_model
+from aime_gym.models.pretrained import write_world_model
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.rollouts import Rollouts
@@ -94,10 +93,6 @@ class AIMEAgent(ImitationAgent):
     improves_online = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        #: World model of a file, unless it is to be learnt.
-        self.imported = imported_world_model(options.get("world_model"))
-        if self.imported is not None:
-            options["world_model"] = self.imported.config
         #: Reward by a function of the user's.
         self.user_reward: UserReward | None = options["reward"] if callable(options.get("reward")) else None
         if self.user_reward is not None:
@@ -113,14 +108,8 @@ class AIMEAgent(ImitationAgent):
         features, shown = self.world_model.feature_size, self.world_model.inverse_model_input_size
         self.inverse_model = LatentInverseModel(features, shown, actions, discrete=self.action_encoding.discrete)
         self.policy = self._fresh_policy()
-        if self.imported is not None:
-            self.imported.restore(self.world_model, self.inverse_model)
-            if self.config.warm_start:
-                require_fitted(self.inverse_model)
-            self.pretrained = True
-            self.imitated = False
-            if self.seed is None:  # two processes have the file in common alone, and a checkpoint compares them
-                self.starting_digest = self.imported.digest
+        if self._import_world_model(self.world_model, self.inverse_model) and self.config.warm_start:
+            require_fitted(self.inverse_model)
 
     def _fresh_policy(self) -> LatentPolicy:
         features, encoding = self.world_model.feature_size, self.action_encoding
@@ -339,20 +328,3 @@ class AIMEAgent(ImitationAgent):
         if not self.pretrained:
             raise ValueError("world_model: expected one that was pretrained, got a new one; call pretrain first")
         write_world_model(path, self.world_model, self.inverse_model)
-
-    @classmethod
-    def load(cls, *args: Any, **kwargs: Any) -> Self:
-        """Load an agent, as every agent's ``load`` does.
-
-        ``world_model`` is the file of a world model, to start from it in place of the agent's own, with the agent's
-        hyper-parameters and seed. The policy, which does not fit it, is left behind.
-        """
-        imported = imported_world_model(kwargs.get("world_model"))
-        if imported is not None:
-            del kwargs["world_model"]
-        agent = super().load(*args, **kwargs)
-        if imported is not None:
-            agent.imported = imported
-            agent.config = replace(agent.config, world_model=imported.config)
-            agent._setup_model()
-        return agent

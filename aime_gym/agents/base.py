@@ -18,6 +18,8 @@ from aime_gym.agents.files import ValueChecks, check_count, check_flag, descript
 from aime_gym.config import check_number
 from aime_gym.data import TrajectoryDataset, check_trajectories, load_trajectories
 from aime_gym.data.validation import Spread, spreads, warn_of_other_units
+from aime_gym.models.inverse_model import LatentInverseModel
+from aime_gym.models.world_model import WorldModel
 from aime_gym.serialization import digest
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.phase import PhaseData, digest_trajectories, run_phase
@@ -361,6 +363,20 @@ class ImitationAgent(Agent):
             self.imitated = name == "learn"  # which keeps the policy that it started from
         else:
             self.starting_digest = None
+
+    def _import_world_model(self, world_model: WorldModel, inverse_model: LatentInverseModel | None = None) -> bool:
+        """Give new models the weights of the file that the constructor was given, which stand for ``pretrain``.
+
+        :return: whether there is such a file.
+        """
+        if self.imported is None:
+            return False
+        self.imported.restore(world_model, inverse_model, discrete=self.action_encoding.discrete)
+        self.pretrained = True
+        self.imitated = False
+        if self.seed is None:  # two processes have the file in common alone, and a checkpoint compares them
+            self.starting_digest = self.imported.digest
+        return True
 
     # Data and environment
 

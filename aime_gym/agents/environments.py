@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from aime_gym.data import HeldRandomPolicy, frame_rate, frame_shape
 from aime_gym.data.collecting import legal_action
 from aime_gym.progress import progress_bar
+from aime_gym.tasks import KnownTask, known_task
 from aime_gym.training.rollouts import EnvStep, collect_episodes
 from aime_gym.training.signals import DeferredSignals
 from aime_gym.types import Array, Observation, Trajectory
@@ -56,6 +57,19 @@ def rendering_of_envs(env: VecEnv) -> str | None:
                 f"copy {index}"
             )
     return first
+
+
+def task_of_envs(env: VecEnv) -> KnownTask | None:
+    """Return the task that the copies of an environment are known to have; ``None`` when it is unknown.
+
+    Copies in other processes are unknown: their specifications may hold what cannot be sent.
+    """
+    while isinstance(env, VecMonitor | VecNormalize):
+        env = env.venv
+    if not isinstance(env, DummyVecEnv):
+        return None
+    first, *others = map(known_task, env.envs)
+    return first if all(other == first for other in others) else None
 
 
 def _has_attribute(env: VecEnv, name: str) -> bool:

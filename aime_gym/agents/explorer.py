@@ -112,7 +112,8 @@ class Explorer(Agent):
         >>> buffer, demos = dreamer.trajectories, collect(env, dreamer, 20)
 
     The same seed in the same environment collects the same episodes; the process's own random numbers stay as they are.
-    A file holds what it has learnt, and none of its episodes. Hyper-parameters: [`ExplorerConfig`][].
+    A file holds what it has learnt, and none of its episodes. ``world_model`` may be the file of a pretrained one: it
+    starts from its weights and its units. Hyper-parameters: [`ExplorerConfig`][].
     """
 
     config: ExplorerConfig
@@ -148,6 +149,8 @@ class Explorer(Agent):
         config, actions = self.config, self.action_encoding.size
         assert isinstance(config.world_model, WorldModelConfig)
         model = self.world_model = WorldModel(config.world_model, self.observation_encoding.shapes, actions)
+        if self.imported is not None:
+            self.imported.restore(model, discrete=self.action_encoding.discrete)
         model.to(self.device)
         self.task_model = TaskModel(model, config.model_learning_rate, config.max_grad_norm, self.device)
         self.ensemble = Ensemble(
@@ -295,7 +298,7 @@ class Explorer(Agent):
         for_task = config.reward == "task"
         known = self.trajectories if for_task else [replace(t, rewards=None) for t in self.trajectories]
         dataset = TrajectoryDataset(known, self.action_encoding, self.device)
-        if first:
+        if first and self.imported is None:  # the weights of a file belong to its units
             self.world_model.fit_standardizers(dataset.observations)
         sampler = JointSampler(
             None,

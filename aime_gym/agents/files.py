@@ -1,8 +1,8 @@
 """Files of agents: what they hold, and how an agent is made of one again.
 
-A file decides what its agent is and knows, and nothing else: the fields of its configuration, spaces, weights and
-counters. Each of them is checked before anything is made of it. Other arguments of the constructor (environment, data,
-folders, device) are the caller's alone.
+A file decides what its agent is and knows, and nothing else: the fields of its configuration, of its task and spaces,
+weights and counters. Each of them is checked before anything is made of it. Other arguments of the constructor
+(environment, data, folders, device) are the caller's alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import get_system_info
 from aime_gym.config import MAX_LAYERS, MAX_UNITS, check_number, read_config
 from aime_gym.data.spaces import read_space, write_space
 from aime_gym.serialization import AllocationLimit, Source, read_archive
+from aime_gym.tasks import KnownTask, read_known_task
 
 #: Errors of the code that restores an agent, where a file is damaged or hostile.
 _UNREADABLE = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError)
@@ -39,6 +40,7 @@ class SavedAgent(Protocol):
     generator: torch.Generator
     acting_generator: torch.Generator
     device: torch.device
+    known_task: KnownTask | None
 
     def __init__(self, *args: Any, **options: Any) -> None: ...
 
@@ -103,6 +105,7 @@ def agent_document(agent: SavedAgent) -> dict[str, Any]:
     """Return all that a file holds of the agent: JSON values and tensors."""
     return {
         **description(agent),
+        "task": None if agent.known_task is None else agent.known_task.as_json(),
         "system": get_system_info(print_info=False)[1],
         # Not getattr: an agent as its callbacks see it counts updates where the agent counts environment steps.
         "attributes": {name: vars(agent)[name] for name in agent.saved_attributes},
@@ -167,6 +170,7 @@ def load_agent_file(
         check_policy_kwargs("policy_kwargs", policy_kwargs)
         observation_space = read_space(document["observation_space"])
         action_space = read_space(document["action_space"])
+        known_task = None if document["task"] is None else read_known_task(document["task"])
         limit = AllocationLimit(document["parameters"])
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
@@ -176,6 +180,7 @@ def load_agent_file(
     agent.policy_kwargs = {} if policy_kwargs is None else policy_kwargs
     agent.observation_space = observation_space
     agent.action_space = action_space
+    agent.known_task = known_task
     try:
         with limit:
             agent._setup_model()

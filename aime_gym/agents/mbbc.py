@@ -55,7 +55,8 @@ class MBBCConfig(PretrainingConfig):
 class MBBCAgent(ImitationAgent):
     """Clones demonstrations with their actions in the latent space of a world model learnt from play.
 
-    An oracle: it sees the demonstrations' actions. Hyper-parameters: [`MBBCConfig`][].
+    An oracle: it sees the demonstrations' actions. ``world_model`` may be the file of a pretrained one, as for
+    [`AIMEAgent`][aime_gym.agents.aime.AIMEAgent]. Hyper-parameters: [`MBBCConfig`][].
     """
 
     config: MBBCConfig
@@ -70,6 +71,7 @@ class MBBCAgent(ImitationAgent):
             self.config.world_model, self.observation_encoding.shapes, self.action_encoding.size
         )
         self.policy = self._fresh_policy()
+        self._import_world_model(self.world_model)
 
     def _fresh_policy(self) -> LatentPolicy:
         features, encoding = self.world_model.feature_size, self.action_encoding

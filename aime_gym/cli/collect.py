@@ -6,7 +6,8 @@ import sys
 from typing import Annotated
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import PLAY_POLICIES, Positive, TaskConfig
+from aime_gym.experiments.config import PLAY_POLICIES, Positive
+from aime_gym.tasks import TaskConfig
 
 
 @shared.verb("record episodes as a Minari dataset, or as videos")
@@ -45,8 +46,8 @@ def collect(
         --out data/reacher-expert
       aime-gym collect window-open-v3 --policy plan2explore --episodes 150 \
         --out data/window-play
-      aime-gym collect Pendulum-v1 --modality state --policy dreamer:10000 \
-        --episodes 20 --out data/pendulum-expert
+      aime-gym collect Pendulum-v1 --policy dreamer:10000 --episodes 20 \
+        --out data/pendulum-expert
     """
     with shared.checks():
         from aime_gym.data import frame_rate_of, frame_shape, save_minari, save_videos

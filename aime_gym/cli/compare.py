@@ -8,7 +8,8 @@ from typing import Annotated
 from annotated_types import Ge
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import DataConfig, Positive, TaskConfig
+from aime_gym.experiments.config import DataConfig, Positive
+from aime_gym.tasks import TaskConfig
 
 _DEMO = TaskConfig("reach-v3")
 
@@ -26,9 +27,8 @@ def compare(
 ) -> int:
     r"""Record play data and demonstrations (or load them), train agents on them,
     evaluate all of them on the same episodes, and print one table beside a random
-    policy and the expert. Without arguments this is the demo: a robot arm learns to
-    reach from positions alone, and only the oracle bc sees the demonstrations'
-    actions.
+    policy and the expert. Without arguments a robot arm learns to reach, and only
+    the oracle bc sees the demonstrations' actions.
 
     Into --out go results.json (all figures, each episode, versions, machine),
     returns.png, a video of the expert and the first agent side by side, and every
@@ -51,11 +51,11 @@ def compare(
 
       another modality (position leaves the velocities out; pixels are rendered),
       action repeat or time limit
-        aime-gym compare reach-v3 --modality state --action-repeat 1 \
+        aime-gym compare reach-v3 --modality position --action-repeat 1 \
           --max-episode-steps 500
         aime-gym compare reach-v3 --modality pixels --quality fast
-        aime-gym compare CartPole-v1 --positions 0,2 --agents bco bc \
-          --expert ppo:20000
+        aime-gym compare CartPole-v1 --modality position --positions 0,2 \
+          --agents bco bc --expert ppo:20000
 
       another dataset: a folder of `aime-gym collect`, a Minari dataset by id or
       path, a folder of .npz or .hdf5 files

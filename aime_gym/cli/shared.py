@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 from annotated_types import Ge
 
-from aime_gym.config import nearest_names
-from aime_gym.experiments.config import DataConfig, TaskConfig, lower_bound
+from aime_gym.config import nearest_names, parameter_texts
+from aime_gym.experiments.config import DataConfig, lower_bound
+from aime_gym.tasks import TaskConfig
 from aime_gym.wrappers.rendering import RenderingError
 
 # Types of the parameters of verbs: a text beside the type is the placeholder of a value in the help, or a short flag.
@@ -30,13 +32,22 @@ _PLACEHOLDERS = {
     "env_id": "ENV_ID",
     "modality": "MODALITY",
     "positions": "A,B,...",
+    "camera": "CAMERA",
+    "env_kwargs": "NAME=VALUE,...",
     "quality": "QUALITY",
     "play": "play|random|plan2explore|PATH|ID",
     "demos": "expert|PATH|ID",
     "expert": "EXPERT",
 }
+#: Options of a task that the user gave, by name, for a verb whose agent knows the others.
+ChosenTask = Annotated[dict[str, Any], TaskConfig]
+
 #: Configurations whose fields are options of a verb, and their titles in its help.
-_GROUPS: dict[type, str] = {TaskConfig: "The task", DataConfig: "The data"}
+_GROUPS: dict[Any, str] = {
+    TaskConfig: "The task",
+    ChosenTask: "The task (default: the agent's)",
+    DataConfig: "The data",
+}
 
 
 # A function as a verb
@@ -55,12 +66,12 @@ class Verb(click.Command):
     """A command that is a function: its examples are printed as they are, and its options stand in groups."""
 
     def __init__(self, function: Callable[..., int], short_help: str) -> None:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         self._function = function
         self._configs = {name: hint for name, hint in hints.items() if hint in _GROUPS}
         text, start, examples = (inspect.getdoc(function) or "").partition("\n\nExamples")
         super().__init__(
-            function.__name__,
+            function.__name__.rstrip("_"),
             params=list(_parameters(function)),
             callback=self._call,
             help=text.partition("\n\n:param")[0],
@@ -70,7 +81,10 @@ class Verb(click.Command):
 
     def _call(self, **values: Any) -> int:
         for name, config in self._configs.items():
-            chosen = {field.name: values.pop(field.name) for field in fields(config)}
+            chosen = {field.name: values.pop(field.name) for field in fields(_config_class(config))}
+            if config == ChosenTask:
+                values[name] = {option: value for option, value in chosen.items() if value is not None}
+                continue
             with checks():
                 values[name] = config(**chosen)
         return self._function(**values)
@@ -110,9 +124,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
-            raise click.UsageError(f"VERB: expected one of {', '.join(self.commands)}, got none", ctx)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, args or ["--help"])
 
 
 def _one_value_each(arguments: list[str], options: set[str]) -> list[str]:
@@ -198,12 +210,46 @@ class Number(click.ParamType):
         return self.name
 
 
+class _Choice(click.Choice[str]):
+    """Type of an option whose value is one of some names, which the shell completes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            self.fail(f"expected one of {', '.join(self.choices)}, got {value!r}", param, ctx)
+        return value
+
+
 class _Positions(click.ParamType):
     name = "positions"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         names = value if isinstance(value, tuple) else tuple(filter(None, value.split(",")))
         return tuple(map(int, names)) if all(str(name).isdigit() for name in names) else names
+
+
+class _Camera(click.ParamType):
+    name = "camera"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return int(value) if str(value).isdigit() else value
+
+
+class _Pairs(click.ParamType):
+    """Type of an option such as ``gravity=-5,continuous=true``: values are JSON, or text."""
+
+    name = "pairs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        pairs = {}
+        for entry in value.split(",") if isinstance(value, str) else ():
+            key, equals, text = entry.partition("=")
+            if not (key and equals):
+                self.fail(f"expected name=value, got {entry!r}", param, ctx)
+            try:
+                pairs[key] = json.loads(text)
+            except ValueError:
+                pairs[key] = text
+        return pairs or value
 
 
 class _Option(click.Option):
@@ -214,18 +260,25 @@ class _Option(click.Option):
         self.group = group
 
 
+def _config_class(hint: Any) -> Any:
+    """Return the configuration that a group of options belongs to."""
+    return TaskConfig if hint == ChosenTask else hint
+
+
 def _parameters(signed: Callable[..., Any], group: str = "Options", config: Any = None) -> Iterator[click.Parameter]:
     """Yield the arguments and the options for the parameters of a function, or for the fields of a configuration.
 
-    :param config: configuration with the defaults of its class's options, if they are not those of the class.
+    :param config: object with the defaults of its class's options, if they are not those of the class.
     """
     hints = get_type_hints(signed, include_extras=True)
-    described = re.findall(r":param (\w+): (.*?)(?=\n:|\n\n|\Z)", inspect.getdoc(signed) or "", re.DOTALL)
-    texts = {name: " ".join(text.split()) for name, text in described}
+    texts = parameter_texts(signed)
     for name, parameter in inspect.signature(signed).parameters.items():
         default = getattr(config, name, parameter.default)
         if hints[name] in _GROUPS:
-            yield from _parameters(hints[name], _GROUPS[hints[name]], default)
+            config_class = _config_class(hints[name])
+            if hints[name] == ChosenTask:
+                default = SimpleNamespace(**dict.fromkeys(field.name for field in fields(config_class)))
+            yield from _parameters(config_class, _GROUPS[hints[name]], default)
         elif name == "env_id" or (signed not in _GROUPS and parameter.kind is not parameter.KEYWORD_ONLY):
             yield _parameter(name, hints[name], texts.get(name, ""), default)
         else:
@@ -245,12 +298,19 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
     kind = get_args(kind)[0] if several else kind
     if default not in (None, inspect.Parameter.empty) and (group is None or type(default) in (int, float)):
         text += f" (default: {default})"
-    types = {int: Number(lower_bound(hint)), float: Number(lower_bound(hint), float), Path: click.Path(path_type=Path)}
+    types: dict[Any, Any] = {
+        int: Number(lower_bound(hint)),
+        float: Number(lower_bound(hint), float),
+        Path: click.Path(path_type=Path),
+    }
     required = default is inspect.Parameter.empty
     settings: dict[str, Any] = {"help": text} | ({"required": True} if required else {"default": default})
     if kind is bool:
         return _Option([f"--{name.replace('_', '-')}"], group or "", is_flag=True, **settings)
-    settings["type"] = _Positions() if name == "positions" else types.get(kind, str)
+    special: dict[str, Any] = {"positions": _Positions(), "camera": _Camera(), "env_kwargs": _Pairs()}
+    settings["type"] = special.get(name) or types.get(kind, str)
+    if get_origin(kind) is Literal:
+        settings["type"] = _Choice(get_args(kind))
     if group is None:
         placeholder = placeholder if required else f"[{placeholder}]"
         return click.Argument([name], metavar=placeholder, nargs=-1 if several else 1, **settings)
@@ -259,6 +319,14 @@ def _parameter(name: str, hint: Any, text: str, default: Any, group: str | None 
 
 
 # Output
+
+
+def print_definitions(title: str, definitions: Iterable[tuple[str, str]]) -> None:
+    """Print names and what they mean, in 80 columns."""
+    formatter = click.HelpFormatter(width=80)
+    with formatter.section(title):
+        formatter.write_dl(list(definitions), col_max=24)
+    click.echo(formatter.getvalue())
 
 
 def check_output(path: Path | None, argument: str, *, folder: bool = False) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 from annotated_types import Ge
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.config import DataConfig
+from aime_gym.tasks import TaskConfig
 
 
 @shared.verb("train one agent, and save it")

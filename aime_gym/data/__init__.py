@@ -8,6 +8,7 @@ from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExp
 from aime_gym.data.recording import EpisodeRecorder
 from aime_gym.data.resampling import frame_rate, frame_rate_of
 from aime_gym.data.spaces import ActionEncoding, ObservationEncoding
+from aime_gym.data.transitions import save_transitions
 from aime_gym.data.validation import check_trajectories
 from aime_gym.data.video_demonstrations import frame_shape
 from aime_gym.data.video_description import described_quality
@@ -30,6 +31,7 @@ __all__ = [
     "frame_shape",
     "load_trajectories",
     "save_minari",
+    "save_transitions",
     "save_video",
     "save_videos",
     "split_trajectories",

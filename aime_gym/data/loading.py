@@ -37,6 +37,7 @@ def load_trajectories(
     frame_rate: float | None = None,
     frame_shape: tuple[int, ...] | None = None,
     check_digests: bool = True,
+    resize: bool = False,
     progress: bool = False,
     argument: str = "source",
 ) -> list[Trajectory]:
@@ -79,6 +80,8 @@ def load_trajectories(
         ``None`` takes videos as they are.
     :param frame_shape: shape ``(H, W, C)`` of the environment's images; a video of another shape is refused before it
         is decoded.
+    :param resize: whether videos of another size than ``frame_shape`` are resized to it instead, without regard to
+        their proportions.
     :param check_digests: compare the files of a Minari dataset, and videos, with the digests that
         [`save_minari`][] and [`save_videos`][] wrote beside them; ``False`` saves one
         pass over large files.
@@ -92,6 +95,10 @@ def load_trajectories(
     """
     if frame_rate is not None:
         check_frame_rate(frame_rate)
+    if resize and frame_shape is None:
+        raise ValueError(
+            "resize: expected together with frame_shape, for an environment that shows images, got it alone"
+        )
     wanted = [sensors] if isinstance(sensors, str) else sensors
     if isinstance(source, str | os.PathLike):
         source = [source]
@@ -105,6 +112,7 @@ def load_trajectories(
                 argument,
                 frame_rate=frame_rate,
                 frame_shape=frame_shape,
+                resize=resize,
                 check_digests=check_digests,
                 progress=progress,
             )

@@ -57,15 +57,16 @@ class Video(NamedTuple):
 ShapeCheck = Callable[[tuple[int, ...]], None]
 
 
-def read_video(path: Path, check_shape: ShapeCheck) -> Video:
+def read_video(path: Path, check_shape: ShapeCheck, size: tuple[int, int] | None = None) -> Video:
     """Read a video file, a gif, or a folder of numbered pictures.
 
     :param check_shape: called with ``(H, W, C)`` after the first frame is decoded and before the others are.
+    :param size: height and width to which each frame is resized; ``None`` leaves it as it is.
     :raises ValueError: the video is unreadable, damaged, cut short or too large for memory, its frames differ in size,
         or are no pictures of 8 bits; a folder with gaps in its numbering, or with several kinds of files. The message
         names the file.
     """
-    frames = _Frames(check_shape)
+    frames = _Frames(check_shape, size)
     if path.is_dir():
         return _read_folder(path, frames)
     return (_read_gif if path.suffix.lower() == ".gif" else _read_container)(path, frames)
@@ -89,8 +90,9 @@ def damaged_video(path: Path, reason: object) -> ValueError:
 class _Frames:
     """The decoded frames of one video, all of one shape and within the bounds on memory."""
 
-    def __init__(self, check_shape: ShapeCheck) -> None:
-        self._check_shape = check_shape
+    def __init__(self, check_shape: ShapeCheck, size: tuple[int, int] | None) -> None:
+        self._check_shape, self._size = check_shape, size
+        self._shape: tuple[int, ...] = ()
         self._frames: list[Array] = []
         self._bytes = 0
 
@@ -98,9 +100,11 @@ class _Frames:
         """Add a frame (H, W, C), read from ``path``."""
         if not self._frames:
             self._check_shape(frame.shape)
-        elif frame.shape != self._frames[0].shape:
-            expected = self._frames[0].shape
-            raise ValueError(f"{path}: expected a picture of {expected} as the first one, got {frame.shape}")
+            self._shape = frame.shape
+        elif frame.shape != self._shape:
+            raise ValueError(f"{path}: expected a picture of {self._shape} as the first one, got {frame.shape}")
+        if self._size not in (None, frame.shape[:2]):
+            frame = _resized(frame, *self._size)
         self._bytes += frame.nbytes
         if self._bytes > _MOST_BYTES:
             raise ValueError(f"{path}: expected at most {_MOST_BYTES} bytes of decoded frames, got more")
@@ -111,6 +115,13 @@ class _Frames:
         if not self._frames:
             raise damaged_video(path, "it has no frames")
         return np.stack(self._frames)
+
+
+def _resized(frame: Array, height: int, width: int) -> Array:
+    """Return a frame (H, W, C) of another size; each of its pixels is a mean over those that it stands for."""
+    picture = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # of Pillow's, which averages where it shrinks
+    return np.asarray(resized).reshape(height, width, -1)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

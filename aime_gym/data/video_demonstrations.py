@@ -76,6 +76,7 @@ def read_videos(
     *,
     frame_rate: float | None,
     frame_shape: tuple[int, ...] | None,
+    resize: bool,
     check_digests: bool,
     progress: bool,
 ) -> list[Trajectory]:
@@ -89,8 +90,9 @@ def read_videos(
             described = read_description(path)
             if described is not None and check_digests:
                 check_digest(path, described)
-            check_shape = partial(_check_shape, expected=frame_shape, path=path, argument=argument)
-            video = read_video(path, check_shape)
+            check_shape = partial(_check_shape, expected=frame_shape, resize=resize, path=path, argument=argument)
+            size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
+            video = read_video(path, check_shape, size)
             if described is not None:  # believed more than the container, which rounds
                 times = np.arange(len(video.frames) + 1) / described["frame_rate"]
                 video = Video(video.frames, times, rounding=0.0)
@@ -114,10 +116,12 @@ def read_videos(
     return trajectories
 
 
-def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...] | None, path: Path, argument: str) -> None:
-    if expected is None or shape == tuple(expected):
+def _check_shape(
+    shape: tuple[int, ...], expected: tuple[int, ...] | None, resize: bool, path: Path, argument: str
+) -> None:
+    if expected is None or shape == tuple(expected) or (resize and shape[2] == expected[2]):
         return
-    advice = "make the environment with image_size=, or scale the video"
-    if shape[:2] == tuple(expected[:2]):
+    advice = "make the environment with image_size=, or resize the video (resize=True, --resize)"
+    if resize or shape[:2] == tuple(expected[:2]):
         advice = f"the video has {shape[2]} channels, the environment {expected[2]}"
     raise ValueError(f"{argument}: expected frames (H, W, C) of {tuple(expected)}, got {shape} in {path}; {advice}")

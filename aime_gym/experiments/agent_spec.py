@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import get_agent_class
 from aime_gym.config import nearest_names
-from aime_gym.experiments.config import TaskConfig
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectories
 
 

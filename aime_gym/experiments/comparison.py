@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from aime_gym.agents.registry import load_agent
 from aime_gym.experiments.agent_spec import AgentSpec
-from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig, TaskConfig
+from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.figures import draw_returns
 from aime_gym.experiments.jobs import as_file_name
@@ -26,6 +26,7 @@ from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, ch
 from aime_gym.experiments.suite import Cell, Suite, SuiteTask
 from aime_gym.experiments.video import VideoPolicy, record_video
 from aime_gym.serialization import atomically
+from aime_gym.tasks import TaskConfig
 
 _DOCUMENT, _FIGURE = "results.json", "returns.png"
 
@@ -156,7 +157,7 @@ def _document(suite: Suite, runs: Sequence[Run], outcome: Outcome) -> dict[str, 
     finished = [run.policy for run in runs]
     return {
         "format": 1,
-        "task": asdict(task.config),
+        "task": task.config.as_json(),
         "eval_episodes": task.eval_episodes,
         "seed": task.data_seed,
         "seeds": task.seeds,

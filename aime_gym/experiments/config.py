@@ -1,4 +1,4 @@
-"""The task and the data of an experiment: each option is declared once, for suites, the command line and scripts.
+"""The data of an experiment: each option is declared once, for suites, the command line and scripts.
 
 The descriptions of their parameters are the help of the command line.
 
@@ -7,14 +7,10 @@ Importing this module loads no PyTorch: the command line reads its flags from he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-import gymnasium as gym
 from annotated_types import Ge
-
-from aime_gym.envs import Modality, make_env
-from aime_gym.wrappers.quality import Quality
 
 #: Policies by name that record play. The episodes from which ``plan2explore`` learns are all that it records.
 PLAN2EXPLORE = "plan2explore"
@@ -49,63 +45,6 @@ def lower_bound(annotation: Any) -> int | None:
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """A task by name, with the options of [`aime_gym.make_env`][] that an experiment may choose.
-
-    :param env_id: walker-walk (dm_control), reach-v3 (Meta-World), or any Gymnasium id
-    :param modality: state, position (the default; no velocities) or pixels: rendered frames
-    :param action_repeat: simulator steps per decision (default: the task's own)
-    :param max_episode_steps: episode length in simulator steps (default: the task's own)
-    :param positions: entries (numbers) or sensors (names) that are positions, where the task's are not known
-    :param image_size: side of the frames of pixels (default: 64)
-    :param quality: quality of the frames of pixels: default (the simulator's own), or fast: no shadows, reflections
-        and multisampling (MuJoCo). Data must be rendered as the task is
-    :raises ValueError: options of ``"pixels"`` in another modality.
-    """
-
-    env_id: str
-    modality: Modality = "position"
-    action_repeat: int | None = None
-    max_episode_steps: int | None = None
-    positions: tuple[int, ...] | tuple[str, ...] = ()
-    image_size: int | None = None
-    quality: Quality = "default"
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "quality"):
-            value = getattr(self, name)
-            if self.modality != "pixels" and value != getattr(TaskConfig, name):
-                raise ValueError(
-                    f"{name}: expected with modality='pixels' only, got {value!r} with modality={self.modality!r}"
-                )
-
-    def make(self, **options: Any) -> gym.Env:
-        """Make the environment; ``options`` are further ones of [`aime_gym.make_env`][].
-
-        :raises ValueError: an unknown task or modality, with the nearest names.
-        """
-        if self.positions:
-            numbers = all(isinstance(position, int) for position in self.positions)
-            options["position_indices" if numbers else "position_keys"] = list(self.positions)
-        if self.modality == "pixels":
-            options = {"image_size": self.image_size, "quality": self.quality, **options}
-        return make_env(
-            self.env_id,
-            modality=self.modality,
-            action_repeat=self.action_repeat,
-            max_episode_steps=self.max_episode_steps,
-            **options,
-        )
-
-    def with_state(self) -> TaskConfig:
-        """Return this task in the modality that includes velocities."""
-        return replace(self, modality="state", positions=(), image_size=None, quality="default")
-
-    def __str__(self) -> str:
-        return f"{self.env_id} ({self.modality})"
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """Origin of play data and demonstrations: recorded here, or loaded.
 
@@ -119,6 +58,7 @@ class DataConfig:
         td3 on the task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3
         model; such files run code, load only what you trust). Without one, loaded demonstrations give the expert's
         score
+    :param resize: whether videos of another size than the task's images are resized to it
     :raises ValueError: numbers below 1; no dataset in a list of them, or what is none.
     """
 
@@ -127,6 +67,7 @@ class DataConfig:
     demos: str = EXPERT
     demo_count: Positive | None = None
     expert: str | None = None
+    resize: bool = False
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -22,9 +22,10 @@ from aime_gym.data import (
     load_trajectories,
 )
 from aime_gym.data.spaces import write_space
-from aime_gym.experiments.config import DEMONSTRATIONS, PLAN2EXPLORE, PLAY_EPISODES, DataConfig, TaskConfig
+from aime_gym.experiments.config import DEMONSTRATIONS, PLAN2EXPLORE, PLAY_EPISODES, DataConfig
 from aime_gym.experiments.experts import Expert, complete, prepare_expert, record_demonstrations
 from aime_gym.serialization import digest
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 from aime_gym.wrappers import rendering_of
 
@@ -89,7 +90,13 @@ def prepare_data(
         loaded_play = load_play(task, config.play, limit=config.play_episodes, load=load)
     if not config.records_demos:
         loaded_demos = load(
-            task, config.demos, argument="demos", actions=demo_actions, limit=config.demo_count, progress=progress
+            task,
+            config.demos,
+            argument="demos",
+            actions=demo_actions,
+            limit=config.demo_count,
+            resize=config.resize,
+            progress=progress,
         )
     if isinstance(config.play, str):
         check_play_policy(task, config.play)
@@ -141,6 +148,7 @@ def load_for_task(
     argument: str,
     actions: bool,
     limit: int | None = None,
+    resize: bool = False,
     progress: bool = False,
 ) -> list[Trajectory]:
     """Load recorded trajectories and check them against a task.
@@ -151,8 +159,9 @@ def load_for_task(
     :param source: data that [`aime_gym.data.load_trajectories`][] accepts.
     :param argument: name of the data for the user; errors start with it.
     :param limit: number of trajectories to take, the first ones; ``None`` for all.
+    :param resize: whether videos of another size are resized to what the task shows.
     :param progress: whether to show a progress bar while videos are read.
-    :raises ValueError: data that does not fit the task.
+    :raises ValueError: data that does not fit the task, or fewer trajectories than ``limit``.
     :raises FileNotFoundError: nothing is stored there.
     """
     with task.make() as env:
@@ -162,8 +171,15 @@ def load_for_task(
         shape = frame_shape(observation_space)
         rate = None if shape is None else frame_rate_of(env)
     trajectories = load_trajectories(
-        source, actions=actions, frame_rate=rate, frame_shape=shape, progress=progress, argument=argument
-    )[:limit]
+        source,
+        actions=actions,
+        frame_rate=rate,
+        frame_shape=shape,
+        resize=resize,
+        progress=progress,
+        argument=argument,
+    )
+    trajectories = first_of(trajectories, limit, {"play": "play_episodes"}.get(argument, "demo_count"), source)
     if isinstance(observation_space, spaces.Box) and trajectories and isinstance(trajectories[0].observations, dict):
         with task.make(flatten=False) as env:
             if isinstance(env.observation_space, spaces.Dict):
@@ -177,6 +193,18 @@ def load_for_task(
         need_actions=actions,
         rendering=rendering,
     )
+
+
+def first_of(trajectories: list[Trajectory], count: int | None, argument: str, source: object) -> list[Trajectory]:
+    """Return the first trajectories of a dataset.
+
+    :param count: number of them; ``None`` for all.
+    :param argument: name of the number for the user.
+    :raises ValueError: more than there are.
+    """
+    if count is not None and count > len(trajectories):
+        raise ValueError(f"{argument}: expected at most {len(trajectories)}, the episodes in {source}, got {count}")
+    return trajectories[:count]
 
 
 def load_play(

@@ -17,8 +17,8 @@ from stable_baselines3.common.monitor import Monitor
 
 from aime_gym.agents.explorer import Explorer
 from aime_gym.data import ScriptedExpert, collect
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import Policy
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 
 #: Name of Meta-World's scripts.

@@ -198,7 +198,7 @@ def _missing(job: Job, folder: Path) -> frozenset[str]:
 
 def _job(task: SuiteTask, what: str, key: str, work: Callable[..., Result], **about: Any) -> Job:
     origin = {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert}
-    known = {"what": what, "key": key, "task": task.label, "env": asdict(task.config), "data": origin}
+    known = {"what": what, "key": key, "task": task.label, "env": task.config.as_json(), "data": origin}
     return Job(f"{task.label}, {what}", {**known, "data_seed": task.data_seed, **about}, work)
 
 
@@ -310,13 +310,17 @@ def run_cell(
     if play_source is not None:
         play = load_play(config, play_source, limit=task.data.play_episodes)
     actions = agent_class.needs_demonstration_actions
-    demos = load_for_task(config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations)
+    demos = load_for_task(
+        config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations, resize=task.data.resize
+    )
     seed = task.seeds["evaluation"]
     with training_env(agent_class, config) as training, config.make() as env:
         if pretrained is None:
             agent = cell.spec.build(config, training, cell.seed)
         else:
-            agent = agent_class.load(pretrained / _AGENT, env=training, play=play)
+            agent = agent_class.load(pretrained / _AGENT, play=play)
+            agent.known_task = None  # stored play serves every task that shows the same, whatever its action repeat
+            agent.set_env(training)
         curve = None
         if cell.curve is not None:
             curve = LearningCurve(agent, env, cell.curve.steps, cell.curve.episodes, seed)

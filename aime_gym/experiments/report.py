@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from aime_gym.experiments.figures import draw_report
 from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
+
+#: Cells between two columns, and those that the first one, which may fold, needs beside the others.
+_GAP, _FIRST_COLUMN = 2, 14
 
 
 def run_table(runs: Sequence[Run], title: str) -> Table:
@@ -25,11 +29,33 @@ def run_table(runs: Sequence[Run], title: str) -> Table:
 
 
 def print_tables(*tables: RenderableType) -> None:
-    """Print tables, with room for them where a file, and no terminal, decides the width."""
+    """Print tables; those that are wider than the terminal, in parts."""
     console = Console()
-    if not console.is_terminal:
-        console.width = 130
-    console.print(*tables)
+    for table in tables:
+        for part in _parts(table, console.width) if isinstance(table, Table) else [table]:
+            console.print(part)
+
+
+def _parts(table: Table, width: int) -> list[Table]:
+    """Return a table in parts of at most a width, each with the first column."""
+    first, *others = ([str(column.header), *map(str, column.cells)] for column in table.columns)
+    groups: list[list[list[str]]] = []
+    left = 0
+    for column in others:
+        needed = _GAP + max(map(cell_len, column))
+        if left < needed:
+            groups.append([first])
+            left = width - min(_FIRST_COLUMN, max(map(cell_len, first)))
+        groups[-1].append(column)
+        left -= needed
+    parts = []
+    for group in groups:
+        header, *rows = zip(*group, strict=True)
+        part = _rich_table(str(table.title), header, rows)
+        for row, original in zip(part.rows, table.rows, strict=True):
+            row.style = original.style
+        parts.append(part)
+    return parts
 
 
 def result_tables(results: Results) -> list[Table]:
@@ -77,7 +103,7 @@ def _table(title: str, lines: Sequence[Line], columns: Sequence[str], *, single:
 
 
 def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(columns[0], overflow="fold", max_width=44)
     for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aime_gym.agents.files import description
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import appearance, load_for_task, prepare_data
 from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.serialization import atomically
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 
 RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
@@ -68,7 +68,7 @@ def check_task(
     shown = appearance(task.config)
 
     def load(config: TaskConfig, source: str, **options: Any) -> list[Trajectory]:
-        key = shown, source, options["actions"], options["limit"]
+        key = shown, source, options["actions"], options["limit"], options.get("resize", False)
         if key not in loaded:
             trajectories = load_for_task(config, source, **options)
             loaded[key] = trajectories[:1] * len(trajectories)  # videos fill the memory, and their number is enough

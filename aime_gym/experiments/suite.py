@@ -11,10 +11,10 @@ A suite is a TOML file; only tasks and agents are required:
     imports = ["my_agents"]      # modules that register agents of other packages, installed or beside this file
 
     [tasks.reach]                # a name of your choice; the id unless there is another one
-    id = "reach-v3"              # and action_repeat, max_episode_steps, positions, as `aime-gym compare`
-    modality = "position"        # of "pixels" image_size and quality too
+    id = "reach-v3"              # and action_repeat, max_episode_steps, positions, env_kwargs = { gravity = -5 }
+    modality = "position"        # default: "state"; of "pixels" image_size, quality and camera too
     play = "play"                # and play_episodes, demos, expert, as `aime-gym compare`; or a list of datasets
-    demos = "expert"
+    demos = "expert"             # of videos, resize = true fits their size to the task's
     eval_episodes = 100          # this, demonstrations and seeds may be a task's own,
 
     [agents.bco]                 # a name of your choice; the registered one unless `agent` says another
@@ -59,9 +59,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
-from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, TaskConfig, check_bounds
+from aime_gym.experiments.config import DEMONSTRATIONS, PLAY_EPISODES, DataConfig, Positive, check_bounds
 from aime_gym.experiments.data import derived_seeds
 from aime_gym.serialization import digest
+from aime_gym.tasks import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class SuiteTask:
         return {"play": self.data.play, "play_episodes": self.play_episodes}
 
     def _identity(self, what: str, **details: Any) -> dict[str, Any]:
-        return {"what": what, "task": asdict(self.config), "data_seed": self.data_seed, **details}
+        resized = {"resize": True} if self.data.resize else {}
+        return {"what": what, "task": self.config.as_json(), "data_seed": self.data_seed, **details, **resized}
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -419,6 +421,11 @@ def _refuse_code(tables: _SuiteTable) -> None:
     for label, table in tables.tasks.items():
         if ":" in table.env_id:
             raise ValueError(f"tasks.{label}.id: expected no module {allow}, got {table.env_id!r}")
+        for name, value in (table.env_kwargs or {}).items():
+            if ":" in json.dumps(value):  # an environment may take the id of another, with its module
+                raise ValueError(
+                    f"tasks.{label}.env_kwargs: expected no text with a colon {allow}, got {name}={value!r}"
+                )
         algorithm, _, argument = (table.expert or "").partition(":")
         if argument and not argument.isdigit() and algorithm != "dreamer":
             raise ValueError(f"tasks.{label}.expert: expected no SB3 model {allow}, got {table.expert!r}")

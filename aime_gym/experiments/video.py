@@ -17,8 +17,8 @@ from PIL import Image
 from aime_gym.data.captions import BLOCK, captioned
 from aime_gym.data.recording import EPISODE_LIMIT, endless_episode, has_time_limit
 from aime_gym.data.video_writing import check_video_path, write_video
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import Policy, as_predictor
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Array
 from aime_gym.wrappers.quality import mujoco_model, use_fast_rendering
 

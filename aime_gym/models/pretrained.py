@@ -49,17 +49,24 @@ class PretrainedWorldModel:
     weights: Mapping[str, Tensor]
     digest: str
 
-    def restore(self, world_model: WorldModel, inverse_model: LatentInverseModel) -> None:
+    def restore(
+        self, world_model: WorldModel, inverse_model: LatentInverseModel | None = None, *, discrete: bool = False
+    ) -> None:
         """Give models for an environment's body the file's weights.
 
+        :param inverse_model: inverse model of the world model; ``None`` for an agent without one.
+        :param discrete: whether the environment's actions are one-hot, where no inverse model says so.
         :raises ValueError: a file for other sensors or actions, or one whose weights are not what its configuration
             says.
         """
-        body = _body(world_model.sensors, world_model.action_size, inverse_model.discrete)
+        discrete = discrete if inverse_model is None else inverse_model.discrete
+        body = _body(world_model.sensors, world_model.action_size, discrete)
         found = _body(self.sensors, self.action_size, self.discrete)
         if found != body:
             raise ValueError(f"world_model: expected the environment's {body}, got {found} in {self.path}")
         for name, module in zip(_MODULES, (world_model, inverse_model), strict=True):
+            if module is None:
+                continue
             prefix = f"{name}."
             weights = {key.removeprefix(prefix): part for key, part in self.weights.items() if key.startswith(prefix)}
             try:
@@ -68,14 +75,22 @@ class PretrainedWorldModel:
                 raise _unreadable(self.path, error) from error
 
 
-def imported_world_model(value: Any) -> PretrainedWorldModel | None:
-    """Read the file that a hyper-parameter names by its path; ``None`` for a configuration, or the name of a preset.
+def imported_world_model(options: dict[str, Any], known: Any) -> PretrainedWorldModel | None:
+    """Read the file that the hyper-parameter ``world_model`` names by its path, and put its configuration there.
 
+    :param options: hyper-parameters of an agent.
+    :param known: configuration of the agent.
+    :return: the file; ``None`` for a configuration, the name of a preset, or an agent without a world model.
     :raises FileNotFoundError: no such file.
     :raises ValueError: a damaged file, or one of something else.
     """
+    value = options.get("world_model")
     is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(SUFFIX))
-    return read_world_model(value) if is_path else None
+    if value is None or not is_path or not hasattr(known, "world_model"):
+        return None
+    imported = read_world_model(value)
+    options["world_model"] = imported.config
+    return imported
 
 
 def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inverse_model: LatentInverseModel) -> None:

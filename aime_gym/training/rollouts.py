@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from aime_gym.data import EpisodeRecorder
 from aime_gym.data.recording import EPISODE_LIMIT, endless_episode
 from aime_gym.data.spaces import require_finite
+from aime_gym.envs import env_of_id
 from aime_gym.training.checkpoint import RunState, Stateful, snapshot
 from aime_gym.training.loop import Advance, TrainingLoop
 from aime_gym.types import Array, Metrics, Observation, Trajectory
@@ -298,13 +299,13 @@ def episode_metrics(agent: BaseAlgorithm) -> Metrics:
 def wrap_env(env: GymEnv | str, verbose: int) -> VecEnv:
     """Wrap a user's environment as SB3 does, but for ``VecTransposeImage``: demonstrations have their channels last.
 
-    :param env: Gymnasium environment, SB3 ``VecEnv``, or the id of a registered environment.
+    :param env: Gymnasium environment, SB3 ``VecEnv``, or an id as [`aime_gym.envs.env_of_id`][] knows it.
     :param verbose: verbosity of SB3's wrapping.
     :return: the environment as a ``VecEnv``.
-    :raises ValueError: something else than an environment, or one that normalises observations.
+    :raises ValueError: something else than an environment, an unknown id, or one that normalises observations.
     """
     if isinstance(env, str):
-        env = gym.make(env)
+        env = env_of_id(env)
     if not isinstance(env, gym.Env | VecEnv):
         advice = "; stable_baselines3.common.env_util.make_vec_env makes a VecEnv" * isinstance(env, VectorEnv)
         raise ValueError(

@@ -43,6 +43,7 @@ class SelectSensors(
         if not boxes:
             raise ValueError(f"sensors: expected at least one sensor that is not empty, got {list(sensors)}")
         self.observation_space = spaces.Dict(boxes, sort_keys=False)
+        self.sensor_names = tuple(boxes)
         self._lengths = {name: box.shape[0] for name, box in boxes.items()}
 
     def observation(self, observation: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:

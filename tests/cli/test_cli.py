@@ -1,15 +1,21 @@
 """The command line: help at once, one line for what is wrong, and the verbs."""
 
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+import aime_gym
+from aime_gym.agents import BCAgent
+from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import _PROGRAM, main
+from aime_gym.config import describe_fields
 from aime_gym.data import load_trajectories
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
+from aime_gym.tasks import TaskConfig
+from aime_gym.testing import toy
 
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
 
@@ -33,6 +39,7 @@ def test_the_help_of_compare_shows_how_to_change_everything(capsys):
 
 
 VERBS = ["compare", "collect", "train", "diagnose", "beliefs", "evaluate", "benchmark", "report"]
+VERBS += ["label", "list", "options"]
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])
@@ -77,7 +84,11 @@ def test_examples_use_options_that_are_there(verb):
         ("compare --demos nowhere", "--demos: nothing is stored at nowhere"),
         ("compare --play nowhere", "--play: nothing is stored at nowhere"),
         ("compare Pendulum-v1 --modality state", "--expert: there is no script for Pendulum-v1"),
-        ("compare CartPole-v1 --agents bc", "positions is unknown; expected --positions"),
+        ("compare CartPole-v1 --modality position --agents bc", "positions is unknown; expected --positions"),
+        ("compare CartPole-v1 --positions 0,2", "--positions: expected with modality='position' only"),
+        ("compare --camera 1", "--camera: expected with modality='pixels' only"),
+        ("compare --env-kwargs gravity", "--env-kwargs: expected name=value, got 'gravity'"),
+        ("compare --env-kwargs gravity=1", "--env-kwargs: expected with a Gymnasium id only, got {'gravity': 1}"),
         (
             "compare CartPole-v1 --modality state --agents aime:sequence_length=1",
             "agent aime:sequence_length=1: sequence_length: expected at",
@@ -92,8 +103,10 @@ def test_examples_use_options_that_are_there(verb):
         ("collect reach-v3 --video --out x", "--video: expected an environment that shows images (--modality pixels)"),
         ("compare --demos clips/*.mp4", "--demos: nothing matches the pattern 'clips/*.mp4'"),
         ("train aime reach-v3 -o model_updates --out x.zip", "expected option=value, got 'model_updates'"),
-        ("evaluate nowhere.zip reach-v3", "path: expected an agent's file, found none at nowhere.zip"),
-        ("", "VERB: expected one of compare, collect"),
+        ("evaluate nowhere.zip", "path: expected an agent's file, found none at nowhere.zip"),
+        ("list agent", "expected one of agents, envs, presets, got 'agent'"),
+        ("options aimee", "did you mean aime?"),
+        ("options aime --preset papers", "--preset: AIMEAgent expects one of ['aime', "),
         ("comp reach-v3", "VERB: unknown verb 'comp'; did you mean compare?"),
         ("evaluate", "FILE: expected a value, got none"),
         ("compare --seed -1", "--seed: expected at least 0, got -1"),
@@ -110,6 +123,58 @@ def test_bad_input_ends_in_one_line(arguments, message, capsys, tmp_path, monkey
     assert printed.out == ""
 
 
+def test_the_program_without_a_verb_says_what_it_can(capsys):
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    bare, asked = capsys.readouterr().out.split("Usage:")[1:]
+    assert bare == asked
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{aime_gym.__version__}\n"
+    result = subprocess.run([sys.executable, "-m", "aime_gym", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"{aime_gym.__version__}\n"
+
+
+def test_names_are_listed(capsys):
+    for kind, names in {
+        "agents": list(AGENTS),
+        "envs": ["walker-run", "reach-v3", "Ant-v5", "CartPole-v1"],
+        "presets": ["aime-nob", "paper", "dreamer-m"],
+    }.items():
+        assert main(["list", kind]) == 0
+        text = capsys.readouterr().out
+        assert set(names) <= set(re.findall(r"[^\s,]+", text))
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_option_has_a_meaning(name, capsys):
+    config = AGENTS[name].presets["default"]
+    described = describe_fields(config)
+    assert [field.name for field in described] == [field.name for field in fields(config)]
+    assert [field.name for field in described if not field.meaning] == []
+    assert main(["options", name]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"\n  {field.name}" in text for field in described)
+
+
+def test_the_values_of_a_preset_are_shown(capsys):
+    assert main(["options", "aime", "--preset", "dreamer"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "world_model WorldModelConfig | str, dreamer. Name of a preset" in text
+    assert "model_updates int, 200000. Number of updates of the world model in pretrain." in text
+
+
+def test_the_shell_completes(monkeypatch, capsys):
+    for words, found in {"ev": "evaluate", "list a": "agents", "compare --modality p": "position,pixels"}.items():
+        monkeypatch.setenv("_AIME_GYM_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", f"aime-gym {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        with pytest.raises(SystemExit):
+            main([])
+        assert capsys.readouterr().out.split() == [f"plain,{word}" for word in found.split(",")]
+
+
 def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     reach = ["reach-v3", "--max-episode-steps", "20"]
@@ -122,12 +187,29 @@ def test_a_run_by_its_verbs(tmp_path, monkeypatch, capsys):
     assert demo.actions is None
     options = [part for option in TINY.split(",") for part in ("-o", option)]
     assert main(["train", "bco", *reach, "--play", "./play", "--demos", "demos", *options, "--out", "bco.zip"]) == 0
-    assert main(["evaluate", "bco.zip", *reach, "--episodes", "2", "--video", "bco.mp4"]) == 0
+    assert main(["evaluate", "bco.zip", "--episodes", "2", "--video", "bco.mp4"]) == 0
     assert (tmp_path / "bco.mp4").stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "play: 3 episodes, 30 steps, mean return" in printed
     assert "bco.zip: bco:min_epochs=1" in printed
-    assert "reach-v3 (position), 2 episodes each" in printed
+    assert "reach-v3 (state), 2 episodes each" in printed
+    assert main(["evaluate", "bco.zip", *reach, "--action-repeat", "2", "--episodes", "1"]) == 0
+    for wrong, message in {
+        "push-v3": "ENV_ID: expected 'reach-v3', which bco.zip was trained with, got 'push-v3'",
+        "--action-repeat 1": "--action-repeat: expected 2, which bco.zip was trained with, got 1",
+        "--modality position": "--modality: expected 'state', which bco.zip was trained with, got 'position'",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(["evaluate", "bco.zip", *wrong.split()])
+        assert message in capsys.readouterr().err
+
+
+def test_a_file_that_does_not_know_its_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    BCAgent(toy.PointMass(), seed=0).save("own")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "own.zip"])
+    assert "ENV_ID: expected one, since own.zip does not know its task, got none" in capsys.readouterr().err
 
 
 def test_exploration_is_the_data(tmp_path, monkeypatch, capsys):
@@ -163,6 +245,7 @@ def interrupt(*arguments):
 
 def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")  # no name is folded
     arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]
     assert main([*arguments, "--demo-count", "2", "--eval-episodes", "1", "--video-episodes", "0"]) == 0
     written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}

@@ -11,7 +11,7 @@ from aime_gym.cli import main
 from aime_gym.data import collect, load_trajectories, save_minari
 from aime_gym.experiments import data as recording
 from aime_gym.experiments import experts
-from aime_gym.experiments.config import TaskConfig
+from aime_gym.tasks import TaskConfig
 
 CARTPOLE = ["CartPole-v1", "--modality", "state", "--max-episode-steps", "20"]
 TINY = ["-o", "min_epochs=1", "-o", "max_epochs=1", "-o", "min_updates=2"]

@@ -8,9 +8,9 @@ import pytest
 
 from aime_gym.data import load_trajectories
 from aime_gym.data.shipped import FOLDER, list_shipped, load_shipped, save_shipped
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
 from aime_gym.serialization import file_digest
+from aime_gym.tasks import TaskConfig
 
 NAMES = ["classic/Acrobot-v1", "classic/CartPole-v1", "classic/MountainCar-v0"]
 every_name = pytest.mark.parametrize("name", NAMES)

@@ -558,3 +558,33 @@ def test_folders_of_several_kinds(tmp_path):
 def test_a_rate_that_is_none(tmp_path):
     for rate in NO_RATES:
         refuse(tmp_path, f"^frame_rate: expected a positive number, got {rate}$", frame_rate=rate)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_videos_of_another_size_are_resized_when_asked(kind, channels, tmp_path):
+    if channels == 1 and kind != "":
+        pytest.skip("videos are in colour")
+    shown = counting(5, 16)
+    path = tmp_path / f"video{kind}"
+    if kind:
+        save_video(path, shown, 20)
+    else:
+        path.mkdir()
+        for index, frame in enumerate(shown):
+            Image.fromarray(frame if channels == 3 else frame[..., 0]).save(path / f"{index}.png")
+    (video,) = load_trajectories(path, frame_shape=(4, 8, channels), resize=True)
+    np.testing.assert_array_equal(video.observations, np.broadcast_to(shown[:, :4, :8, :channels], (5, 4, 8, channels)))
+    (kept,) = load_trajectories(path, frame_shape=(16, 16, channels), resize=True)
+    np.testing.assert_array_equal(kept.observations, shown[..., :channels])
+    with pytest.raises(ValueError, match=r"expected frames .* of \(4, 8, .*resize=True"):
+        load_trajectories(path, frame_shape=(4, 8, channels))
+    with pytest.raises(ValueError, match="the video has . channels, the environment 4"):
+        load_trajectories(path, frame_shape=(4, 8, 4), resize=True)
+
+
+def test_resizing_needs_a_size():
+    with pytest.raises(
+        ValueError, match="^resize: expected together with frame_shape, for an environment that shows images"
+    ):
+        load_trajectories("classic/CartPole-v1", resize=True)

@@ -5,7 +5,7 @@ import pytest
 
 from aime_gym.agents import AIMEAgent, BCOAgent, list_agents, load_agent
 from aime_gym.experiments.agent_spec import AgentSpec, training_env
-from aime_gym.experiments.config import TaskConfig
+from aime_gym.tasks import TaskConfig
 
 PENDULUM = TaskConfig("Pendulum-v1", "state")
 CARTPOLE = TaskConfig("CartPole-v1", "state")

@@ -15,8 +15,9 @@ from aime_gym.experiments import data as recording
 from aime_gym.experiments import jobs
 from aime_gym.experiments.agent_spec import AgentSpec
 from aime_gym.experiments.comparison import check_comparison, comparison_suite, run_comparison
-from aime_gym.experiments.config import DataConfig, TaskConfig
-from aime_gym.experiments.data import load_for_task
+from aime_gym.experiments.config import DataConfig
+from aime_gym.experiments.data import derived_seeds, load_for_task, prepare_data
+from aime_gym.tasks import TaskConfig
 
 TINY_AIME = "aime:model_updates=2,inverse_updates=2,clone_updates=2,policy_updates=1,batch_size=2,sequence_length=4"
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
@@ -289,6 +290,13 @@ def test_two_of_a_kind_are_told_apart(stored, tmp_path):
     assert labels == [f"bc:{TINY}", f"bc:{TINY},stack=2"]
     assert all((tmp_path / row["file"]).is_file() for row in results["policies"][2:])
     assert results["policies"][2]["file"] != results["policies"][3]["file"]
+
+
+def test_more_data_than_there_is_names_both_numbers(stored):
+    for limit in ("demo_count", "play_episodes"):
+        data = replace(stored_data(stored), **{limit: 99})
+        with pytest.raises(ValueError, match=rf"^{limit}: expected at most 4, the episodes in .*, got 99$"):
+            prepare_data(CARTPOLE, data, seeds=derived_seeds(0))
 
 
 def test_an_imported_world_model_needs_no_play(tmp_path, monkeypatch):

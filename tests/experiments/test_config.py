@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from aime_gym.data import collect
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.data import load_for_task
 from aime_gym.experiments.video import SIZE, _render_env
+from aime_gym.tasks import TaskConfig
 
 PIXELS = TaskConfig("HalfCheetah-v5", "pixels", max_episode_steps=2, image_size=16, quality="fast")
 

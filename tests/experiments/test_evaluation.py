@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from aime_gym.data import HeldRandomPolicy, ScriptedExpert
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.evaluation import EpisodeSeeds, evaluate
+from aime_gym.tasks import TaskConfig
 
 
 class Guess(gym.Env):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from stable_baselines3 import SAC
 
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
+from aime_gym.tasks import TaskConfig
 
 POSITION = TaskConfig("Pendulum-v1", "position", positions=(0, 1))
 

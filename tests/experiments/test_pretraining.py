@@ -9,12 +9,13 @@ import pytest
 from aime_gym.agents import AIMEAgent
 from aime_gym.data import collect, load_trajectories, save_minari
 from aime_gym.experiments import jobs, runner
-from aime_gym.experiments.config import DataConfig, TaskConfig
+from aime_gym.experiments.config import DataConfig
 from aime_gym.experiments.data import load_play
 from aime_gym.experiments.evaluation import evaluate
 from aime_gym.experiments.records import read_records
 from aime_gym.experiments.results import load_results
 from aime_gym.experiments.suite import read_suite
+from aime_gym.tasks import TaskConfig
 
 TINY_AIME = """options = { model_updates = 2, inverse_updates = 2, clone_updates = 2, policy_updates = 1, \
 batch_size = 2, sequence_length = 4, world_model = "small", imagination_starts = 4 }"""

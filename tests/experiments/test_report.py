@@ -9,7 +9,7 @@ import pytest
 from aime_gym.cli import main
 from aime_gym.experiments.figures import draw_returns
 from aime_gym.experiments.records import append_record
-from aime_gym.experiments.report import run_table, write_report
+from aime_gym.experiments.report import print_tables, report_tables, run_table, write_report
 from aime_gym.experiments.results import analyse, load_results, summarise
 from aime_gym.experiments.statistics import (
     estimates,
@@ -77,6 +77,18 @@ def test_a_table_by_hand(out):
     pole, _ = summarise(load_results([out]))["pole"]
     assert pole.normalised.value == pytest.approx((300 - 20) / 480)
     assert pole.percent == pytest.approx(60)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_tables_fit_the_terminal(columns, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    folder = write(tmp_path, everything(options={"learning_rate": 0.003}))
+    print_tables(*report_tables(analyse(load_results([folder]))))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= columns
+    assert "…" not in printed
+    for heading in ("success", "return", "normalised", "IQM", "train s", "probability"):
+        assert heading in printed
 
 
 def test_the_interquartile_mean():

@@ -16,12 +16,12 @@ from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import main
 from aime_gym.data import load_trajectories
 from aime_gym.experiments import runner
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.jobs import LearningCurve, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.results import load_results
 from aime_gym.experiments.suite import read_suite
 from aime_gym.experiments.workers import first_finished
+from aime_gym.tasks import TaskConfig
 
 TINY = "options = { min_epochs = 1, max_epochs = 1, min_updates = 2 }"
 #: Cells of a fraction of a second; the second task records what its cells share.
@@ -181,6 +181,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     printed = capsys.readouterr()
     assert "interrupted; the same command goes on" in printed.err
     assert f"3 of {CELLS} cells are done" in printed.out
+    monkeypatch.setenv("COLUMNS", "120")  # no name is folded
     assert main(["benchmark", str(suite), "--out", str(out)]) == 0
     assert len({line["key"] for line in cells(out)}) == len(cells(out)) == CELLS
     printed = capsys.readouterr().out
@@ -312,6 +313,16 @@ expert = "ppo:1"
         ("eval_episodes = 2", "curve_episodes = 2", "curve_episodes: expected together with curve_steps"),
         ("eval_episodes = 2", "imports = ['os']", "imports: expected none without --allow-imports"),
         ('id = "MountainCar-v0"', 'id = "os:MountainCar-v0"', "tasks.car.id: expected no module without --allow"),
+        (
+            'id = "MountainCar-v0"',
+            'id = "MountainCar-v0"\nenv_kwargs = { env_id = "os:Env-v0" }',
+            "tasks.car.env_kwargs: expected no text with a colon without --allow-imports",
+        ),
+        (
+            'id = "MountainCar-v0"',
+            'id = "MountainCar-v0"\nenv_kwargs = { goal = 3 }',
+            "env_kwargs: expected arguments of MountainCar-v0, got goal=3",
+        ),
         ('expert = "ppo:1"', 'expert = "ppo:m.zip"', "tasks.pole.expert: expected no SB3 model without --allow"),
         ("eval_episodes = 2", "tasks = 1", "Cannot overwrite a value"),
         ("[agents.bc]", "[agents.bcc]", "agents.bcc: agent: unknown agent 'bcc'; did you mean"),
@@ -323,7 +334,11 @@ expert = "ppo:1"
         ("[agents.bco]", "[tasks.car.options.bc]\nstuck = 1\n[agents.bco]", "tasks.car.options.bc: agent bc: unknown"),
         ('id = "MountainCar-v0"', 'id = "MountinCar-v0"', "tasks.car: id: expected"),
         ('modality = "state"', 'modality = "stat"', "tasks.car.modality: expected one of"),
-        ('modality = "state"', "", "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown"),
+        (
+            'modality = "state"',
+            'modality = "position"',
+            "tasks.car: modality: which entries of MountainCar-v0 are positions is unknown",
+        ),
         ('modality = "state"', 'modality = "state"\naction_repeat = 0', "tasks.car: action_repeat: expected an"),
         ('modality = "state"', "modality = 1", "tasks.car.modality: expected one of"),
         ('modality = "state"', 'modality = "state"\nimage_size = 32', "tasks.car.image_size: expected with"),

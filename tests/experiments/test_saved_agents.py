@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import small
 
 from aime_gym.agents import AIMEAgent, BCAgent
+from aime_gym.agents.registry import load_agent
 from aime_gym.cli import main
-from aime_gym.data import save_minari
+from aime_gym.data import load_trajectories, save_minari
 from aime_gym.testing import toy
 
 
@@ -32,6 +34,30 @@ def test_a_diagnosis_is_printed_and_written(files, tmp_path, capsys):
     assert document["coverage"]["demonstrations"] == 3
     assert document["play"] == {"episodes": 12, "held_out": True}
     assert (tmp_path / "out" / "diagnosis.png").is_file()
+
+
+@pytest.mark.parametrize("out", ["labelled", "labelled.npz"])
+def test_demonstrations_are_labelled(out, files, tmp_path, capsys):
+    arguments = ["label", str(files / "agent.zip"), "--demos", str(files / "demos"), "--demo-count", "3"]
+    assert main([*arguments, "--out", str(tmp_path / out)]) == 0
+    assert "3 episodes, " in capsys.readouterr().out
+    labelled = load_trajectories(tmp_path / out)
+    demos = load_trajectories(files / "demos")[:3]
+    inferred = load_agent(files / "agent.zip").infer_actions(demos)
+    for one, demo, expected in zip(labelled, demos, inferred, strict=True):
+        np.testing.assert_array_equal(one.observations, demo.observations)
+        np.testing.assert_array_equal(one.actions, expected.actions)
+        assert one.terminated != one.truncated
+
+
+def test_more_demonstrations_than_there_are(files, tmp_path, capsys):
+    count = len(load_trajectories(files / "demos"))
+    for verb, more in {"label": [], "diagnose": ["--play", str(files / "play")]}.items():
+        arguments = [verb, str(files / "agent.zip"), "--demos", str(files / "demos"), "--demo-count", "99", *more]
+        with pytest.raises(SystemExit):
+            main([*arguments, "--out", str(tmp_path / "out")])
+        assert f"--demo-count: expected at most {count}, the episodes in" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from aime_gym.data.captions import LINE
-from aime_gym.experiments.config import TaskConfig
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.video import SIZE, VideoPolicy, record_video
+from aime_gym.tasks import TaskConfig
 
 REACH = TaskConfig("reach-v3", max_episode_steps=12)
 

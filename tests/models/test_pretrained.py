@@ -8,10 +8,12 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.pretrained import _digest, imported_world_model, read_world_model, write_world_model
 from aime_gym.models.world_model import WorldModel
+from aime_gym.training.supervised import StackedConfig
 
 SMALL = WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8, sigma=None)
 SENSORS = {"angles": (3,), "height": (1,)}
@@ -144,4 +146,10 @@ def test_weights_that_are_not_those_of_the_configuration(tmp_path):
 
 @pytest.mark.parametrize("value", [*PRESETS, SMALL, None, {"deter": 8}])
 def test_what_is_no_path_is_not_read(value):
-    assert imported_world_model(value) is None
+    options = {"world_model": value}
+    assert imported_world_model(options, PretrainingConfig()) is None
+    assert options == {"world_model": value}
+
+
+def test_an_agent_without_a_world_model_reads_none():
+    assert imported_world_model({"world_model": "nowhere.safetensors"}, StackedConfig()) is None
