@@ -1,0 +1,195 @@
+"""Processes that work for this one: one thread each, without Ctrl-C, and ended when their parent has ended.
+
+The processes import the script that starts them, which therefore keeps its own work under
+``if __name__ == "__main__":``, as scripts with SB3's ``SubprocVecEnv`` do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import torch
+from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
+
+#: Variables that the numerical libraries read when they are loaded.
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+#: A fresh server that has imported what the processes need starts each of them, in milliseconds.
+_processes = multiprocessing.get_context("forkserver")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class ProcessEndedError(RuntimeError):
+    """Error of a process that ended before it had sent its result; the message is how it ended."""
+
+
+class WorkerProcess:
+    """A process that runs a function.
+
+    :param serve: function of a connection to this process and of ``arguments``, all of which can be pickled.
+    :param preload: modules that the server of the processes imports, if this is the first process.
+    """
+
+    def __init__(self, serve: Callable[..., None], *arguments: Any, preload: Sequence[str]) -> None:
+        _start_server(preload)
+        self.connection, its = _processes.Pipe()
+        self._process = _processes.Process(target=_serve, args=(its, serve, arguments))
+        self._process.start()
+        its.close()
+
+    def receive(self) -> Any:
+        """Return what the process sends next.
+
+        :raises ProcessEndedError: it has ended.
+        """
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise ProcessEndedError(f"the process ended with {_status(self._process.exitcode)}") from None
+
+    def join(self) -> None:
+        """Wait for the end of the process, which has sent its last result."""
+        self._process.join()
+        self.connection.close()
+
+    def stop(self) -> None:
+        """End the process; its work is lost."""
+        self._process.terminate()
+        self._process.join(2)
+        self._process.kill()
+        self.join()
+
+
+def first_ready(processes: Sequence[WorkerProcess]) -> WorkerProcess:
+    """Wait until one of them has sent something or has ended."""
+    ready = wait([process.connection for process in processes])
+    return next(process for process in processes if process.connection in ready)
+
+
+def map_in_processes(
+    prepare: Callable[[], Callable[[Any], Any]], items: Sequence[Any], workers: int, *, preload: Sequence[str]
+) -> Iterator[Any]:
+    """Yield the results of a function of each item, in the order of the items, from several processes.
+
+    An error of the function is raised where its result would have been yielded, with its traceback as a note. The
+    processes end with the iterator: close it where it is not used up.
+
+    :param prepare: function that makes the function, called once in each process, to which it is sent with cloudpickle.
+    :param workers: number of processes.
+    :param preload: modules that the server of the processes imports.
+    :raises ProcessEndedError: a process ended before it had a result.
+    """
+    sent = CloudpickleWrapper(prepare)
+    numbers = iter(range(len(items)))
+    working: dict[WorkerProcess, int] = {}
+    outcomes: dict[int, tuple[Any, BaseException | None]] = {}
+
+    def assign(process: WorkerProcess) -> None:
+        """Send the next item, or end the process when there is none."""
+        number = next(numbers, None)
+        if number is None:
+            del working[process]
+            process.stop()
+        else:
+            working[process] = number
+            process.connection.send(items[number])
+
+    try:
+        for _ in range(min(workers, len(items))):
+            process = WorkerProcess(_serve_calls, preload=preload)
+            working[process] = -1
+            process.connection.send(sent)
+            assign(process)
+        for number in range(len(items)):
+            while number not in outcomes:
+                process = first_ready(list(working))
+                outcomes[working[process]] = process.receive()
+                assign(process)
+            result, error = outcomes.pop(number)
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        for process in working:
+            process.stop()
+
+
+def _serve_calls(connection: Connection) -> None:
+    """Receive what makes the function, then items, and send an outcome for each item, until the connection ends."""
+    function: Callable[[Any], Any] | None = None
+    failure: BaseException | None = None
+    try:
+        function = connection.recv().var()
+    except Exception as error:  # reported for each item
+        failure = _sendable(error)
+    with suppress(EOFError, OSError):
+        while True:
+            item = connection.recv()
+            result = None
+            if function is not None:
+                try:
+                    result, failure = function(item), None
+                except (Exception, KeyboardInterrupt) as error:
+                    failure = _sendable(error)
+            connection.send((result, failure))
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """Return an error that can be sent to another process, with its traceback as a note."""
+    note = "".join(traceback.format_exception(error))
+    try:
+        error = ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:  # what an error holds may fail in any way
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"In a worker process:\n{note}")
+    return error
+
+
+def _start_server(preload: Sequence[str]) -> None:
+    """Start the server of processes, with one thread and with what they import, unless it runs."""
+    _processes.set_forkserver_preload(list(preload))
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
+    os.environ |= _THREADS
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in _THREADS:
+            del os.environ[name]
+        os.environ |= before
+
+
+def _serve(connection: Connection, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.setsid()  # a terminal's Ctrl-C goes to the parent, which stops its processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    serve(connection, *arguments)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent was killed and cannot stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _status(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"{name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+    return f"exit status {code}"
