@@ -11,7 +11,8 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -23,7 +24,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 #: Variables that the numerical libraries read when they are loaded.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-#: A fresh server that has imported what the processes need starts each of them, in milliseconds.
+#: A fresh server starts each process; what the server has imported is there in milliseconds.
 _processes = multiprocessing.get_context("forkserver")
 
 
@@ -40,10 +41,10 @@ class WorkerProcess:
     """A process that runs a function.
 
     :param serve: function of a connection to this process and of ``arguments``, all of which can be pickled.
-    :param preload: modules that the server of the processes imports, if this is the first process.
+    :param preload: modules that the server of the processes imports before it starts the first one, which waits.
     """
 
-    def __init__(self, serve: Callable[..., None], *arguments: Any, preload: Sequence[str]) -> None:
+    def __init__(self, serve: Callable[..., None], *arguments: Any, preload: Sequence[str] = ()) -> None:
         _start_server(preload)
         self.connection, its = _processes.Pipe()
         self._process = _processes.Process(target=_serve, args=(its, serve, arguments))
@@ -74,78 +75,82 @@ class WorkerProcess:
         self.join()
 
 
-def first_ready(processes: Sequence[WorkerProcess]) -> WorkerProcess:
-    """Wait until one of them has sent something or has ended."""
-    ready = wait([process.connection for process in processes])
-    return next(process for process in processes if process.connection in ready)
+def first_ready(processes: Sequence[WorkerProcess], timeout: float | None = None) -> WorkerProcess | None:
+    """Wait until one of them has sent something or has ended.
+
+    :param timeout: greatest number of seconds, after which there is none; ``None`` to wait for as long as it takes.
+    """
+    ready = wait([process.connection for process in processes], timeout)
+    return next((process for process in processes if process.connection in ready), None)
 
 
 def map_in_processes(
-    prepare: Callable[[], Callable[[Any], Any]], items: Sequence[Any], workers: int, *, preload: Sequence[str]
-) -> Iterator[Any]:
+    function: Callable[[Any], Any], prepare: Callable[[], Callable[[Any], Any]], items: Sequence[Any], workers: int
+) -> Generator[Any]:
     """Yield the results of a function of each item, in the order of the items, from several processes.
 
-    An error of the function is raised where its result would have been yielded, with its traceback as a note. The
-    processes end with the iterator: close it where it is not used up.
+    While the processes start, which takes seconds, this one works on the items. An error of the function is raised
+    where its result would have been yielded, with its traceback as a note. The processes end with the generator: close
+    it where it is not used up.
 
     :param prepare: function that makes the function, called once in each process, to which it is sent with cloudpickle.
     :param workers: number of processes.
-    :param preload: modules that the server of the processes imports.
     :raises ProcessEndedError: a process ended before it had a result.
     """
     sent = CloudpickleWrapper(prepare)
-    numbers = iter(range(len(items)))
+    left = deque(range(len(items)))
+    starting: list[WorkerProcess] = []
     working: dict[WorkerProcess, int] = {}
     outcomes: dict[int, tuple[Any, BaseException | None]] = {}
-
-    def assign(process: WorkerProcess) -> None:
-        """Send the next item, or end the process when there is none."""
-        number = next(numbers, None)
-        if number is None:
-            del working[process]
-            process.stop()
-        else:
-            working[process] = number
-            process.connection.send(items[number])
-
     try:
         for _ in range(min(workers, len(items))):
-            process = WorkerProcess(_serve_calls, preload=preload)
-            working[process] = -1
-            process.connection.send(sent)
-            assign(process)
+            starting.append(WorkerProcess(_serve_calls))
+            starting[-1].connection.send(sent)
         for number in range(len(items)):
             while number not in outcomes:
-                process = first_ready(list(working))
-                outcomes[working[process]] = process.receive()
-                assign(process)
+                process = first_ready([*starting, *working], timeout=0 if starting and left else None)
+                if process is None:
+                    mine = left.popleft()
+                    outcomes[mine] = function(items[mine]), None
+                    continue
+                result, error = process.receive()
+                if process in working:
+                    outcomes[working.pop(process)] = result, error
+                else:
+                    starting.remove(process)
+                    if error is not None:
+                        raise error
+                if left:
+                    working[process] = left.popleft()
+                    process.connection.send(items[working[process]])
+                else:
+                    process.stop()
             result, error = outcomes.pop(number)
             if error is not None:
                 raise error
             yield result
     finally:
-        for process in working:
+        for process in (*starting, *working):
             process.stop()
 
 
 def _serve_calls(connection: Connection) -> None:
-    """Receive what makes the function, then items, and send an outcome for each item, until the connection ends."""
-    function: Callable[[Any], Any] | None = None
-    failure: BaseException | None = None
-    try:
-        function = connection.recv().var()
-    except Exception as error:  # reported for each item
-        failure = _sendable(error)
+    """Receive what makes the function, then items, and send the outcome of each, until the connection ends."""
+    function: Any = None
+
+    def outcome(message: Any) -> tuple[Any, BaseException | None]:
+        nonlocal function
+        try:
+            if function is not None:
+                return function(message), None
+            function = message.var()
+        except (Exception, KeyboardInterrupt) as error:
+            return None, _sendable(error)
+        return None, None
+
     with suppress(EOFError, OSError):
         while True:
-            item = connection.recv()
-            result = None
-            if function is not None:
-                try:
-                    result, failure = function(item), None
-                except (Exception, KeyboardInterrupt) as error:
-                    failure = _sendable(error)
-            connection.send((result, failure))
+            connection.send(outcome(connection.recv()))
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ import functools
 import io
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeAlias
 
@@ -103,15 +103,14 @@ def collect(
             )
         if workers > 1 and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        seeds = [None] * episodes if seed is None else episode_seeds(seed, episodes)
+        seeds: Sequence[int | None] = [None] * episodes if seed is None else episode_seeds(seed, episodes)
         record = _Recorder(opened, policy, deterministic)
-        if workers == 1:
-            recording = map(record, seeds)
-        else:
+        elsewhere: Callable[[], _Recorder] | None = None
+        if workers > 1:
             elsewhere = functools.partial(
                 _recorder_elsewhere, dict(gym.registry), _maker(env), _portable(policy), deterministic
             )
-            recording = stack.enter_context(closing(_record_at_once(record, elsewhere, seeds, workers)))
+        recording = stack.enter_context(closing(_record(record, seeds, elsewhere, workers)))
         stack.enter_context(_callers_random_numbers(policy, seeded=seed is not None))
         advance = stack.enter_context(progress_bar("collect", episodes, enabled=progress))
         trajectories: list[Trajectory] = []
@@ -227,19 +226,19 @@ def _callers_random_numbers(policy: Policy, *, seeded: bool) -> Iterator[None]:
 # Recording in other processes
 
 
-def _record_at_once(
-    record: _Recorder, elsewhere: Callable[[], _Recorder], seeds: list[int | None], workers: int
-) -> Iterator[Trajectory]:
-    """Record the first episode here, and the others in processes if all of them take long."""
-    from aime_gym import processes  # which not every system has
-
+def _record(
+    record: _Recorder, seeds: Sequence[int | None], elsewhere: Callable[[], _Recorder] | None, workers: int
+) -> Generator[Trajectory]:
+    """Record the first episode, and then the others: in processes if there is a way to, and all of them take long."""
+    first, *left = seeds
     start = time.perf_counter()
-    yield record(seeds[0])
-    left = seeds[1:]
-    if (time.perf_counter() - start) * len(left) < _LONG_RECORDING:
+    yield record(first)
+    if elsewhere is None or (time.perf_counter() - start) * len(left) < _LONG_RECORDING:
         yield from map(record, left)
-    else:
-        yield from processes.map_in_processes(elsewhere, left, workers, preload=[__name__])
+        return
+    from aime_gym.processes import map_in_processes  # not every system has all that it needs
+
+    yield from map_in_processes(record, elsewhere, left, workers)
 
 
 def _recorder_elsewhere(
