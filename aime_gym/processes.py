@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 #: Variables that the numerical libraries read when they are loaded.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-#: A fresh server starts each process; what the server has imported is there in milliseconds.
+#: A fresh server starts each process.
 _processes = multiprocessing.get_context("forkserver")
 
 
@@ -40,12 +41,12 @@ class ProcessEndedError(RuntimeError):
 class WorkerProcess:
     """A process that runs a function.
 
+    It waits for the imports of [`start_server`][], which has to be called first.
+
     :param serve: function of a connection to this process and of ``arguments``, all of which can be pickled.
-    :param preload: modules that the server of the processes imports before it starts the first one, which waits.
     """
 
-    def __init__(self, serve: Callable[..., None], *arguments: Any, preload: Sequence[str] = ()) -> None:
-        _start_server(preload)
+    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         self.connection, its = _processes.Pipe()
         self._process = _processes.Process(target=_serve, args=(its, serve, arguments))
         self._process.start()
@@ -85,7 +86,12 @@ def first_ready(processes: Sequence[WorkerProcess], timeout: float | None = None
 
 
 def map_in_processes(
-    function: Callable[[Any], Any], prepare: Callable[[], Callable[[Any], Any]], items: Sequence[Any], workers: int
+    function: Callable[[Any], Any],
+    prepare: Callable[[], Callable[[Any], Any]],
+    items: Sequence[Any],
+    workers: int,
+    *,
+    preload: Sequence[str],
 ) -> Generator[Any]:
     """Yield the results of a function of each item, in the order of the items, from several processes.
 
@@ -95,20 +101,31 @@ def map_in_processes(
 
     :param prepare: function that makes the function, called once in each process, to which it is sent with cloudpickle.
     :param workers: number of processes.
+    :param preload: modules that the processes have in common, if no others have been started before.
     :raises ProcessEndedError: a process ended before it had a result.
     """
-    sent = CloudpickleWrapper(prepare)
     left = deque(range(len(items)))
     starting: list[WorkerProcess] = []
     working: dict[WorkerProcess, int] = {}
     outcomes: dict[int, tuple[Any, BaseException | None]] = {}
+
+    def start() -> None:
+        for _ in range(workers):
+            if left:
+                process = WorkerProcess(_serve_calls)
+                process.connection.send(CloudpickleWrapper(prepare))
+                starting.append(process)
+
+    start_server(preload)
+    threads = ThreadPoolExecutor(1)
+    starter = threads.submit(start)
     try:
-        for _ in range(min(workers, len(items))):
-            starting.append(WorkerProcess(_serve_calls))
-            starting[-1].connection.send(sent)
         for number in range(len(items)):
             while number not in outcomes:
-                process = first_ready([*starting, *working], timeout=0 if starting and left else None)
+                if starter.done():
+                    starter.result()  # raises its error
+                work_here = bool(left) and (not starter.done() or bool(starting))
+                process = first_ready([*starting, *working], timeout=0 if work_here else None)
                 if process is None:
                     mine = left.popleft()
                     outcomes[mine] = function(items[mine]), None
@@ -130,6 +147,8 @@ def map_in_processes(
                 raise error
             yield result
     finally:
+        left.clear()
+        threads.shutdown()
         for process in (*starting, *working):
             process.stop()
 
@@ -164,8 +183,11 @@ def _sendable(error: BaseException) -> BaseException:
     return error
 
 
-def _start_server(preload: Sequence[str]) -> None:
-    """Start the server of processes, with one thread and with what they import, unless it runs."""
+def start_server(preload: Sequence[str]) -> None:
+    """Start the server of processes, with one thread, unless it runs.
+
+    :param preload: modules that the server imports, which its processes then have in milliseconds.
+    """
     _processes.set_forkserver_preload(list(preload))
     before = {name: os.environ[name] for name in _THREADS if name in os.environ}
     os.environ |= _THREADS

@@ -238,7 +238,7 @@ def _record(
         return
     from aime_gym.processes import map_in_processes  # not every system has all that it needs
 
-    yield from map_in_processes(record, elsewhere, left, workers)
+    yield from map_in_processes(record, elsewhere, left, workers, preload=[__name__])
 
 
 def _recorder_elsewhere(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aime_gym.experiments.jobs import Failure, Job, Result
 from aime_gym.experiments.suite import Imports
-from aime_gym.processes import ProcessEndedError, WorkerProcess, first_ready
+from aime_gym.processes import ProcessEndedError, WorkerProcess, first_ready, start_server
 
 #: Modules that jobs import.
 _PRELOAD = ("aime_gym.experiments.jobs", "torch._dynamo")
@@ -27,7 +27,8 @@ class Worker:
         self.job = job
         self.start_time = time.perf_counter()
         self._log = log
-        self.process = WorkerProcess(_serve, job, imports, log, preload=_PRELOAD)
+        start_server(_PRELOAD)
+        self.process = WorkerProcess(_serve, job, imports, log)
 
     def outcome(self) -> Result | Failure:
         """Return the results of the job, or its failure, once `first_finished` has named this worker."""

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import warnings
+from concurrent.futures import Future
 
 import gymnasium as gym
 import numpy as np
@@ -145,12 +146,28 @@ class Counting(gym.Env):
         return {"step": self.buffer}, float(self.buffer[0]), bool(self.buffer[0] == self.length), False, {}
 
 
+class InThisThread:
+    """Executor that runs a function when it is submitted."""
+
+    def __init__(self, threads):
+        pass
+
+    def submit(self, function):
+        future = Future()
+        future.set_result(function())
+        return future
+
+    def shutdown(self):
+        pass
+
+
 @pytest.fixture
 def at_once(monkeypatch):
     """Every recording is long enough for processes, which record all episodes but the first."""
     first_ready = processes.first_ready
-    processes._start_server(["aime_gym.data.collecting"])  # so that each process starts in milliseconds
+    processes.start_server(["aime_gym.data.collecting"])  # so that each process starts in milliseconds
     monkeypatch.setattr(collecting, "_LONG_RECORDING", 0.0)
+    monkeypatch.setattr(processes, "ThreadPoolExecutor", InThisThread)
     monkeypatch.setattr(processes, "first_ready", lambda running, timeout: first_ready(running))
 
 
