@@ -68,9 +68,9 @@ def collect(
         ([`ScriptedExpert`][], Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
     :param episodes: number of episodes. Each one runs until the environment ends it, which one without a time limit
         (``gymnasium.wrappers.TimeLimit``) has to do within 10,000 steps.
-    :param seed: seed of the recording. Episode ``k`` begins with ``env.reset(seed=episode_seeds(seed, episodes)[k])``,
-        and the policy's random numbers follow from that seed too: with the same seed, the same environment records the
-        same trajectories.
+    :param seed: seed of the first episode, from which those of the others follow: episode ``k`` begins with
+        ``env.reset(seed=episode_seeds(seed, episodes)[k])``, and the policy's random numbers follow from that too. With
+        the same seed, the same environment records the same trajectories.
     :param deterministic: handed to ``predict``; means nothing for a callable.
     :param progress: show a progress bar.
     :param workers: greatest number of processes that record; more than one start only where the recording takes longer
@@ -124,9 +124,12 @@ def collect(
 
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
-    """Return the seeds of a recording's first episodes, each of which follows from ``seed`` and its number alone."""
-    sequences = (np.random.SeedSequence(seed, spawn_key=(number,)) for number in range(episodes))
-    return [int(sequence.generate_state(1)[0]) for sequence in sequences]
+    """Return the seeds of a recording's first episodes, each of which follows from ``seed`` and its number alone.
+
+    The first one is ``seed`` itself.
+    """
+    sequences = (np.random.SeedSequence(seed, spawn_key=(number,)) for number in range(1, episodes))
+    return [seed, *(int(sequence.generate_state(1)[0]) for sequence in sequences)]
 
 
 # Episodes

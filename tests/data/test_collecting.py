@@ -6,7 +6,6 @@ import re
 import signal
 import threading
 import warnings
-from concurrent.futures import Future
 
 import gymnasium as gym
 import numpy as np
@@ -146,46 +145,21 @@ class Counting(gym.Env):
         return {"step": self.buffer}, float(self.buffer[0]), bool(self.buffer[0] == self.length), False, {}
 
 
-class InThisThread:
-    """Executor that runs a function when it is submitted."""
-
-    def __init__(self, threads):
-        pass
-
-    def submit(self, function):
-        future = Future()
-        future.set_result(function())
-        return future
-
-    def shutdown(self):
-        pass
-
-
-@pytest.fixture
-def at_once(monkeypatch):
-    """Every recording is long enough for processes, which record all episodes but the first."""
-    first_ready = processes.first_ready
-    processes.start_server(["aime_gym.data.collecting"])  # so that each process starts in milliseconds
-    monkeypatch.setattr(collecting, "_LONG_RECORDING", 0.0)
-    monkeypatch.setattr(processes, "ThreadPoolExecutor", InThisThread)
-    monkeypatch.setattr(processes, "first_ready", lambda running, timeout: first_ready(running))
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_record_the_same(kind, at_once):
+def test_processes_record_the_same(kind, in_processes):
     env = pendulum()
     policy = policy_of(kind, env)
     options = {"seed": 3, "deterministic": False, "progress": False}
     assert_same_recordings(collect(env, policy, 4, **options), collect(env, policy, 4, workers=2, **options))
 
 
-def test_processes_make_the_environment_of_an_id_or_a_function(at_once):
+def test_processes_make_the_environment_of_an_id_or_a_function(in_processes):
     for env in ("CartPole-v1", Counting):
         one, other = (collect(env, "random", 3, seed=0, progress=False, workers=workers) for workers in (1, 2))
         assert_same_recordings(one, other)
 
 
-def test_processes_know_what_was_registered_here(at_once):
+def test_processes_know_what_was_registered_here(in_processes):
     gym.register("Short-v0", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=3)
     try:
         recorded = collect("Short-v0", "random", 3, seed=0, progress=False, workers=2)
@@ -210,7 +184,7 @@ def test_this_process_records_while_others_start(monkeypatch):
     assert multiprocessing.active_children() == []
 
 
-def test_without_a_seed_processes_record_different_episodes(at_once):
+def test_without_a_seed_processes_record_different_episodes(in_processes):
     recorded = collect(pendulum(), "random", 4, progress=False, workers=2)
     assert len({trajectory.actions.tobytes() for trajectory in recorded}) == 4
 
@@ -226,21 +200,21 @@ def elsewhere(act):
     return lambda observation: np.zeros(2) if os.getpid() == here else act()
 
 
-def test_an_error_in_a_process_ends_the_recording(at_once):
+def test_an_error_in_a_process_ends_the_recording(in_processes):
     with pytest.raises(ValueError, match=re.escape("policy: expected actions of shape (2,), got (3,)")) as caught:
         collect(Counting, elsewhere(lambda: np.zeros(3)), 9, seed=0, progress=False, workers=2)
     assert "In a worker process:\nTraceback" in caught.value.__notes__[0]
     assert multiprocessing.active_children() == []
 
 
-def test_the_death_of_a_process_ends_the_recording(at_once):
+def test_the_death_of_a_process_ends_the_recording(in_processes):
     killed = elsewhere(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(processes.ProcessEndedError, match="the process ended with SIGKILL"):
         collect(Counting, killed, 9, seed=0, progress=False, workers=2)
     assert multiprocessing.active_children() == []
 
 
-def test_ctrl_c_keeps_the_episodes_before_it(at_once, monkeypatch):
+def test_ctrl_c_keeps_the_episodes_before_it(in_processes, monkeypatch):
     first_ready = processes.first_ready
     calls = iter(range(9))
 
@@ -257,7 +231,7 @@ def test_ctrl_c_keeps_the_episodes_before_it(at_once, monkeypatch):
     assert multiprocessing.active_children() == []
 
 
-def test_an_interruption_in_a_process_is_one_here(at_once):
+def test_an_interruption_in_a_process_is_one_here(in_processes):
     def interrupt():
         raise KeyboardInterrupt
 
