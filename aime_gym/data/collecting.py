@@ -273,7 +273,9 @@ class _SavedModel:
     def __init__(self, model: BaseAlgorithm) -> None:
         file = io.BytesIO()
         model.save(file)
-        self._class, self._file, self._device = type(model), file.getvalue(), str(model.device)
+        self._class = type(model)
+        self._file = file.getvalue()
+        self._device = model.device
 
     def load(self) -> BaseAlgorithm:
         """Make the model again."""
