@@ -8,9 +8,13 @@ import signal
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from concurrent.futures import Future
+
 import pytest
 import torch
 
+from aime_gym import processes
+from aime_gym.data import collecting
 from aime_gym.wrappers.rendering import choose_gl
 
 torch.set_num_threads(1)
@@ -25,3 +29,28 @@ def minari_in_a_temporary_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
         yield
+
+
+class InThisThread:
+    """Executor that runs a function when it is submitted."""
+
+    def __init__(self, threads):
+        pass
+
+    def submit(self, function):
+        future = Future()
+        future.set_result(function())
+        return future
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def in_processes(monkeypatch):
+    """Let recordings of several workers start processes, however short they are, for all episodes but the first."""
+    first_ready = processes.first_ready
+    processes.start_server(["aime_gym.data.collecting"])  # so that each process starts in milliseconds
+    monkeypatch.setattr(collecting, "_LONG_RECORDING", 0.0)
+    monkeypatch.setattr(processes, "ThreadPoolExecutor", InThisThread)
+    monkeypatch.setattr(processes, "first_ready", lambda running, timeout=None: first_ready(running))

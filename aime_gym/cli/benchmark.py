@@ -55,11 +55,11 @@ def benchmark(
       options = { batch_size = 500 }
     """
     with shared.checks():
-        from aime_gym.experiments.provenance import available_cores
         from aime_gym.experiments.report import print_tables, result_tables
         from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
+        from aime_gym.processes import available_cores
 
         checked = check(read_suite(suite, allow_imports=allow_imports))
         out = out or Path("runs") / suite.stem

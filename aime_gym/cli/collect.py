@@ -6,7 +6,7 @@ import sys
 from typing import Annotated
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import PLAY_POLICIES, Positive
+from aime_gym.experiments.config import PLAN2EXPLORE, PLAY_POLICIES, Positive
 from aime_gym.tasks import TaskConfig
 
 
@@ -19,6 +19,7 @@ def collect(
     without_actions: bool = False,
     video: bool = False,
     seed: shared.Seed = 0,
+    workers: Positive | None = None,
     out: shared.Folder,
 ) -> int:
     r"""Record whole episodes of a policy as a Minari dataset, or as videos. Ctrl-C ends
@@ -34,6 +35,8 @@ def collect(
     :param video: whether to write each episode as an .mp4, without loss, and a videos.json beside them, in place of a
         Minari dataset: demonstrations without actions and rewards; with --modality pixels
     :param seed: seed of all random numbers: the same seed gives the same run
+    :param workers: processes that record at once, if the recording is long (default: one for each core). Their number
+        changes nothing in the data; 'plan2explore' takes one
     :param out: a folder that does not exist yet
 
     Examples:
@@ -53,6 +56,7 @@ def collect(
         from aime_gym.data import frame_rate_of, frame_shape, save_minari, save_videos
         from aime_gym.experiments.data import check_play_policy, record_play
         from aime_gym.experiments.experts import SCRIPTED, RecordingInterrupted, prepare_expert, record_demonstrations
+        from aime_gym.processes import available_cores
 
         with task.make() as env:
             if video and (frame_shape(env.observation_space) is None or frame_rate_of(env) is None):
@@ -66,6 +70,8 @@ def collect(
         expert = None
         if policy in PLAY_POLICIES:
             check_play_policy(task, policy)
+            if policy == PLAN2EXPLORE and (workers or 1) > 1:
+                raise ValueError(f"workers: expected 1 with {policy!r}, which learns after each episode, got {workers}")
         elif policy != "expert" and ":" not in policy:
             raise ValueError(
                 f"policy: expected {', '.join(map(repr, PLAY_POLICIES))}, 'expert', 'sac:20000', "
@@ -74,12 +80,13 @@ def collect(
         else:
             expert = prepare_expert(SCRIPTED if policy == "expert" else policy, task, seed)
     status = 0
+    workers = workers or available_cores()
     try:
         if expert is None:
-            trajectories = record_play(task, policy, episodes, seed=seed)
+            trajectories = record_play(task, policy, episodes, seed=seed, workers=workers)
         else:
             expert.train()
-            trajectories = record_demonstrations(expert, task, episodes, seed=seed)
+            trajectories = record_demonstrations(expert, task, episodes, seed=seed, workers=workers)
     except RecordingInterrupted as error:
         trajectories = error.trajectories
         out = shared.interrupted_name(out)

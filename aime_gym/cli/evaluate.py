@@ -32,7 +32,7 @@ def evaluate(
     with shared.checks():
         from aime_gym.agents.registry import load_agent
         from aime_gym.experiments.evaluation import evaluate as score
-        from aime_gym.experiments.evaluation import evaluate_random
+        from aime_gym.experiments.evaluation import evaluate_random, evaluation_envs
         from aime_gym.experiments.report import print_tables, run_table
         from aime_gym.experiments.results import Role, run_of_score
         from aime_gym.experiments.video import VideoPolicy, check_video, record_video
@@ -46,10 +46,11 @@ def evaluate(
             shared.check_output(video, "video")
             check_video(video, config, "video")
     role: Role = "oracle" if loaded.needs_demonstration_actions else "agent"
-    runs = [
-        run_of_score("random", "random", evaluate_random(env, episodes, seed=seed, progress=True)),
-        run_of_score(agent.stem, role, score(loaded, env, episodes, seed=seed, progress=True)),
-    ]
+    with evaluation_envs(config, episodes) as envs:
+        runs = [
+            run_of_score("random", "random", evaluate_random(env, episodes, seed=seed, progress=True)),
+            run_of_score(agent.stem, role, score(loaded, envs, episodes, seed=seed, progress=True)),
+        ]
     print_tables(run_table(runs, f"{config}, {episodes} episodes each"))
     if video is not None:
         shown = VideoPolicy(agent.stem, config, lambda env: loaded)

@@ -50,6 +50,7 @@ def train(
         from aime_gym.experiments.agent_spec import train as run_phases
         from aime_gym.experiments.data import derived_seeds, prepare_data
         from aime_gym.experiments.experts import RecordingInterrupted
+        from aime_gym.processes import available_cores
 
         spec = AgentSpec.parse(agent + (":" + ",".join(option) if option else ""))
         check_learn(spec.agent_class, learn)
@@ -68,7 +69,7 @@ def train(
     try:
         if prepared.expert is not None and data.records_demos:
             prepared.expert.train()
-        play, demos = prepared.recordings()
+        play, demos = prepared.recordings(workers=available_cores())
     except RecordingInterrupted as error:
         if error.trajectories:
             kept = shared.interrupted_name(out.with_name(f"{out.stem}-{error.what}"))

@@ -1,6 +1,6 @@
 """Trajectories: recording, loading, saving and checking them."""
 
-from aime_gym.data.collecting import collect
+from aime_gym.data.collecting import collect, episode_seeds
 from aime_gym.data.dataset import SequenceSampler, TrajectoryDataset, split_trajectories
 from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
@@ -26,6 +26,7 @@ __all__ = [
     "check_trajectories",
     "collect",
     "described_quality",
+    "episode_seeds",
     "frame_rate",
     "frame_rate_of",
     "frame_shape",

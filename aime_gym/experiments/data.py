@@ -48,20 +48,24 @@ class PreparedData:
     loaded_play: list[Trajectory] | None
     loaded_demos: list[Trajectory] | None
 
-    def recordings(self, *, progress: bool = True) -> tuple[list[Trajectory] | None, list[Trajectory]]:
+    def recordings(
+        self, *, progress: bool = True, workers: int = 1
+    ) -> tuple[list[Trajectory] | None, list[Trajectory]]:
         """Return the play data, ``None`` where no agent needs it, and the demonstrations; recorded ones have actions.
 
+        :param workers: greatest number of processes that record.
         :raises RecordingInterrupted: Ctrl-C.
         """
         play, demos = self.loaded_play, self.loaded_demos
+        options: dict[str, Any] = {"progress": progress, "workers": workers}
         if play is None and self.needs_play:
             episodes = self.config.play_episodes or PLAY_EPISODES
-            play = record_play(self.task, str(self.config.play), episodes, seed=self.seeds["play"], progress=progress)
+            play = record_play(self.task, str(self.config.play), episodes, seed=self.seeds["play"], **options)
         if demos is None:
             assert self.expert is not None
             count = self.config.demo_count or DEMONSTRATIONS
             seed = self.seeds["demos"]
-            demos = record_demonstrations(self.expert, self.task, count, seed=seed, progress=progress)
+            demos = record_demonstrations(self.expert, self.task, count, seed=seed, **options)
         return play, demos
 
 
@@ -115,16 +119,19 @@ def check_play_policy(task: TaskConfig, policy: str) -> None:
             ObservationEncoding(env.observation_space)
 
 
-def record_play(task: TaskConfig, policy: str, episodes: int, *, seed: int, progress: bool = True) -> list[Trajectory]:
+def record_play(
+    task: TaskConfig, policy: str, episodes: int, *, seed: int, progress: bool = True, workers: int = 1
+) -> list[Trajectory]:
     """Record play by one of ``PLAY_POLICIES``.
 
+    :param workers: greatest number of processes that record; ``plan2explore`` learns from each episode before the next.
     :raises RecordingInterrupted: Ctrl-C.
     """
     with task.make() as env:
         if policy == PLAN2EXPLORE:
             play = Explorer(env, seed=seed).explore(episodes, progress_bar=progress)[:episodes]
         else:
-            play = collect(env, policy, episodes, seed=seed, progress=progress)
+            play = collect(env, policy, episodes, seed=seed, progress=progress, workers=workers)
     return complete("play", play, episodes)
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from aime_gym.data import EpisodicPolicy, HeldRandomPolicy
 from aime_gym.data.recording import EPISODE_LIMIT, endless_episode, has_time_limit
 from aime_gym.progress import progress_bar
+from aime_gym.tasks import TaskConfig
 from aime_gym.types import Array, Observation, Predictor
 
+#: Copies of a task that a policy is evaluated in at once. Each takes some time and memory to make.
+COPIES = 5
 #: An agent, an SB3 model, or any function of one observation.
 Policy: TypeAlias = Predictor | Callable[[Observation], Any]
 
@@ -96,42 +103,64 @@ def as_predictor(policy: Policy) -> Predictor:
     return policy if hasattr(policy, "predict") else _FunctionPredictor(policy)
 
 
+@contextmanager
+def evaluation_envs(task: TaskConfig, episodes: int) -> Iterator[list[gym.Env]]:
+    """Make the copies of a task in which [`evaluate`][] runs so many episodes."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(task.make()) for _ in range(min(COPIES, episodes))]
+
+
 def evaluate(
-    policy: Policy, env: gym.Env, episodes: int, *, seed: int, title: str = "evaluate", progress: bool = False
+    policy: Policy,
+    envs: gym.Env | Sequence[gym.Env],
+    episodes: int,
+    *,
+    seed: int,
+    title: str = "evaluate",
+    progress: bool = False,
 ) -> Score:
     """Run a policy for whole episodes, without exploration.
 
-    :param env: a task; its success is what it reports as ``is_success`` at the end of an episode.
+    Episode ``k`` starts from ``seed + k`` in whichever copy of the task it runs. What a network chooses in a batch may
+    differ in the last bits from what it chooses alone, so another number of copies may give slightly other scores.
+
+    :param envs: a task, or copies of it; a policy with ``predict`` acts in all copies at once, a function in the first.
+        The task's success is what it reports as ``is_success`` at the end of an episode.
     :param seed: seed of the first episode. The same seed gives every policy the same episodes to begin with.
     :param title: title of the progress bar.
     :raises ValueError: an episode that does not end.
     """
-    successes: list[bool] = []
-    limit = None if has_time_limit(env) else EPISODE_LIMIT
+    copies = [envs] if isinstance(envs, gym.Env) else list(envs)
+    copies = copies[: episodes if hasattr(policy, "predict") else 1]
+    counts = [(episodes + index) // len(copies) for index in range(len(copies))]  # as evaluate_policy divides them
+    seeded = [
+        EpisodeSeeds(copy, seed + first) for copy, first in zip(copies, accumulate(counts, initial=0), strict=False)
+    ]
+    limit = None if has_time_limit(copies[0]) else EPISODE_LIMIT
+    infos: list[list[dict[str, Any]]] = [[] for _ in copies]
     start = time.perf_counter()
     with progress_bar(title, episodes, enabled=progress) as advance:
 
         def at_step(inside: dict[str, Any], _: dict[str, Any]) -> None:
             if inside["done"]:
-                if "is_success" in inside["info"]:
-                    successes.append(bool(inside["info"]["is_success"]))
+                infos[inside["i"]].append(inside["info"])
                 advance(1, "")
             elif limit is not None and inside["current_lengths"].max() >= limit:
                 raise endless_episode(limit)
 
-        returns, lengths = evaluate_policy(
+        evaluate_policy(
             as_predictor(policy),
-            Monitor(EpisodeSeeds(env, seed)),
+            DummyVecEnv([partial(Monitor, copy) for copy in seeded]),
             n_eval_episodes=episodes,
             deterministic=True,
             callback=at_step,
-            return_episode_rewards=True,
         )
-    assert isinstance(returns, list)
-    assert isinstance(lengths, list)
     seconds = time.perf_counter() - start
-    known = tuple(successes) if len(successes) == episodes else None
-    return Score(tuple(map(float, returns)), tuple(map(int, lengths)), known, seconds)
+    in_order = list(chain.from_iterable(infos))
+    returns = tuple(float(info["episode"]["r"]) for info in in_order)
+    lengths = tuple(int(info["episode"]["l"]) for info in in_order)
+    known = all("is_success" in info for info in in_order)
+    return Score(returns, lengths, tuple(bool(info["is_success"]) for info in in_order) if known else None, seconds)
 
 
 def evaluate_random(env: gym.Env, episodes: int, *, seed: int, progress: bool = False) -> Score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -16,10 +17,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 
 from aime_gym.agents.explorer import Explorer
-from aime_gym.data import ScriptedExpert, collect
+from aime_gym.data import ScriptedExpert, collect, episode_seeds
+from aime_gym.experiments.config import EXPERT
 from aime_gym.experiments.evaluation import Policy
 from aime_gym.tasks import TaskConfig
-from aime_gym.types import Trajectory
+from aime_gym.types import Array, Observation, Trajectory
 
 #: Name of Meta-World's scripts.
 SCRIPTED = "scripted"
@@ -133,27 +135,51 @@ def complete(what: str, trajectories: list[Trajectory], episodes: int) -> list[T
 
 
 def record_demonstrations(
-    expert: Expert, task: TaskConfig, episodes: int, *, seed: int, progress: bool = True
+    expert: Expert, task: TaskConfig, episodes: int, *, seed: int, progress: bool = True, workers: int = 1
 ) -> list[Trajectory]:
     """Record an expert as an observer of ``task`` sees it, actions and rewards included.
 
     What the expert sees may be another modality: its actions are then taken again in ``task``, from the same seed.
 
+    :param workers: greatest number of processes that record.
     :raises RecordingInterrupted: Ctrl-C.
     :raises RuntimeError: the same actions gave other rewards: the environment does not follow its seed.
     """
     with expert.task.make() as env:
-        recorded = collect(env, expert.policy(env), episodes, seed=seed, progress=progress)
+        policy = EXPERT if expert.model is None else expert.model
+        recorded = collect(env, policy, episodes, seed=seed, progress=progress, workers=workers)
     if expert.task != task and recorded:
-        recorded = _take_again(recorded, task, seed)
+        recorded = _take_again(recorded, task, seed, workers)
     return complete("demos", recorded, episodes)
 
 
-def _take_again(recorded: list[Trajectory], task: TaskConfig, seed: int) -> list[Trajectory]:
-    # Again from the first one only where the episodes differ, which is found below.
-    actions = cycle(action for one in recorded if one.actions is not None for action in one.actions)
+class _RecordedActions:
+    """Policy that takes the actions of a recording again, episode by episode.
+
+    :param actions: actions (T, ...) of each episode, by its seed.
+    """
+
+    def __init__(self, actions: Mapping[int, Array]) -> None:
+        self._actions = actions
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin the episode with a seed."""
+        assert seed is not None
+        # Again from the first one only where the episodes differ, which `_take_again` finds.
+        self._left = cycle(self._actions[seed])
+
+    def __call__(self, observation: Observation) -> Any:
+        """Return the next action."""
+        return next(self._left)
+
+
+def _take_again(recorded: list[Trajectory], task: TaskConfig, seed: int, workers: int) -> list[Trajectory]:
+    seeds = episode_seeds(seed, len(recorded))
+    policy = _RecordedActions(
+        {s: one.actions for s, one in zip(seeds, recorded, strict=True) if one.actions is not None}
+    )
     with task.make() as env:
-        seen = collect(env, lambda observation: next(actions), len(recorded), seed=seed, progress=False)
+        seen = collect(env, policy, len(recorded), seed=seed, progress=False, workers=workers)
     for episode, (first, again) in enumerate(zip(recorded, seen, strict=False)):
         if len(first) != len(again) or not np.allclose(first.rewards, again.rewards):  # type: ignore[arg-type]
             raise RuntimeError(f"{task}: episode {episode} does not repeat under the same seed and actions")

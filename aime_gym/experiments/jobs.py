@@ -8,7 +8,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from aime_gym.data import save_minari
 from aime_gym.experiments.agent_spec import pretrain, train, training_env
 from aime_gym.experiments.config import DEMONSTRATIONS
 from aime_gym.experiments.data import describe, load_for_task, load_play, record_play
-from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random
+from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random, evaluation_envs
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.suite import Cell, Suite, SuiteTask, identity_digest
@@ -86,13 +86,21 @@ class Job:
             return Failure(" ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
 
 
-def jobs_of(suite: Suite, learners: Mapping[tuple[str, str], str | None], data: Path, keep: Path | None) -> list[Job]:
+def jobs_of(
+    suite: Suite,
+    learners: Mapping[tuple[str, str], str | None],
+    data: Path,
+    keep: Path | None,
+    *,
+    recorders: int = 1,
+) -> list[Job]:
     """Return the jobs of a suite, each after those that it needs. Of equal ones there is the first.
 
     :param learners: digest of what an agent is before it learns from play, by the labels of task and agent; ``None``
         for one that needs no play.
     :param data: folder of the data that cells share.
     :param keep: folder for trained agents and experts; ``None`` to keep none.
+    :param recorders: greatest number of processes in which a job records play or demonstrations.
     """
     pretrained = {cell.key: _pretraining_key(cell, learners[cell.task.label, cell.agent]) for cell in suite.cells}
     sharing = Counter(pretrained.values())
@@ -103,7 +111,7 @@ def jobs_of(suite: Suite, learners: Mapping[tuple[str, str], str | None], data: 
     jobs: dict[str, Job] = {}
     for task in suite.tasks:
         count = counts[identity_digest(task.expert_identity())] or 1
-        sources = _Sources(task, count, data, keep, jobs)
+        sources = _Sources(task, count, data, keep, jobs, recorders)
         for cell in suite.cells_of(task):
             key = pretrained[cell.key]
             sources.add_cell(cell, key, sharing[key])
@@ -123,9 +131,12 @@ class _Sources:
 
     :param count: the most demonstrations that a cell takes.
     :param jobs: jobs so far, by what they are and their keys.
+    :param recorders: greatest number of processes in which a job records.
     """
 
-    def __init__(self, task: SuiteTask, count: int, data: Path, keep: Path | None, jobs: dict[str, Job]) -> None:
+    def __init__(
+        self, task: SuiteTask, count: int, data: Path, keep: Path | None, jobs: dict[str, Job], recorders: int
+    ) -> None:
         self._task, self._data, self._keep, self._jobs = task, data, keep, jobs
         play_key = identity_digest(task.play_identity())
         self._play_folder = data / f"play-{play_key}"
@@ -134,10 +145,11 @@ class _Sources:
             "random": identity_digest(task.random_identity()),
             "expert": identity_digest(task.expert_identity()),
         }
-        expert_work = partial(record_expert, task, count, self._demos_folder, keep)
+        expert_work = partial(record_expert, task, count, self._demos_folder, keep, workers=recorders)
+        play_work = partial(record_shared_play, task, self._play_folder, workers=recorders)
         self._expert = self._add(_job(task, "expert", self._references["expert"], expert_work))
         self._add(_job(task, "random", self._references["random"], partial(score_random, task)))
-        self._play = self._add(_job(task, "play", play_key, partial(record_shared_play, task, self._play_folder)))
+        self._play = self._add(_job(task, "play", play_key, play_work))
 
     def _add(self, job: Job) -> Job:
         return self._jobs.setdefault(f"{job.about['what']} {job.about['key']}", job)
@@ -208,21 +220,24 @@ def score_random(task: SuiteTask, *, progress: bool = False) -> Result:
         return _scored(evaluate_random(env, task.eval_episodes, seed=task.seeds["evaluation"], progress=progress))
 
 
-def record_shared_play(task: SuiteTask, folder: Path, *, progress: bool = False) -> Result:
-    """Record the play data of a task."""
+def record_shared_play(task: SuiteTask, folder: Path, *, workers: int = 1, progress: bool = False) -> Result:
+    """Record the play data of a task, in so many processes at most."""
     episodes = task.play_episodes
     assert episodes is not None
     seed = task.seeds["play"]
-    play = record_play(task.config, str(task.data.play), episodes, seed=seed, progress=progress)
+    play = record_play(task.config, str(task.data.play), episodes, seed=seed, progress=progress, workers=workers)
     with task.config.make() as env:
         save_minari(folder, play, env, metadata={"policy": task.data.play})
     return describe(play)
 
 
-def record_expert(task: SuiteTask, count: int, folder: Path, keep: Path | None, *, progress: bool = False) -> Result:
+def record_expert(
+    task: SuiteTask, count: int, folder: Path, keep: Path | None, *, workers: int = 1, progress: bool = False
+) -> Result:
     """Evaluate the expert of a task, and record the demonstrations; where none acts here, demonstrations are its score.
 
     :param count: the most demonstrations that a cell takes.
+    :param workers: greatest number of processes that record.
     """
     config = task.config
     if not task.data.needs_expert:
@@ -236,13 +251,14 @@ def record_expert(task: SuiteTask, count: int, folder: Path, keep: Path | None, 
         seconds = expert.train(progress=progress)
     if seconds is not None:
         _save(expert.model, keep, "expert")
-    with expert.task.make() as env:
-        seed, episodes = seeds["evaluation"], task.eval_episodes
-        score = evaluate(expert.policy(env), env, episodes, seed=seed, title="expert", progress=progress)
+    with evaluation_envs(expert.task, task.eval_episodes) as envs:
+        policy = expert.policy(envs[0])
+        seed = seeds["evaluation"]
+        score = evaluate(policy, envs, task.eval_episodes, seed=seed, title="expert", progress=progress)
     result = _scored(score) | {"expert": expert.name, "modality": expert.task.modality, "train_seconds": seconds}
     if not task.data.records_demos or folder.is_dir():  # killed between the recording and its record
         return result
-    demos = record_demonstrations(expert, config, count, seed=seeds["demos"], progress=progress)
+    demos = record_demonstrations(expert, config, count, seed=seeds["demos"], progress=progress, workers=workers)
     partial_folder = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial_folder, ignore_errors=True)
     with config.make() as env:
@@ -314,7 +330,7 @@ def run_cell(
         config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations, resize=task.data.resize
     )
     seed = task.seeds["evaluation"]
-    with training_env(agent_class, config) as training, config.make() as env:
+    with training_env(agent_class, config) as training, evaluation_envs(config, task.eval_episodes) as envs:
         if pretrained is None:
             agent = cell.spec.build(config, training, cell.seed)
         else:
@@ -323,12 +339,12 @@ def run_cell(
             agent.set_env(training)
         curve = None
         if cell.curve is not None:
-            curve = LearningCurve(agent, env, cell.curve.steps, cell.curve.episodes, seed)
+            curve = LearningCurve(agent, envs, cell.curve.steps, cell.curve.episodes, seed)
         with _kept_if_interrupted(agent, keep, cell.agent):
             pretrain_seconds = pretrain(agent, play, callback=curve, progress=progress)
             train_seconds = train(agent, None, demos, learn=cell.learn, callback=curve, progress=progress)
         file = _save(agent, keep, cell.agent)
-        score = evaluate(agent, env, task.eval_episodes, seed=seed, title=cell.agent, progress=progress)
+        score = evaluate(agent, envs, task.eval_episodes, seed=seed, title=cell.agent, progress=progress)
     described = {"play": None if play is None else describe(play), "demos": describe(demos)}
     if pretrained is not None:
         shared = json.loads((pretrained / _RESULT).read_text(encoding="utf-8"))
@@ -377,14 +393,14 @@ class LearningCurve(BaseCallback):
 
     Steps are the agent's own: phases that take none get no point, but for the policy that ``learn`` starts from.
 
-    :param env: environment to evaluate in; the agent's own is left alone.
+    :param envs: copies of the task to evaluate in; the agent's own environment is left alone.
     :param steps: environment steps between two evaluations.
     :param seed: seed of each evaluation's episodes.
     """
 
-    def __init__(self, agent: ImitationAgent, env: gym.Env, steps: int, episodes: int, seed: int) -> None:
+    def __init__(self, agent: ImitationAgent, envs: Sequence[gym.Env], steps: int, episodes: int, seed: int) -> None:
         super().__init__()
-        self._agent, self._env, self._steps, self._episodes, self._seed = agent, env, steps, episodes, seed
+        self._agent, self._envs, self._steps, self._episodes, self._seed = agent, envs, steps, episodes, seed
         self._next = steps
         #: Environment steps, and the returns of the episodes then.
         self.points: list[dict[str, Any]] = []
@@ -401,7 +417,7 @@ class LearningCurve(BaseCallback):
         return True
 
     def _measure(self) -> None:
-        score = evaluate(self._agent, self._env, self._episodes, seed=self._seed)
+        score = evaluate(self._agent, self._envs, self._episodes, seed=self._seed)
         self.points.append({"env_steps": self._agent.num_timesteps, "returns": list(score.returns)})
 
 

@@ -22,6 +22,7 @@ from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.workers import Worker, first_finished
+from aime_gym.processes import available_cores
 from aime_gym.serialization import atomically
 from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
@@ -137,7 +138,8 @@ def run_suite(
     Writes ``results.jsonl``, ``plan.json`` (the cells that the suite wants), ``data/`` (the data that cells share) and
     ``logs/``. Ctrl-C stops all jobs; the same call continues.
 
-    :param workers: number of processes, each with one thread; ``None`` to run in this process, with all threads.
+    :param workers: number of processes, each with one thread; ``None`` to run in this process, with all threads. Long
+        recordings of play and demonstrations start further ones, on cores that would be idle.
     :param retry_failed: whether to run again the jobs that failed in an earlier run.
     :param data: folder of the data that cells share; ``data`` in ``out`` by default.
     :param keep: folder for trained agents and experts; by default they are not kept.
@@ -147,7 +149,10 @@ def run_suite(
     with _locked(out):
         cut_torn_line(out / RESULTS)
         console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
-        queue = _Queue(checked, out, data or out / "data", keep, retry_failed, console, after_job)
+        # Without processes for jobs, a recording has all cores; and else those that other tasks' recordings leave idle.
+        recorders = available_cores() if workers is None else max(1, workers // len(checked.suite.tasks))
+        jobs = jobs_of(checked.suite, checked.learners, data or out / "data", keep, recorders=recorders)
+        queue = _Queue(len(checked.suite.cells), jobs, out, retry_failed, console, after_job)
         cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
         plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}
         with atomically(out / PLAN) as file:
@@ -197,10 +202,9 @@ class _Queue:
 
     def __init__(
         self,
-        checked: CheckedSuite,
+        cells: int,
+        jobs: Sequence[Job],
         out: Path,
-        data: Path,
-        keep: Path | None,
         retry_failed: bool,
         console: Console,
         after_job: Callable[[Outcome], object],
@@ -212,10 +216,10 @@ class _Queue:
         self._known = {
             identity: record for identity, record in records.items() if record["status"] == "done" or not retry_failed
         }
-        self.outcome = Outcome(len(checked.suite.cells))
+        self.outcome = Outcome(cells)
         self.waiting: list[Job] = []
         needed: set[str] = set()
-        for job in reversed(jobs_of(checked.suite, checked.learners, data, keep)):
+        for job in reversed(jobs):
             # Reference scores are for the report, whether a cell waits for their data or not.
             if job.title in needed or (job.about["what"] not in ON_DEMAND and self._is_left(job)):
                 needed |= job.needs

@@ -1,11 +1,14 @@
 """Ctrl-C is never a success, and what was finished is kept by a name that says so; bad outputs end before the work."""
 
 import json
+import multiprocessing
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from aime_gym import processes
 from aime_gym.agents import BCOAgent, load_agent
 from aime_gym.cli import main
 from aime_gym.data import collect, load_trajectories, save_minari
@@ -27,6 +30,27 @@ def stored(tmp_path):
     with TaskConfig("CartPole-v1", "state").make() as env:
         save_minari(tmp_path / "stored", collect(env, "play", 3, seed=0, progress=False), env)
     return ["--play", "stored", "--demos", "stored"]
+
+
+def test_ctrl_c_ends_the_processes_of_a_recording(in_processes, monkeypatch, capsys):
+    first_ready = processes.first_ready
+    calls = iter(range(99))
+
+    def interrupted(running, timeout):
+        if next(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return first_ready(running)
+
+    monkeypatch.setattr(processes, "first_ready", interrupted)
+    with pytest.warns(UserWarning, match="collect: interrupted"):
+        assert main(["collect", *CARTPOLE, "--episodes", "99", "--workers", "2", "--out", "play"]) == 130
+    kept = load_trajectories("play-interrupted")
+    assert 1 <= len(kept) <= 5
+    assert not Path("play").exists()
+    assert multiprocessing.active_children() == []
+    assert main(["collect", *CARTPOLE, "--episodes", str(len(kept)), "--out", "play"]) == 0
+    for one, other in zip(load_trajectories("play"), kept, strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
 
 
 def ctrl_c_after(episodes):
@@ -101,6 +125,10 @@ def test_an_interrupted_comparison_ends_with_130(stored, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            "collect Pendulum-v1 --modality state --policy plan2explore --workers 2 --out play",
+            "--workers: expected 1 with 'plan2explore', which learns after each episode, got 2",
+        ),
         ("collect reach-v3 --out file/play", "--out: expected a folder that can be written, got file/play"),
         ("train bco {} --out folder", "--out: expected a file, got the folder folder"),
         ("train bco {} --out file/bco.zip", "--out: expected a file that can be written, got file/bco.zip"),

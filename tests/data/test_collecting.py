@@ -1,6 +1,10 @@
 """A recording is what happened: replayed, it happens again."""
 
+import multiprocessing
+import os
 import re
+import signal
+import threading
 import warnings
 
 import gymnasium as gym
@@ -9,10 +13,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from aime_gym import make_env
-from aime_gym.data import HeldRandomPolicy, check_trajectories, collect
+from aime_gym import make_env, processes
+from aime_gym.agents import BCAgent
+from aime_gym.data import HeldRandomPolicy, ScriptedExpert, check_trajectories, collect, collecting, episode_seeds
 from aime_gym.types import sensors
 
 
@@ -34,7 +40,7 @@ def test_pre_actions_replay_to_the_same_observations(name):
     assert trajectories[0].actions.dtype == np.float32  # what agents learn from, also where the space is float64
     fresh = make(name)
     for index, trajectory in enumerate(trajectories):
-        assert_same_observations(fresh.reset(seed=7 if index == 0 else None)[0], first(trajectory, 0))
+        assert_same_observations(fresh.reset(seed=episode_seeds(7, 2)[index])[0], first(trajectory, 0))
         assert not np.any(trajectory.prev_actions[0])
         for step, action in enumerate(trajectory.prev_actions[1:], start=1):
             observation, reward, terminated, truncated, _ = fresh.step(action.astype(fresh.action_space.dtype))
@@ -64,31 +70,51 @@ def test_collected_data_passes_the_checks():
     assert checked.observations is trajectories[0].observations
 
 
-@pytest.mark.parametrize("policy", ["random", "play", "held", "model"])
-def test_same_seed_same_recording(policy):
-    env = gym.make("Pendulum-v1")
-    chosen = {
-        "held": HeldRandomPolicy(env.action_space),
-        "model": PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu"),
-    }.get(policy, policy)
+def assert_same_recordings(left, right):
+    for one, other in zip(left, right, strict=True):
+        assert_same_observations(one.observations, other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+        assert (one.terminated, one.truncated) == (other.terminated, other.truncated)
 
-    def record(seed):
-        return collect(env, chosen, 2, seed=seed, deterministic=False, progress=False)
+
+def pendulum():
+    return gym.make("Pendulum-v1", max_episode_steps=20)
+
+
+def policy_of(kind, env):
+    """A policy by name, one with random numbers of its own, SB3's model, or an agent with a generator of its own."""
+    return {
+        "held": lambda: HeldRandomPolicy(env.action_space),
+        "model": lambda: PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu"),
+        "agent": lambda: BCAgent(env, seed=0, device="cpu"),
+    }.get(kind, lambda: kind)()
+
+
+KINDS = ["random", "play", "held", "model", "agent"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_recording(kind):
+    env = pendulum()
+    policy = policy_of(kind, env)
+
+    def record(seed, episodes=2):
+        return collect(env, policy, episodes, seed=seed, deterministic=False, progress=False)
 
     one, again, other = record(0), record(0), record(1)
-    for left, right in zip(one, again, strict=True):
-        np.testing.assert_array_equal(left.observations, right.observations)
-        np.testing.assert_array_equal(left.actions, right.actions)
+    assert_same_recordings(one, again)
+    assert_same_recordings(one[:1], record(0, 1))
     assert np.any(one[0].actions != other[0].actions)
     assert np.any(one[0].actions != one[1].actions)
 
 
-def test_the_callers_random_numbers_stay():
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    collect(gym.make("Pendulum-v1"), "random", 1, seed=0, progress=False)
-    assert torch.rand(1) == expected
+def test_another_seed_starts_all_episodes_elsewhere():
+    assert not set(episode_seeds(0, 100)) & set(episode_seeds(1, 100))
+    assert episode_seeds(0, 100)[:3] == episode_seeds(0, 3)
+
+
+# ---- in several processes ----
 
 
 class Counting(gym.Env):
@@ -117,6 +143,131 @@ class Counting(gym.Env):
         self.received.append(np.array(action))
         self.buffer += 1
         return {"step": self.buffer}, float(self.buffer[0]), bool(self.buffer[0] == self.length), False, {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_record_the_same(kind, in_processes):
+    env = pendulum()
+    policy = policy_of(kind, env)
+    options = {"seed": 3, "deterministic": False, "progress": False}
+    assert_same_recordings(collect(env, policy, 4, **options), collect(env, policy, 4, workers=2, **options))
+
+
+def test_processes_make_the_environment_of_an_id_or_a_function(in_processes):
+    for env in ("CartPole-v1", Counting):
+        one, other = (collect(env, "random", 3, seed=0, progress=False, workers=workers) for workers in (1, 2))
+        assert_same_recordings(one, other)
+
+
+def test_processes_know_what_was_registered_here(in_processes):
+    gym.register("Short-v0", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=3)
+    try:
+        recorded = collect("Short-v0", "random", 3, seed=0, progress=False, workers=2)
+    finally:
+        del gym.registry["Short-v0"]
+    assert [len(trajectory) for trajectory in recorded] == [3, 3, 3]
+
+
+def test_this_process_records_while_others_start(monkeypatch):
+    ready = []
+
+    def first_ready(running, timeout):
+        ready.append(timeout)
+        return None if timeout == 0 else wait(running)
+
+    wait = processes.first_ready
+    monkeypatch.setattr(collecting, "_LONG_RECORDING", 0.0)
+    monkeypatch.setattr(processes, "first_ready", first_ready)
+    recorded = collect(pendulum, "random", 4, seed=0, progress=False, workers=2)
+    assert_same_recordings(recorded, collect(pendulum, "random", 4, seed=0, progress=False))
+    assert ready == [0, 0, 0]
+    assert multiprocessing.active_children() == []
+
+
+def test_without_a_seed_processes_record_different_episodes(in_processes):
+    recorded = collect(pendulum(), "random", 4, progress=False, workers=2)
+    assert len({trajectory.actions.tobytes() for trajectory in recorded}) == 4
+
+
+def test_a_short_recording_starts_no_process(monkeypatch):
+    monkeypatch.setattr(processes, "map_in_processes", lambda *_, **__: pytest.fail("started processes"))
+    assert len(collect(Counting, "random", 3, seed=0, progress=False, workers=8)) == 3
+
+
+def elsewhere(act):
+    """Policy that does nothing in this process, and something else in others."""
+    here = os.getpid()
+    return lambda observation: np.zeros(2) if os.getpid() == here else act()
+
+
+def test_an_error_in_a_process_ends_the_recording(in_processes):
+    with pytest.raises(ValueError, match=re.escape("policy: expected actions of shape (2,), got (3,)")) as caught:
+        collect(Counting, elsewhere(lambda: np.zeros(3)), 9, seed=0, progress=False, workers=2)
+    assert "In a worker process:\nTraceback" in caught.value.__notes__[0]
+    assert multiprocessing.active_children() == []
+
+
+def test_the_death_of_a_process_ends_the_recording(in_processes):
+    killed = elsewhere(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(processes.ProcessEndedError, match="the process ended with SIGKILL"):
+        collect(Counting, killed, 9, seed=0, progress=False, workers=2)
+    assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_keeps_the_episodes_before_it(in_processes, monkeypatch):
+    first_ready = processes.first_ready
+    calls = iter(range(9))
+
+    def interrupted(running, timeout):
+        if next(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return first_ready(running, timeout)
+
+    monkeypatch.setattr(processes, "first_ready", interrupted)
+    with pytest.warns(UserWarning, match=r"interrupted, returning \d of 9 episodes"):
+        recorded = collect(pendulum(), "random", 9, seed=0, progress=False, workers=2)
+    assert 1 <= len(recorded) <= 5
+    assert_same_recordings(recorded, collect(pendulum(), "random", 9, seed=0, progress=False)[: len(recorded)])
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interruption_in_a_process_is_one_here(in_processes):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted, returning 1 of 9 episodes"):
+        collect(Counting, elsewhere(interrupt), 9, seed=0, progress=False, workers=2)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers: expected at least 1, got 0"),
+        ({"env": Counting()}, "env: expected an id, a function that makes the environment, or one whose `spec` does"),
+        ({"env": Monitor(pendulum())}, "env: expected an id, a function that makes the environment, or one whose"),
+        ({"policy": elsewhere(threading.Lock())}, "policy: expected one that can be copied to other processes"),
+    ],
+)
+def test_what_processes_cannot_make_ends_before_any_work(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        collect(**({"env": pendulum, "policy": "random", "episodes": 3, "workers": 2, "progress": False} | arguments))
+
+
+def test_the_expert_of_one_environment_cannot_be_copied():
+    with make_env("reach-v3") as env, pytest.raises(ValueError, match="policy: expected 'expert' for several workers"):
+        collect(env, ScriptedExpert(env), 3, workers=2, progress=False)
+
+
+# ---- what is recorded ----
+
+
+def test_the_callers_random_numbers_stay():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    collect(gym.make("Pendulum-v1"), "random", 1, seed=0, progress=False)
+    assert torch.rand(1) == expected
 
 
 def test_true_final_observation_and_reused_buffers():
@@ -182,7 +333,7 @@ def test_policy_is_reset_where_episodes_start():
             return np.zeros(2)
 
     collect(Counting(), Policy(), 2, seed=4, progress=False)
-    assert resets == [4, None, None]
+    assert resets == episode_seeds(4, 2)
 
 
 def test_environment_by_name():

@@ -1,12 +1,14 @@
 """Every policy meets the same episodes, and what they gave is counted."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from aime_gym.data import HeldRandomPolicy, ScriptedExpert
-from aime_gym.experiments.evaluation import EpisodeSeeds, evaluate
+from aime_gym.experiments.evaluation import EpisodeSeeds, evaluate, evaluation_envs
 from aime_gym.tasks import TaskConfig
 
 
@@ -68,6 +70,34 @@ def test_a_task_that_knows_no_success_reports_none():
     score = evaluate(always(1.0), Guess(says_success=False), 3, seed=0)
     assert score.successes is None
     assert score.success_rate is None
+
+
+class Always:
+    """Model with ``predict``: the same action in each row, which counts its calls."""
+
+    def __init__(self, value):
+        self.value, self.rows = value, []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        self.rows.append(len(observation))
+        return np.full((len(observation), 1), self.value, np.float32), None
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_copies_run_the_episodes_of_one(value):
+    one, copies = Always(value), Always(value)
+    scores = evaluate(one, Guess(), 7, seed=3), evaluate(copies, [Guess() for _ in range(3)], 7, seed=3)
+    assert replace(scores[0], seconds=None) == replace(scores[1], seconds=None)
+    assert set(copies.rows) == {3}
+    assert len(copies.rows) * 2 < len(one.rows)
+
+
+def test_there_are_no_more_copies_than_episodes():
+    model = Always(1.0)
+    with evaluation_envs(TaskConfig("Pendulum-v1", "state", max_episode_steps=3), 2) as envs:
+        assert len(evaluate(model, envs, 2, seed=0).returns) == len(envs) == 2
+        assert len(evaluate(model, envs, 1, seed=0).returns) == 1
+    assert model.rows == [2] * 3 + [1] * 3
 
 
 def test_the_seed_of_an_episode_is_its_number():

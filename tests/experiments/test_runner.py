@@ -123,6 +123,23 @@ def test_the_same_suite_gives_the_same_returns(finished, tmp_path):
     assert one == other
 
 
+@pytest.mark.parametrize(("workers", "recorders"), [(1, 1), (2, 1), (8, 4), (None, 3)])
+def test_recordings_share_the_cores(tmp_path, monkeypatch, workers, recorders):
+    class Seen(Exception):
+        pass
+
+    def jobs(*arguments, **options):
+        for job in jobs_of(*arguments, **options):
+            if job.about["what"] in ("play", "expert"):
+                assert job.work.keywords["workers"] == recorders
+        raise Seen
+
+    monkeypatch.setattr(runner, "available_cores", lambda: 3)
+    monkeypatch.setattr(runner, "jobs_of", jobs)
+    with pytest.raises(Seen):
+        run(write(tmp_path / "suite.toml"), tmp_path / "out", workers=workers)
+
+
 # ---- going on ----
 
 
