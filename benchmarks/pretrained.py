@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with aime_gym.make_env(TASK, modality=MODALITY) as env:
         demos = aime_gym.collect(env, "expert", options.demos, seed=DEMO_SEED, progress=False)
-        play = aime_gym.collect(env, "play", options.play, seed=PLAY_SEED, progress=False)
+        play = aime_gym.collect(env, "play", options.play, seed=PLAY_SEED)
         about = {
             "task": TASK,
             "modality": MODALITY,

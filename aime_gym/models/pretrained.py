@@ -26,6 +26,9 @@ from aime_gym.serialization import AllocationLimit, atomically, decode_tensors, 
 from aime_gym.types import SensorShape, is_image
 
 SUFFIX = ".safetensors"
+#: Folder of the world models that come with the package, and how their names start.
+SHIPPED = Path(__file__).resolve().parent / "pretrained_files"
+SHIPPED_PREFIX = "pretrained/"
 _FORMAT = "aime_gym world model 1"
 _DESCRIPTION = ("configuration", "sensors", "action_size", "discrete")
 _MODULES = ("world_model", "inverse_model")
@@ -76,7 +79,9 @@ class PretrainedWorldModel:
 
 
 def imported_world_model(options: dict[str, Any], known: Any) -> PretrainedWorldModel | None:
-    """Read the file that the hyper-parameter ``world_model`` names by its path, and put its configuration there.
+    """Read the file that the hyper-parameter ``world_model`` names, and put its configuration there.
+
+    It names a file by its path, or as ``"pretrained/reach-v3"`` one that comes with the package.
 
     :param options: hyper-parameters of an agent.
     :param known: configuration of the agent.
@@ -85,12 +90,23 @@ def imported_world_model(options: dict[str, Any], known: Any) -> PretrainedWorld
     :raises ValueError: a damaged file, or one of something else.
     """
     value = options.get("world_model")
+    if isinstance(value, str) and value.startswith(SHIPPED_PREFIX) and not value.endswith(SUFFIX):
+        value = _shipped_path(value.removeprefix(SHIPPED_PREFIX))
     is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(SUFFIX))
     if value is None or not is_path or not hasattr(known, "world_model"):
         return None
     imported = read_world_model(value)
     options["world_model"] = imported.config
     return imported
+
+
+def _shipped_path(name: str) -> Path:
+    """Return the file of a world model that comes with the package."""
+    names = sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}"))
+    if name not in names:
+        known = ", ".join(f"{SHIPPED_PREFIX}{name}" for name in names)
+        raise FileNotFoundError(f"world_model: expected one of {known}, got {SHIPPED_PREFIX}{name}")
+    return SHIPPED / f"{name}{SUFFIX}"
 
 
 def write_world_model(path: str | os.PathLike[str], world_model: WorldModel, inverse_model: LatentInverseModel) -> None:
