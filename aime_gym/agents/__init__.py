@@ -4,6 +4,7 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent, BCOConfig
+from aime_gym.agents.ditto import DGAILAgent, DITTOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
 from aime_gym.agents.iidm import IIDMAgent, IIDMConfig
@@ -25,6 +26,8 @@ __all__ = [
     "BCAgent",
     "BCOAgent",
     "BCOConfig",
+    "DGAILAgent",
+    "DITTOAgent",
     "GAILAgent",
     "GAIfOAgent",
     "IIDMAgent",

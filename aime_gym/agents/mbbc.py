@@ -24,13 +24,12 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import policy_source
-from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
+from aime_gym.model_based.filtering import filter_trajectories, recorded_source
 from aime_gym.model_based.latent_regression import clone_actions
 from aime_gym.model_based.predict import act_in_latents, initial_memory
 from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.policies import LatentPolicy, make_latent_policy
-from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectories
@@ -92,18 +91,13 @@ class MBBCAgent(ImitationAgent):
         clone_actions(
             self.policy,
             dataset,
-            self._filter(dataset),
+            filter_trajectories(self.world_model, dataset, recorded_source(dataset)),
             loop,
             name="policy",
             updates=config.clone_updates,
             start_fraction=config.demo_start_fraction,
             start_steps=config.sequence_length,
         )
-
-    def _filter(self, demos: TrajectoryDataset) -> FilteredLatents:
-        prev_actions = demos.prev_actions
-        assert prev_actions is not None
-        return filter_trajectories(self.world_model, demos, lambda rows, _: RecordedActions(prev_actions[rows]))
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         """Return the actions that the policy would have taken."""

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset, split_trajectories
-from aime_gym.model_based.filtering import FilteredLatents, filtered_batches, input_changes
+from aime_gym.model_based.filtering import FilteredLatents, filtered_batches, input_changes, recorded_source
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy, TanhGaussianPolicy
-from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
@@ -83,9 +82,7 @@ def _transitions(world_model: WorldModel, play: TrajectoryDataset, parts: list[T
     places[wanted] = torch.arange(len(wanted), device=play.device)
     features = prev_actions.new_empty(len(wanted), world_model.feature_size)
     changes = prev_actions.new_empty(len(wanted), world_model.inverse_model_input_size)
-    for rows, valid, latents, embeddings in filtered_batches(
-        world_model, play, lambda rows, _: RecordedActions(prev_actions[rows])
-    ):
+    for rows, valid, latents, embeddings in filtered_batches(world_model, play, recorded_source(play)):
         place = places[rows[1:]]
         kept = valid[1:] & (place >= 0)
         features[place[kept]] = latents.states.feature[:-1][kept]
