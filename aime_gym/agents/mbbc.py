@@ -3,6 +3,9 @@
     phase 1   phi, theta = argmax E[ELBO(o | recorded actions)]        over play data
     phase 2   psi        = argmin E[|mode pi_psi(a | s) - a|^2]        over demonstrations, filtered with their actions
 
+``preset="d-bc"`` is D-BC, the clone that DITTO is compared with (DeMoss et al. 2023, arXiv 2302.03086): the same, less
+0.1 times the entropy of pi_psi, for discrete actions.
+
 AIME with the actions that it would have to infer. Its distance to the expert is due to what the demonstrations do not
 cover; the distance of AIME to it, to what the world model does not know of the body.
 
@@ -41,30 +44,39 @@ class MBBCConfig(PretrainingConfig):
 
     :param clone_updates: number of updates of the policy.
     :param demo_start_fraction: share of each minibatch that comes from the starts of demonstrations.
+    :param entropy_weight: weight of the policy's entropy, which is subtracted from the loss of discrete actions. Others
+        have their std set to the error that is left, so there is none to weigh.
     """
 
     clone_updates: int = 3000
     demo_start_fraction: float = 0.25
+    entropy_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bounds(self, clone_updates=(0, None), demo_start_fraction=(0, 1))
+        check_bounds(self, clone_updates=(0, None), demo_start_fraction=(0, 1), entropy_weight=(0, None))
 
 
 class MBBCAgent(ImitationAgent):
     """Clones demonstrations with their actions in the latent space of a world model learnt from play.
 
     An oracle: it sees the demonstrations' actions. ``world_model`` may be the file of a pretrained one, as for
-    [`AIMEAgent`][aime_gym.agents.aime.AIMEAgent]. Hyper-parameters: [`MBBCConfig`][].
+    [`AIMEAgent`][aime_gym.agents.aime.AIMEAgent]. Presets: ``"default"``; ``"d-bc"``, with an entropy term.
+    Hyper-parameters: [`MBBCConfig`][].
     """
 
     config: MBBCConfig
     policy: LatentPolicy
-    presets: ClassVar = {"default": MBBCConfig()}
+    presets: ClassVar = {"default": MBBCConfig(), "d-bc": MBBCConfig(entropy_weight=0.1)}
     needs_play = True
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
+        if self.config.entropy_weight and not self.action_encoding.discrete:
+            raise ValueError(
+                f"entropy_weight: expected 0 unless actions are discrete, got {self.config.entropy_weight} with "
+                f"{self.action_space}"
+            )
         assert isinstance(self.config.world_model, WorldModelConfig)
         self.world_model = WorldModel(
             self.config.world_model, self.observation_encoding.shapes, self.action_encoding.size
@@ -97,6 +109,7 @@ class MBBCAgent(ImitationAgent):
             updates=config.clone_updates,
             start_fraction=config.demo_start_fraction,
             start_steps=config.sequence_length,
+            entropy_weight=config.entropy_weight,
         )
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:

@@ -1,7 +1,7 @@
 """The base of agents that learn a world model from play, and a policy in its latent space without an environment step.
 
-The one level between [`ImitationAgent`][] and AIME, DITTO and D-GAIL: what these do with play, how they act, how they
-infer actions, and the files of their world models. What they do with demonstrations is their own.
+The one level between [`ImitationAgent`][] and AIME, DITTO and D-GAIL: what these do with play, how they infer actions
+and act, the files of their world models, and what two of them do with demonstrations.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from aime_gym.model_based.action_inference import (
     policy_source,
     require_fitted,
 )
-from aime_gym.model_based.filtering import RowSource, filter_trajectories
-from aime_gym.model_based.latent_regression import fit_inverse_model
+from aime_gym.model_based.filtering import FilteredLatents, RowSource, filter_trajectories, recorded_source
+from aime_gym.model_based.imagined_imitation import ImaginedImitation, ImaginedImitationConfig
+from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
 from aime_gym.model_based.predict import act_in_latents, initial_memory
 from aime_gym.model_based.pretraining import fit_world_model
 from aime_gym.models.config import WorldModelConfig
@@ -82,6 +83,57 @@ class WorldModelAgent(ImitationAgent):
     def _infer_policy(self, demos: TrajectoryDataset, loop: TrainingLoop) -> bool:
         """Fit the policy to demonstrations as AIME does, and return whether the updates came to their end."""
         return infer_policy(self.world_model, self.inverse_model, self.policy, demos, loop, self.config, self._noise)
+
+    def _imitate_in_imagination(
+        self, demos: Trajectories, loop: TrainingLoop, config: ImaginedImitationConfig, *, adversarial: bool
+    ) -> None:
+        """Fit the policy to demonstrations in imagined rollouts.
+
+        :param adversarial: whether the reward is D-GAIL's, instead of DITTO's.
+        """
+        encoding = self.action_encoding if config.expert_actions else None
+        dataset = TrajectoryDataset(demos, encoding, self.device)
+        self._start_policy()
+        latents = self._fit_actions(dataset, loop, config)
+        if latents is None:
+            return
+        if not config.cloned_start:
+            self._start_policy()
+        with self._initial_weights():
+            updates = ImaginedImitation(
+                self.world_model,
+                self.policy,
+                dataset,
+                latents.features,
+                config,
+                self._noise,
+                loop.generator,
+                adversarial=adversarial,
+            )
+        loop.run("imagination", config.imagination_updates, updates.update, updates)
+
+    def _fit_actions(
+        self, demos: TrajectoryDataset, loop: TrainingLoop, config: ImaginedImitationConfig
+    ) -> FilteredLatents | None:
+        """Filter demonstrations with their own actions or inferred ones, after fitting the policy to these.
+
+        :return: their latent states; ``None`` if the policy's updates were cut short.
+        """
+        if not config.expert_actions:
+            completed = self._infer_policy(demos, loop)
+            source = policy_source(self.policy, self.action_encoding.size)
+            return filter_trajectories(self.world_model, demos, source) if completed else None
+        latents = filter_trajectories(self.world_model, demos, recorded_source(demos))
+        completed = not config.cloned_start or clone_actions(
+            self.policy,
+            demos,
+            latents,
+            loop,
+            updates=config.clone_updates,
+            start_fraction=config.demo_start_fraction,
+            start_steps=config.sequence_length,
+        )
+        return latents if completed else None
 
     def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
         return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions

@@ -102,6 +102,8 @@ class ImaginedImitation:
             generator=generator,
             start_fraction=config.demo_start_fraction,
         )
+        #: Squared distance of the demonstrations' deterministic states from their mean; at least a small one.
+        self.variance = features[:, : world_model.config.deter].var(0, correction=0).sum().clamp_min(1e-6)
         self.critic = Critic(world_model.feature_size, config, features.device)
         self.discriminator: LatentDiscriminatorReward | None = None
         if adversarial:
@@ -114,11 +116,11 @@ class ImaginedImitation:
         """Make one update of all networks."""
         rows, valid, _ = (part.to(self.features.device) for part in self.sampler.sample_rows())
         deter, stoch = self.features[rows].split([self.world_model.config.deter, self.world_model.config.stoch], -1)
-        rollout, similarity = self._evaluate_rollout(deter, stoch[0], valid)
+        rollout = self._evaluate_rollout(deter, stoch[0], valid)
         loss = self._policy_loss(rollout)
         metrics: Metrics = {
             "loss": loss.detach(),
-            "latent_distance": 1 - similarity[valid[1:]].mean(),
+            "latent_distance": self._distance(rollout.imagined.states.deter[1:], deter[1:], valid[1:]),
             "imagined_reward": rollout.rewards.detach()[valid[1:]].mean(),
             "gradient_norm": self.optimizer.step(loss),
         }
@@ -128,8 +130,13 @@ class ImaginedImitation:
             metrics |= self.discriminator.update(EmbeddedSequences(deter, valid), own, self.generator)
         return metrics
 
-    def _evaluate_rollout(self, expert: Tensor, stoch: Tensor, valid: Tensor) -> tuple[EvaluatedRollout, Tensor]:
-        """Imagine rollouts, and return them evaluated, and their similarity (H, N) to the demonstrations.
+    @torch.no_grad()
+    def _distance(self, imagined: Tensor, expert: Tensor, valid: Tensor) -> Tensor:
+        """Compute the mean squared distance of states (H, N, ...) in units of the demonstrations' variance."""
+        return (imagined - expert).square().sum(-1)[valid].mean() / self.variance
+
+    def _evaluate_rollout(self, expert: Tensor, stoch: Tensor, valid: Tensor) -> EvaluatedRollout:
+        """Imagine rollouts from states of the demonstrations, and evaluate them.
 
         :param expert: deterministic states (H + 1, N, ...) of the demonstrations.
         :param stoch: stochastic states (N, S) to start from.
@@ -139,11 +146,12 @@ class ImaginedImitation:
             start = State(expert[0], stoch)
             imagined = imagine(self.world_model.rssm, self.policy, start, len(expert) - 1, self.noise)
             deter = imagined.states.deter
-            similarity = latent_similarity(expert[1:], deter[1:])
-            rewards = similarity if self.discriminator is None else self.discriminator.relabel(deter)[1:]
+            if self.discriminator is None:
+                rewards = latent_similarity(expert[1:], deter[1:])
+            else:
+                rewards = self.discriminator.relabel(deter)[1:]
             following = torch.cat([valid[2:], valid[-1:]])  # the value function takes over at the horizon
-            rollout = self.critic.evaluate(imagined, rewards * valid[1:], following.to(rewards.dtype))
-        return rollout, similarity.detach()
+            return self.critic.evaluate(imagined, rewards * valid[1:], following.to(rewards.dtype))
 
     def _policy_loss(self, rollout: EvaluatedRollout) -> Tensor:
         if not isinstance(self.policy, CategoricalPolicy):

@@ -108,6 +108,7 @@ def clone_actions(
     start_fraction: float,
     start_steps: int,
     fit_std: bool = True,
+    entropy_weight: float = 0.0,
 ) -> bool:
     """Clone a policy in the latent space: regress a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
 
@@ -119,6 +120,7 @@ def clone_actions(
     :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
     :param fit_std: flag that gives a Gaussian policy the spread of the error that is left. Updates that learn the
         spread themselves start from the broad one of a fresh policy instead.
+    :param entropy_weight: weight of the policy's distance from a broad one, added to the regression's loss.
     :return: whether the run came to its end.
     """
     features, actions = filtered.features, filtered.prev_actions
@@ -131,7 +133,10 @@ def clone_actions(
         rows = torch.cat(
             [_draw(early, early_count, loop.generator), _draw(targets, _BATCH - early_count, loop.generator)]
         )
-        value = policy(features[rows - 1]).regression_loss(actions[rows])
+        choice = policy(features[rows - 1])
+        value = choice.regression_loss(actions[rows])
+        if entropy_weight:
+            value = value + entropy_weight * choice.prior_kl().mean()
         return value, {"loss": value.detach()}
 
     completed = loop.minimize(name, updates, loss, optimizer)
