@@ -147,7 +147,9 @@ class ImaginedImitation:
             imagined = imagine(self.world_model.rssm, self.policy, start, len(expert) - 1, self.noise)
             deter = imagined.states.deter
             if self.discriminator is None:
-                rewards = latent_similarity(expert[1:], deter[1:])
+                # Less the demonstration's own reward: the value network starts where that of a perfect policy is, and a
+                # demonstration that ends early takes nothing away. It is the same for all policies.
+                rewards = latent_similarity(expert[1:], deter[1:]) - 1
             else:
                 rewards = self.discriminator.relabel(deter)[1:]
             following = torch.cat([valid[2:], valid[-1:]])  # the value function takes over at the horizon

@@ -68,11 +68,11 @@ def test_a_rollout_that_is_the_demonstration_has_reward_one():
     ours.noise = noise()
     valid = torch.ones(H + 1, N, dtype=torch.bool)
     rollout = ours._evaluate_rollout(demonstrated, start.stoch, valid)
-    torch.testing.assert_close(rollout.rewards.detach(), torch.ones(H, N))
+    torch.testing.assert_close(rollout.rewards.detach() + 1, torch.ones(H, N))
     assert ours._distance(rollout.imagined.states.deter, demonstrated, valid) == 0
     ours.noise = noise(8)
     rollout = ours._evaluate_rollout(demonstrated, start.stoch, valid)
-    assert (rollout.rewards < 1).all()
+    assert (rollout.rewards < 0).all()
     assert ours._distance(rollout.imagined.states.deter, demonstrated, valid) > 0
 
 
@@ -92,7 +92,7 @@ def plain(ours, expert, stoch, valid):
         mean, raw = rssm.prior_nets[0](h).chunk(2, -1)
         s = mean + (2 * torch.sigmoid(raw / 2) + 0.1) * draw(N, STOCH)
         e = expert[k + 1]
-        reward = [h[n] @ e[n] / max(h[n] @ h[n], e[n] @ e[n]) * valid[k + 1, n] for n in range(N)]
+        reward = [(h[n] @ e[n] / max(h[n] @ h[n], e[n] @ e[n]) - 1) * valid[k + 1, n] for n in range(N)]
         rewards.append(torch.stack(reward))
         values.append(ours.critic.target(torch.cat([h, s], -1)))
     alive = torch.stack([valid[min(k + 2, H)] for k in range(H)]).double()
