@@ -74,7 +74,8 @@ def body(toy_task, tmp_path_factory):
     """File of a world model that is good for something."""
     env, play, _ = toy_task
     path = tmp_path_factory.mktemp("models") / "body.safetensors"
-    AIMEAgent(env, seed=0, **small.LEARNING["aime"]).pretrain(play, progress_bar=False).save_world_model(path)
+    budget = small.LEARNING["aime"] | {"model_updates": 250, "inverse_updates": 20}  # a short way to good enough
+    AIMEAgent(env, seed=0, **budget).pretrain(play, progress_bar=False).save_world_model(path)
     return path
 
 
@@ -101,16 +102,15 @@ def test_a_policy_learns_in_imagination_alone_as_its_latent_distance_tells(body,
     assert toy.score(env, agent) > 0.6
 
 
-def test_a_callback_stops_where_the_latent_distance_is_small_enough(body, toy_task):
-    env, _, demos = toy_task
-    agent = DITTOAgent(env, seed=0, world_model=body, **FROM_SCRATCH)
+def test_a_callback_stops_at_a_latent_distance(toy_task):
+    env, play, demos = toy_task
+    agent = tiny("ditto", env, imagination_updates=10_000).pretrain(play, progress_bar=False)
     agent.imitate(
-        demos,
-        callback=lambda now, _: now["phase"] != "imagination" or now["metrics"].get("latent_distance", np.inf) > 0.5,
-        progress_bar=False,
+        demos, callback=lambda now, _: now["metrics"].get("latent_distance", np.inf) > 100, progress_bar=False
     )
     assert agent.interrupted
     assert agent.imitated
+    assert agent.num_updates < 1000
 
 
 def test_d_bc_is_a_clone_with_more_entropy():
@@ -123,7 +123,7 @@ def test_d_bc_is_a_clone_with_more_entropy():
     for agent in agents:
         agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
         features = torch.randn(200, agent.world_model.feature_size, generator=torch.Generator().manual_seed(0))
-        entropies.append(-float(agent.policy(features).prior_kl().mean()))
+        entropies.append(-float(agent.policy(features).prior_kl().mean().detach()))
     assert entropies[1] > entropies[0]
     with pytest.raises(ValueError, match=r"^entropy_weight: expected 0 unless actions are discrete, got 0.1 with Box"):
         MBBCAgent(toy.PointMass(), preset="d-bc")
