@@ -30,7 +30,7 @@ ORDER = (
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# In agents/, every module is an agent but these. Agents import base, or one of the other two in its place, and nothing
+# In agents/, every module is an agent but these. Agents import base, or one of the others in its place, and nothing
 # else of the room. Explorer imitates nobody, so it stands on agent, as base does.
 AGENT_BASES = {"base", "learned_reward_agent", "stacked_agent", "world_model_agent"}
 AGENT_FOUNDATION = {

@@ -3,6 +3,7 @@
 A rollout starts from a latent state of a demonstration, h_0 = h^E_0, and is compared with what follows there:
 
     DITTO    r_k = h^E_k . h_k / max(|h^E_k|, |h_k|)^2      at the same time k; at most 1, and 1 for the demonstration
+                                                            (h less the mean of h^E, unless as in the paper)
     D-GAIL   r_k = f(h_{k-1}, h_k)                          f the logit of a discriminator of the two
 
 Actor and critic are those of [`actor_critic`][].
@@ -40,6 +41,8 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
         with those that AIME's policy infers.
     :param cloned_start: whether the policy starts from AIME's, or from a clone of the demonstrations' own actions where
         these are read; otherwise from new weights, as in the paper.
+    :param center_latents: whether DITTO's reward compares states less their mean over the demonstrations, instead of
+        whole ones as in the paper, where what all states have in common outweighs the rest.
     :param imagination_updates: number of updates in imagination.
     :param actor_learning_rate: Adam's learning rate for the policy in imagination.
     :param discriminator_learning_rate: Adam's learning rate for D-GAIL's discriminator.
@@ -47,6 +50,7 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
 
     expert_actions: bool = False
     cloned_start: bool = True
+    center_latents: bool = True
     imagination_updates: int = 1000
     actor_learning_rate: float = 3e-4
     discriminator_learning_rate: float = 1e-3
@@ -102,8 +106,11 @@ class ImaginedImitation:
             generator=generator,
             start_fraction=config.demo_start_fraction,
         )
-        #: Squared distance of the demonstrations' deterministic states from their mean; at least a small one.
-        self.variance = features[:, : world_model.config.deter].var(0, correction=0).sum().clamp_min(1e-6)
+        deter = features[:, : world_model.config.deter]
+        #: What is subtracted from deterministic states before they are compared: their mean, or zero.
+        self.center = deter.mean(0) * config.center_latents
+        #: Mean squared distance of the demonstrations' deterministic states from their mean; at least a small one.
+        self.variance = deter.var(0, correction=0).sum().clamp_min(1e-6)
         self.critic = Critic(world_model.feature_size, config, features.device)
         self.discriminator: LatentDiscriminatorReward | None = None
         if adversarial:
@@ -149,7 +156,7 @@ class ImaginedImitation:
             if self.discriminator is None:
                 # Less the demonstration's own reward: the value network starts where that of a perfect policy is, and a
                 # demonstration that ends early takes nothing away. It is the same for all policies.
-                rewards = latent_similarity(expert[1:], deter[1:]) - 1
+                rewards = latent_similarity(expert[1:] - self.center, deter[1:] - self.center) - 1
             else:
                 rewards = self.discriminator.relabel(deter)[1:]
             following = torch.cat([valid[2:], valid[-1:]])  # the value function takes over at the horizon

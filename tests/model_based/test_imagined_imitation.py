@@ -91,8 +91,9 @@ def plain(ours, expert, stoch, valid):
         h = rssm.cell(rssm.input_layer(torch.cat([s, action], -1)), h)
         mean, raw = rssm.prior_nets[0](h).chunk(2, -1)
         s = mean + (2 * torch.sigmoid(raw / 2) + 0.1) * draw(N, STOCH)
-        e = expert[k + 1]
-        reward = [(h[n] @ e[n] / max(h[n] @ h[n], e[n] @ e[n]) - 1) * valid[k + 1, n] for n in range(N)]
+        center = ours.features[:, :DETER].mean(0) if ours.config.center_latents else torch.zeros(DETER)
+        e, g = expert[k + 1] - center, h - center
+        reward = [(g[n] @ e[n] / max(g[n] @ g[n], e[n] @ e[n]) - 1) * valid[k + 1, n] for n in range(N)]
         rewards.append(torch.stack(reward))
         values.append(ours.critic.target(torch.cat([h, s], -1)))
     alive = torch.stack([valid[min(k + 2, H)] for k in range(H)]).double()
@@ -117,8 +118,9 @@ def assert_same_gradients(policy, ours, expected):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
 
 
-def test_the_gradient_of_the_imagined_return_is_that_of_a_plain_version():
-    ours = imitation()
+@pytest.mark.parametrize("center_latents", [False, True])
+def test_the_gradient_of_the_imagined_return_is_that_of_a_plain_version(center_latents):
+    ours = imitation(center_latents=center_latents)
     expert, stoch, valid = drawn()
     weights, returns, kls, *_ = plain(ours, expert, stoch, valid)
     ours.noise = noise()
