@@ -44,6 +44,8 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
     :param center_latents: whether DITTO's reward compares states less their mean over the demonstrations, instead of
         whole ones as in the paper, where what all states have in common outweighs the rest.
     :param imagination_updates: number of updates in imagination.
+    :param imagination_warmup: number of those, the first ones, that train value network and discriminator alone: before
+        they have learnt anything, their gradients would only spoil a policy that was cloned.
     :param actor_learning_rate: Adam's learning rate for the policy in imagination.
     :param discriminator_learning_rate: Adam's learning rate for D-GAIL's discriminator.
     """
@@ -52,6 +54,7 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
     cloned_start: bool = True
     center_latents: bool = True
     imagination_updates: int = 1000
+    imagination_warmup: int = 100
     actor_learning_rate: float = 3e-4
     discriminator_learning_rate: float = 1e-3
 
@@ -61,6 +64,7 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
         check_bounds(
             self,
             imagination_updates=(0, None),
+            imagination_warmup=(0, None),
             actor_learning_rate=(0, None),
             discriminator_learning_rate=(0, None),
         )
@@ -107,7 +111,7 @@ class ImaginedImitation:
             start_fraction=config.demo_start_fraction,
         )
         deter = features[:, : world_model.config.deter]
-        #: What is subtracted from deterministic states before they are compared: their mean, or zero.
+        #: Origin of the deterministic states that are compared: the mean of the demonstrations, or zero.
         self.center = deter.mean(0) * config.center_latents
         #: Mean squared distance of the demonstrations' deterministic states from their mean; at least a small one.
         self.variance = deter.var(0, correction=0).sum().clamp_min(1e-6)
@@ -117,6 +121,7 @@ class ImaginedImitation:
             self.discriminator = LatentDiscriminatorReward(
                 world_model.config.deter, config.discriminator_learning_rate, features.device
             )
+        self.updates = 0
         self.optimizer = Optimizer([policy], config.actor_learning_rate, max_grad_norm=config.max_grad_norm)
 
     def update(self) -> Metrics:
@@ -129,8 +134,10 @@ class ImaginedImitation:
             "loss": loss.detach(),
             "latent_distance": self._distance(rollout.imagined.states.deter[1:], deter[1:], valid[1:]),
             "imagined_reward": rollout.rewards.detach()[valid[1:]].mean(),
-            "gradient_norm": self.optimizer.step(loss),
         }
+        if self.updates >= self.config.imagination_warmup:
+            self.optimizer.step(loss)
+        self.updates += 1
         metrics |= self.critic.update(rollout)
         if self.discriminator is not None:
             own = EmbeddedSequences(rollout.imagined.states.deter.detach(), valid)
@@ -172,6 +179,7 @@ class ImaginedImitation:
     def state_dict(self) -> dict[str, Any]:
         """Return all that [`update`][] changes."""
         return {
+            "updates": self.updates,
             "policy": self.optimizer.state_dict(),
             "critic": self.critic.state_dict(),
             "discriminator": {} if self.discriminator is None else self.discriminator.state_dict(),
@@ -179,6 +187,7 @@ class ImaginedImitation:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
+        self.updates = state["updates"]
         self.optimizer.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         if self.discriminator is not None:

@@ -85,6 +85,7 @@ FROM_SCRATCH = {
     "imagination_starts": 32,
     "actor_learning_rate": 1e-3,
     "imagination_updates": 200,
+    "imagination_warmup": 0,
 }
 
 

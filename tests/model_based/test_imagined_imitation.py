@@ -41,7 +41,9 @@ def imitation(*, discrete=False, adversarial=False, demos=None, **options):
         policy,
         dataset,
         random(len(dataset), DETER + STOCH).tanh(),
-        ImaginedImitationConfig(imagination_horizon=H, imagination_starts=N, entropy_weight=0.3, **options),
+        ImaginedImitationConfig(
+            **{"imagination_warmup": 0} | options, imagination_horizon=H, imagination_starts=N, entropy_weight=0.3
+        ),
         noise(),
         torch.Generator().manual_seed(0),
         adversarial=adversarial,
@@ -162,6 +164,17 @@ def test_no_rollout_is_longer_than_the_longest_demonstration():
     metrics = ours.update()
     assert ours.sampler.sequence_length == 3
     assert torch.isfinite(torch.stack([torch.as_tensor(value) for value in metrics.values()])).all()
+
+
+def test_a_policy_waits_for_its_value_network():
+    ours = imitation(imagination_warmup=2)
+    first = [parameter.clone() for parameter in ours.policy.parameters()]
+    moved = []
+    for _ in range(3):
+        ours.update()
+        pairs = zip(first, ours.policy.parameters(), strict=True)
+        moved.append(any(not torch.equal(before, after) for before, after in pairs))
+    assert moved == [False, False, True]
 
 
 @pytest.mark.parametrize("discrete", [False, True])
