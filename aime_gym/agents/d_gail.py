@@ -7,7 +7,8 @@
 
 GAIfO in the latent space of a frozen model, without an environment step: DITTO with a discriminator of transitions in
 place of the distance to what the demonstration does at the same time. All else is as in [`aime_gym.agents.ditto`][],
-the choice between inferred actions and the demonstrations' own included.
+the choice between inferred actions and the demonstrations' own included. A baseline, and a weak one as yet: on the
+contract's toy task it falls below the policy that it starts from.
 
 Deviations from the paper and its code, beside those of DITTO: the discriminator has a gradient penalty, and the reward
 is its logit, as in AIME-NoB, where the code takes its probability. The code never moves D-GAIL's target network.
