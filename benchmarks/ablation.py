@@ -75,7 +75,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
     if not missing:
         return
     seeds = derived_seeds(seed)
-    needs_actions = any(AgentSpec.parse(text).agent_class.needs_demonstration_actions for text in options.agents)
+    needs_actions = any(AgentSpec.parse(text).reads_actions for text in options.agents)
     config = DataConfig(options.play, options.play_episodes, options.demos, options.demo_count)
     data = prepare_data(task, config, seeds=seeds, demo_actions=needs_actions)
     play, demos = data.recordings(progress=False)

@@ -4,6 +4,8 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent, BCOConfig
+from aime_gym.agents.d_gail import DGAILAgent
+from aime_gym.agents.ditto import DITTOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
 from aime_gym.agents.iidm import IIDMAgent, IIDMConfig
@@ -15,6 +17,7 @@ from aime_gym.agents.pmi_il import PMIILAgent, PMIILConfig
 from aime_gym.agents.registry import list_agents, load_agent, make_agent, register_agent
 from aime_gym.learned_reward.discriminator_reward import AdversarialConfig
 from aime_gym.model_based.config import AIMEConfig
+from aime_gym.model_based.imagined_imitation import ImaginedImitationConfig
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.training.supervised import StackedConfig
 
@@ -25,6 +28,8 @@ __all__ = [
     "BCAgent",
     "BCOAgent",
     "BCOConfig",
+    "DGAILAgent",
+    "DITTOAgent",
     "GAILAgent",
     "GAIfOAgent",
     "IIDMAgent",
@@ -33,6 +38,7 @@ __all__ = [
     "ILPOConfig",
     "IMRLAgent",
     "IMRLConfig",
+    "ImaginedImitationConfig",
     "ImitationAgent",
     "MBBCAgent",
     "MBBCConfig",

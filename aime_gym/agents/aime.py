@@ -30,26 +30,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.world_model_agent import WorldModelAgent
 from aime_gym.analysis.beliefs import write_beliefs
 from aime_gym.analysis.diagnosis import diagnose
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.action_inference import (
-    ActionBelief,
-    PolicyUpdates,
-    inverse_source,
-    policy_source,
-    require_fitted,
-)
+from aime_gym.model_based.action_inference import inverse_source
 from aime_gym.model_based.config import AIME_PRESETS, AIMEConfig
-from aime_gym.model_based.filtering import RowSource, filter_trajectories
-from aime_gym.model_based.latent_regression import clone_actions, fit_inverse_model
 from aime_gym.model_based.online import OnlineImitation
-from aime_gym.model_based.predict import act_in_latents, initial_memory
-from aime_gym.model_based.pretraining import fit_world_model
 from aime_gym.model_based.surrogate_rewards import (
     USER_REWARD,
     EpisodeReward,
@@ -57,17 +46,12 @@ from aime_gym.model_based.surrogate_rewards import (
     ViperReward,
     make_surrogate,
 )
-from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.inverse_model import LatentInverseModel
-from aime_gym.models.policies import LatentPolicy, make_latent_policy
-from aime_gym.models.pretrained import write_world_model
-from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.rollouts import Rollouts
 from aime_gym.types import Metrics, Trajectories
 
 
-class AIMEAgent(ImitationAgent):
+class AIMEAgent(WorldModelAgent):
     """Imitates demonstrations without actions, through a world model learnt from play.
 
     Presets: ``"default"``; ``"aime"``, the paper's model and from-scratch phase 2; ``"dreamer"``, the same with the
@@ -87,9 +71,7 @@ class AIMEAgent(ImitationAgent):
     """
 
     config: AIMEConfig
-    policy: LatentPolicy
     presets: ClassVar = AIME_PRESETS
-    needs_play = True
     improves_online = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -100,23 +82,6 @@ class AIMEAgent(ImitationAgent):
         #: Networks of phase 3; made by the first ``learn`` after ``imitate``.
         self.online: OnlineImitation | None = None
         super().__init__(*args, **options)
-
-    def _setup_networks(self) -> None:
-        config, actions = self.config.world_model, self.action_encoding.size
-        assert isinstance(config, WorldModelConfig)
-        self.world_model = WorldModel(config, self.observation_encoding.shapes, actions)
-        features, shown = self.world_model.feature_size, self.world_model.inverse_model_input_size
-        self.inverse_model = LatentInverseModel(features, shown, actions, discrete=self.action_encoding.discrete)
-        self.policy = self._fresh_policy()
-        if self._import_world_model(self.world_model, self.inverse_model) and self.config.warm_start:
-            require_fitted(self.inverse_model)
-
-    def _fresh_policy(self) -> LatentPolicy:
-        features, encoding = self.world_model.feature_size, self.action_encoding
-        return make_latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["world_model", "inverse_model", "policy"], []
 
     def _training_state(self) -> dict[str, Any]:
         return {} if self.online is None else self.online.own_state()
@@ -131,51 +96,15 @@ class AIMEAgent(ImitationAgent):
     # Phase 1
 
     def _pretrain(self, play: Trajectories, loop: TrainingLoop) -> None:
-        dataset = TrajectoryDataset(play, self.action_encoding, self.device)
         self.online = None
-        self.inverse_model.variance.zero_()  # it does not fit what the model becomes now
-        fit_world_model(self.world_model, dataset, loop, self.config)
-        # Also when the model was interrupted: without an inverse model, what it learnt could not be used.
-        fit_inverse_model(self.inverse_model, self.world_model, dataset, loop, updates=self.config.inverse_updates)
+        super()._pretrain(play, loop)
 
     # Phase 2
 
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        config = self.config
-        dataset = TrajectoryDataset(demos, None, self.device)
         self.online = None
-        self.world_model.requires_grad_(False)
-        with self._initial_weights():
-            self.policy = self._fresh_policy().to(self.device)
-        belief = None
-        if config.warm_start:
-            source = inverse_source(self.inverse_model, self.world_model, dataset)
-            filtered = filter_trajectories(self.world_model, dataset, source, with_surprise=config.action_prior)
-            if config.action_prior:
-                belief = ActionBelief(filtered, self.inverse_model.variance)
-            completed = clone_actions(
-                self.policy,
-                dataset,
-                filtered,
-                loop,
-                updates=config.clone_updates,
-                start_fraction=config.demo_start_fraction,
-                start_steps=config.sequence_length,
-                fit_std=not config.policy_updates,
-            )
-            if not completed:
-                return
-        updates = PolicyUpdates(self.world_model, self.policy, dataset, config, self._noise, loop.generator, belief)
-        loop.run("policy", config.policy_updates, updates.update, updates)
-
-    def _infer_actions(self, demos: TrajectoryDataset) -> Tensor:
-        return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions
-
-    def _action_source(self, demos: TrajectoryDataset) -> RowSource:
-        """Return the source of inferred actions: the policy once it has imitated, the inverse model before."""
-        if self.imitated:
-            return policy_source(self.policy, self.action_encoding.size)
-        return inverse_source(self.inverse_model, self.world_model, demos)
+        self._start_policy()
+        self._infer_policy(TrajectoryDataset(demos, None, self.device), loop)
 
     def render_beliefs(
         self,
@@ -305,26 +234,3 @@ class AIMEAgent(ImitationAgent):
             config.reward, model, self.user_reward, config.discriminator_learning_rate, self.device
         )
         return OnlineImitation(config, model, self.inverse_model, self.policy, surrogate, self.device)
-
-    # Acting
-
-    def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        noise = None if generator is None else functools.partial(self._noise, of=generator)
-        return act_in_latents(self.world_model, self.policy, observation, state, noise)
-
-    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return initial_memory(self.world_model, observation)
-
-    # Files
-
-    def save_world_model(self, path: str | PathLike[str]) -> None:
-        """Write the world model, and the inverse model that belongs to it, to a file of their own.
-
-        :param path: gets the suffix ``.safetensors`` if it has none.
-        :raises ValueError: an agent that has not pretrained, or another suffix.
-        """
-        if not self.pretrained:
-            raise ValueError("world_model: expected one that was pretrained, got a new one; call pretrain first")
-        write_world_model(path, self.world_model, self.inverse_model)

@@ -43,7 +43,7 @@ class ImitationAgent(Agent):
 
     #: Whether ``imitate`` stands on ``pretrain``.
     needs_play: ClassVar[bool]
-    #: Whether ``imitate`` reads the demonstrations' actions: for oracles only.
+    #: Whether ``imitate`` always reads the demonstrations' actions: for oracles only; see [`reads_actions`][].
     needs_demonstration_actions: ClassVar[bool] = False
     #: Whether ``imitate`` takes environment steps, which callbacks then count, and ``learn`` continues with more.
     imitates_online: ClassVar[bool] = False
@@ -86,6 +86,11 @@ class ImitationAgent(Agent):
         #: Digest of the weights from which the phase started that was stopped with a checkpoint.
         self.starting_digest: str | None = None
         super().__init__(*args, **options)
+
+    @classmethod
+    def reads_actions(cls, config: Any) -> bool:
+        """Return whether ``imitate`` reads the demonstrations' actions under a configuration."""
+        return cls.needs_demonstration_actions
 
     @property
     def has_online_phase(self) -> bool:
@@ -188,7 +193,7 @@ class ImitationAgent(Agent):
             )
         if total_timesteps is not None:
             total_timesteps = whole_timesteps(total_timesteps, least=1)
-        need_actions = self.needs_demonstration_actions
+        need_actions = self.reads_actions(self.config)
         trajectories = self._trajectories(
             demos, self.demonstrations, "demos", need_actions=need_actions, progress=progress_bar
         )
@@ -279,7 +284,7 @@ class ImitationAgent(Agent):
                 None if pending else self.imitated_demonstrations,
                 self.demonstrations,
                 "demonstrations",
-                need_actions=self.needs_demonstration_actions,
+                need_actions=self.reads_actions(self.config),
                 progress=progress_bar,
             )
             self._require_env(interacts=total_timesteps > 0)

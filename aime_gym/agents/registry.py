@@ -12,6 +12,8 @@ from aime_gym.agents.aime import AIMEAgent
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.bc import BCAgent
 from aime_gym.agents.bco import BCOAgent
+from aime_gym.agents.d_gail import DGAILAgent
+from aime_gym.agents.ditto import DITTOAgent
 from aime_gym.agents.gaifo import GAIfOAgent
 from aime_gym.agents.gail import GAILAgent
 from aime_gym.agents.iidm import IIDMAgent
@@ -36,6 +38,8 @@ AGENTS: dict[str, type[ImitationAgent]] = {
     "imrl": IMRLAgent,
     "pmi-il": PMIILAgent,
     "mbbc": MBBCAgent,
+    "ditto": DITTOAgent,
+    "d-gail": DGAILAgent,
     "ilpo": ILPOAgent,
 }
 

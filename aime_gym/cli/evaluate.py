@@ -45,7 +45,7 @@ def evaluate(
         if video is not None:
             shared.check_output(video, "video")
             check_video(video, config, "video")
-    role: Role = "oracle" if loaded.needs_demonstration_actions else "agent"
+    role: Role = "oracle" if loaded.reads_actions(loaded.config) else "agent"
     with evaluation_envs(config, episodes) as envs:
         runs = [
             run_of_score("random", "random", evaluate_random(env, episodes, seed=seed, progress=True)),

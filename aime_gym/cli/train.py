@@ -61,7 +61,7 @@ def train(
             data,
             seeds=derived_seeds(seed),
             needs_play=needs_play,
-            demo_actions=spec.agent_class.needs_demonstration_actions,
+            demo_actions=spec.reads_actions,
             progress=True,
         )
         shared.check_output(out, "out")
@@ -77,7 +77,7 @@ def train(
                 save_minari(kept, error.trajectories, env)
             print(f"aime-gym train: the complete episodes of {error.what} are kept in {kept}", file=sys.stderr)
         raise
-    if not spec.agent_class.needs_demonstration_actions:
+    if not spec.reads_actions:
         demos = [demo.without_actions() for demo in demos]
     with training_env(spec.agent_class, task) as env:
         with shared.checks():

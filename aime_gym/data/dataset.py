@@ -163,6 +163,23 @@ class SequenceSampler:
 
     def sample(self) -> SequenceBatch:
         """Return one batch of sequences, (T, B, ...)."""
+        dataset = self.dataset
+        rows, valid, is_first = self.sample_rows()
+        observations = dataset.observed(rows)  # by rows on the CPU, where images are
+        rows = rows.to(dataset.device)
+        return SequenceBatch(
+            observations=observations,
+            prev_actions=None if dataset.prev_actions is None else dataset.prev_actions[rows],
+            is_first=is_first.to(dataset.device),
+            valid=valid.to(dataset.device),
+            rows=rows,
+        )
+
+    def sample_rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows of one batch of sequences and their validity, (T, B) each, and which start an episode (B,).
+
+        All on the CPU.
+        """
         dataset, batch = self.dataset, self.batch_size
         window = torch.randint(int(self._window_ends[-1]), (batch,), generator=self.generator)
         episode = torch.searchsorted(self._window_ends, window, right=True)
@@ -175,12 +192,4 @@ class SequenceSampler:
         steps = offset + torch.arange(self.sequence_length)[:, None]  # (T, B)
         last = dataset.counts[episode] - 1
         rows = dataset.starts[episode] + torch.minimum(steps, last)
-        observations = dataset.observed(rows)  # by rows on the CPU, where images are
-        rows = rows.to(dataset.device)
-        return SequenceBatch(
-            observations=observations,
-            prev_actions=None if dataset.prev_actions is None else dataset.prev_actions[rows],
-            is_first=(offset == 0).to(dataset.device),
-            valid=(steps <= last).to(dataset.device),
-            rows=rows,
-        )
+        return rows, steps <= last, offset == 0

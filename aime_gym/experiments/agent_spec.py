@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.agents.registry import get_agent_class
-from aime_gym.config import nearest_names
+from aime_gym.config import nearest_names, preset_config
 from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectories
 
@@ -65,6 +65,15 @@ class AgentSpec:
     def agent_class(self) -> type[ImitationAgent]:
         """The agent's class."""
         return get_agent_class(self.name)
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether the agent reads the demonstrations' actions."""
+        options = dict(self.options)
+        preset = options.pop("preset", "default")
+        return self.agent_class.reads_actions(
+            preset_config(self.agent_class.__name__, self.agent_class.presets, preset, options)
+        )
 
     @property
     def label(self) -> str:

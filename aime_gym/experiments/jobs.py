@@ -161,8 +161,7 @@ class _Sources:
         :param sharing: number of cells that have it in common.
         """
         task = self._task
-        agent_class = cell.spec.agent_class
-        oracle = agent_class.needs_demonstration_actions
+        oracle = cell.spec.reads_actions
         agent = {
             "agent": cell.agent,
             "name": cell.spec.name,
@@ -325,9 +324,13 @@ def run_cell(
     play: list[Trajectory] | None = None
     if play_source is not None:
         play = load_play(config, play_source, limit=task.data.play_episodes)
-    actions = agent_class.needs_demonstration_actions
     demos = load_for_task(
-        config, demos_source, argument="demos", actions=actions, limit=cell.demonstrations, resize=task.data.resize
+        config,
+        demos_source,
+        argument="demos",
+        actions=cell.spec.reads_actions,
+        limit=cell.demonstrations,
+        resize=task.data.resize,
     )
     seed = task.seeds["evaluation"]
     with training_env(agent_class, config) as training, evaluation_envs(config, task.eval_episodes) as envs:

@@ -88,7 +88,7 @@ def check_task(
         task.data,
         seeds=task.seeds,
         needs_play=any(learners.values()),
-        demo_actions=any(agent.needs_demonstration_actions for agent in agents.values()),
+        demo_actions=any(cell.spec.reads_actions for cell in by_agent.values()),
         progress=progress,
         load=load,
     )

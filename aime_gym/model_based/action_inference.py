@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from aime_gym.config import check_bounds
 from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.filtering import (
     FilteredLatents,
@@ -19,11 +20,13 @@ from aime_gym.model_based.filtering import (
     input_changes,
     standardized,
 )
+from aime_gym.model_based.latent_regression import clone_actions
+from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
-from aime_gym.training.loop import SequenceConfig
+from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.mixed_precision import mixed_precision
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics, SequenceBatch
@@ -39,36 +42,51 @@ _DISTANCE_RATE = 0.02
 _MAX_BYTES = 2**29
 
 
-class InferenceConfig(SequenceConfig, Protocol):
-    """Options of a configuration that phase 2 follows."""
+@dataclass(frozen=True)
+class InferenceConfig(PretrainingConfig):
+    """Hyper-parameters of phase 1, and of a policy that explains demonstrations without actions.
 
-    @property
-    def policy_updates(self) -> int:
-        """Number of updates."""
+    :param policy_updates: number of updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
+    :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.
+    :param policy_matrix_learning_rate: Muon's learning rate for the policy's weight matrices under the ELBO; ``None``
+        leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
+    :param robust_nats: surprise of a record of a demonstration, in nats, beyond which it counts by its logarithm in the
+        ELBO of ``imitate`` and ``learn``, so that what no action explains does not outweigh all else. ``None`` sums
+        nats, as the papers do, and as it is for images and for a world model that learns its ``sigma``.
+    :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
+    :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
+    :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
+    :param clone_updates: number of updates of the cloned policy.
+    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``, at the
+        records that its actions explain better; see [`aime_gym.model_based.action_inference.ActionBelief`][]. Needs
+        ``warm_start``.
+    :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
+        policy's actions reaches there, instead of zero.
+    """
 
-    @property
-    def policy_learning_rate(self) -> float:
-        """Adam's learning rate for the policy."""
+    policy_updates: int = 600
+    policy_learning_rate: float = 1e-3
+    policy_matrix_learning_rate: float | None = 3e-3
+    robust_nats: float | None = 30.0
+    demo_start_fraction: float = 0.25
+    warm_start: bool = True
+    inverse_updates: int = 3000
+    clone_updates: int = 3000
+    action_prior: bool = True
+    continue_latents: bool = True
 
-    @property
-    def policy_matrix_learning_rate(self) -> float | None:
-        """Muon's learning rate for the policy's weight matrices; ``None`` leaves them to Adam."""
-
-    @property
-    def demo_start_fraction(self) -> float:
-        """Share of sequences that start where a demonstration starts."""
-
-    @property
-    def robust_nats(self) -> float | None:
-        """Surprise of a record beyond which it counts by its logarithm; ``None`` sums nats."""
-
-    @property
-    def continue_latents(self) -> bool:
-        """Whether sequences of demonstrations continue from the filtered latent state."""
-
-    @property
-    def mixed_precision(self) -> bool:
-        """Whether to multiply matrices in bfloat16 where the device is fast at it."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.action_prior and not self.warm_start:
+            raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
+        check_bounds(
+            self,
+            demo_start_fraction=(0, 1),
+            policy_learning_rate=(0, None),
+            policy_matrix_learning_rate=(0, None),
+            robust_nats=(1e-3, None),
+            **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
+        )
 
 
 @dataclass(frozen=True)
@@ -272,6 +290,43 @@ class PolicyUpdates:
         self.updates = state["updates"]
         if self.belief is not None:
             self.belief.distance = state["distance"]
+
+
+def infer_policy(
+    world_model: WorldModel,
+    inverse_model: LatentInverseModel,
+    policy: LatentPolicy,
+    demos: TrajectoryDataset,
+    loop: TrainingLoop,
+    config: InferenceConfig,
+    noise: Noise,
+) -> bool:
+    """Fit a fresh policy to demonstrations without actions, through a frozen world model: phase 2 of AIME.
+
+    :param policy: policy that is fitted in place.
+    :param noise: source of standard normal noise.
+    :return: whether the updates came to their end.
+    """
+    belief = None
+    if config.warm_start:
+        source = inverse_source(inverse_model, world_model, demos)
+        filtered = filter_trajectories(world_model, demos, source, with_surprise=config.action_prior)
+        if config.action_prior:
+            belief = ActionBelief(filtered, inverse_model.variance)
+        completed = clone_actions(
+            policy,
+            demos,
+            filtered,
+            loop,
+            updates=config.clone_updates,
+            start_fraction=config.demo_start_fraction,
+            start_steps=config.sequence_length,
+            fit_std=not config.policy_updates,
+        )
+        if not completed:
+            return False
+    updates = PolicyUpdates(world_model, policy, demos, config, noise, loop.generator, belief)
+    return loop.run("policy", config.policy_updates, updates.update, updates)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aime_gym.config import MAX_RECORDS, MAX_ROWS, check_bounds
 from aime_gym.models.heads import ScalarHead, TargetNetwork
-from aime_gym.models.policies import LatentPolicy
+from aime_gym.models.policies import CategoricalPolicy, LatentPolicy
 from aime_gym.models.rssm import RSSM, State
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.types import Metrics
@@ -155,6 +155,26 @@ class EvaluatedRollout(NamedTuple):
     def policy_loss(self, entropy_weight: float) -> Tensor:
         """Return the loss of the policy: minus the return, plus its distance from a broad policy. A scalar."""
         return -(self.weights * self.returns).mean() + entropy_weight * self.imagined.policy_prior_kl.mean()
+
+
+def reinforce_loss(
+    policy: CategoricalPolicy, rollout: EvaluatedRollout, baseline: Tensor, entropy_weight: float
+) -> Tensor:
+    """Return the loss of a policy of one-hot actions by REINFORCE (Williams 1992), where no gradient passes a rollout.
+
+    Advantages R_k - V'(s_k) are normalised over the batch, as in DITTO's code.
+
+    :param baseline: values (H, N) of the states 0 ... H - 1.
+    :param entropy_weight: weight of the policy's distance from a broad one.
+    :return: a scalar.
+    """
+    imagined, weights = rollout.imagined, rollout.weights
+    advantages = (rollout.returns - baseline).detach()
+    counted = advantages[weights > 0]
+    advantages = (advantages - counted.mean()) / counted.std(correction=0).clamp_min(1e-6)
+    choice = policy(imagined.features[:-1].detach())
+    gain = choice.log_prob(imagined.actions.detach()) * advantages
+    return -(weights * gain).mean() + entropy_weight * choice.prior_kl().mean()
 
 
 class Critic:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aime_gym.config import check_bounds
+from aime_gym.model_based.action_inference import InferenceConfig
 from aime_gym.model_based.actor_critic import ImaginationConfig
-from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.model_based.surrogate_rewards import SURROGATES, USER_REWARD
 
 
@@ -73,54 +73,16 @@ class OnlineConfig(ImaginationConfig):
 
 
 @dataclass(frozen=True)
-class AIMEConfig(OnlineConfig, PretrainingConfig):
+class AIMEConfig(OnlineConfig, InferenceConfig):
     """Hyper-parameters of [`aime_gym.agents.aime.AIMEAgent`][].
 
-    Those of phase 1 are [`PretrainingConfig`][]'s (the agent's constructor takes
-    the file of a pretrained ``world_model`` too), those of ``learn`` [`OnlineConfig`][]'s.
-
-    :param policy_updates: number of updates of the policy by the ELBO in ``imitate``; 0 leaves the warm start alone.
-    :param policy_learning_rate: Adam's learning rate for the policy under the ELBO.
-    :param policy_matrix_learning_rate: Muon's learning rate for the policy's weight matrices under the ELBO; ``None``
-        leaves them to Adam. Larger rates exploit the errors of a world model that does not know the demonstrations.
-    :param robust_nats: surprise of a record of a demonstration, in nats, beyond which it counts by its logarithm in the
-        ELBO of ``imitate`` and ``learn``, so that what no action explains does not outweigh all else. ``None`` sums
-        nats, as the papers do, and as it is for images and for a world model that learns its ``sigma``.
-    :param demo_start_fraction: share of sequences of demonstrations that start at an episode's start.
-    :param warm_start: whether to clone the policy from inferred actions before maximising the ELBO.
-    :param inverse_updates: number of updates of the latent inverse model, at the end of ``pretrain``.
-    :param clone_updates: number of updates of the cloned policy.
-    :param action_prior: whether the inverse model's belief is a prior of the policy's actions in ``imitate``, at the
-        records that its actions explain better; see [`aime_gym.model_based.action_inference.ActionBelief`][]. Needs
-        ``warm_start``.
-    :param continue_latents: whether sequences of demonstrations start from the latent state that a filter with the
-        policy's actions reaches there, instead of zero.
+    Those of phases 1 and 2 are [`InferenceConfig`][]'s (the agent's constructor takes the file of a pretrained
+    ``world_model`` too), those of ``learn`` [`OnlineConfig`][]'s.
     """
 
-    policy_updates: int = 600
-    policy_learning_rate: float = 1e-3
-    policy_matrix_learning_rate: float | None = 3e-3
-    robust_nats: float | None = 30.0
-    demo_start_fraction: float = 0.25
-    warm_start: bool = True
-    inverse_updates: int = 3000
-    clone_updates: int = 3000
-    action_prior: bool = True
-    continue_latents: bool = True
-
     def __post_init__(self) -> None:
-        PretrainingConfig.__post_init__(self)
+        InferenceConfig.__post_init__(self)
         OnlineConfig.__post_init__(self)
-        if self.action_prior and not self.warm_start:
-            raise ValueError("action_prior: expected False without warm_start, whose inverse model it needs")
-        check_bounds(
-            self,
-            demo_start_fraction=(0, 1),
-            policy_learning_rate=(0, None),
-            policy_matrix_learning_rate=(0, None),
-            robust_nats=(1e-3, None),
-            **dict.fromkeys(("policy_updates", "inverse_updates", "clone_updates"), (0, None)),
-        )
 
 
 def _paper(world_model: str, model_updates: int) -> AIMEConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset
-from aime_gym.models.rssm import ActionSource, Latents
+from aime_gym.models.rssm import ActionSource, Latents, RecordedActions
 from aime_gym.models.world_model import WorldModel, surprise_of
 
 #: Trajectories that are filtered side by side; fewer of images, whose embeddings take a hundred times the memory.
@@ -66,6 +66,13 @@ def filtered_batches(model: WorldModel, dataset: TrajectoryDataset, source: RowS
         embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, dataset, piece)), rows)
         noise = embeddings.new_zeros(*rows.shape, model.config.stoch)
         yield FilteredBatch(rows, valid, model.rssm(embeddings, source(rows, embeddings), noise), embeddings)
+
+
+def recorded_source(dataset: TrajectoryDataset) -> RowSource:
+    """Make a source of the recorded actions of a dataset, to filter its trajectories with."""
+    prev_actions = dataset.prev_actions
+    assert prev_actions is not None
+    return lambda rows, _: RecordedActions(prev_actions[rows])
 
 
 def standardized(model: WorldModel, dataset: TrajectoryDataset, rows: Tensor) -> dict[str, Tensor]:

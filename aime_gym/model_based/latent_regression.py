@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from aime_gym.data import TrajectoryDataset, split_trajectories
-from aime_gym.model_based.filtering import FilteredLatents, filtered_batches, input_changes
+from aime_gym.model_based.filtering import FilteredLatents, filtered_batches, input_changes, recorded_source
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import LatentPolicy, TanhGaussianPolicy
-from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.optimizer import Optimizer
@@ -83,9 +82,7 @@ def _transitions(world_model: WorldModel, play: TrajectoryDataset, parts: list[T
     places[wanted] = torch.arange(len(wanted), device=play.device)
     features = prev_actions.new_empty(len(wanted), world_model.feature_size)
     changes = prev_actions.new_empty(len(wanted), world_model.inverse_model_input_size)
-    for rows, valid, latents, embeddings in filtered_batches(
-        world_model, play, lambda rows, _: RecordedActions(prev_actions[rows])
-    ):
+    for rows, valid, latents, embeddings in filtered_batches(world_model, play, recorded_source(play)):
         place = places[rows[1:]]
         kept = valid[1:] & (place >= 0)
         features[place[kept]] = latents.states.feature[:-1][kept]
@@ -111,6 +108,7 @@ def clone_actions(
     start_fraction: float,
     start_steps: int,
     fit_std: bool = True,
+    entropy_weight: float = 0.0,
 ) -> bool:
     """Clone a policy in the latent space: regress a_{t-1} of the filtered demonstrations on [h, s]_{t-1}.
 
@@ -122,6 +120,7 @@ def clone_actions(
     :param start_fraction: share of each minibatch that comes from the first ``start_steps`` records of trajectories.
     :param fit_std: flag that gives a Gaussian policy the spread of the error that is left. Updates that learn the
         spread themselves start from the broad one of a fresh policy instead.
+    :param entropy_weight: weight of the policy's distance from a broad one, added to the regression's loss.
     :return: whether the run came to its end.
     """
     features, actions = filtered.features, filtered.prev_actions
@@ -134,7 +133,10 @@ def clone_actions(
         rows = torch.cat(
             [_draw(early, early_count, loop.generator), _draw(targets, _BATCH - early_count, loop.generator)]
         )
-        value = policy(features[rows - 1]).regression_loss(actions[rows])
+        choice = policy(features[rows - 1])
+        value = choice.regression_loss(actions[rows])
+        if entropy_weight:
+            value = value + entropy_weight * choice.prior_kl().mean()
         return value, {"loss": value.detach()}
 
     completed = loop.minimize(name, updates, loss, optimizer)

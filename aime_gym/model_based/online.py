@@ -162,7 +162,8 @@ class OnlineImitation:
         count = self._joint.experienced
         experience = EmbeddedSequences(joint.embeddings[:, -count:], joint.valid[:, -count:])
         metrics = surrogate.update(expert, experience, self._generator)
-        rewards = surrogate.relabel(joint.embeddings)
+        with torch.no_grad():
+            rewards = surrogate.relabel(joint.embeddings)
         if rewards is not None:
             known = torch.ones_like(labels.rewarded)
             known[0] = False  # what came before a sequence was not drawn

@@ -213,7 +213,6 @@ class LatentDiscriminatorReward:
     def labels(self, trajectory: Trajectory) -> None:
         return None
 
-    @torch.no_grad()
     def relabel(self, embeddings: Tensor) -> Tensor:
         rewards: Tensor = self.discriminator.from_standardized(_pairs(embeddings))
         return torch.cat([torch.zeros_like(rewards[:1]), rewards])

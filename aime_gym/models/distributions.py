@@ -129,9 +129,13 @@ class OneHotCategorical(NamedTuple):
         probs = self.log_probs.exp()
         return _one_hot_of_largest(self.log_probs + gumbel) + (probs - probs.detach())  # the bracket is exactly zero
 
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probability (...) of one-hot actions (..., A)."""
+        return (actions * self.log_probs).sum(-1)
+
     def regression_loss(self, actions: Tensor) -> Tensor:
         """Cross-entropy with one-hot actions or with probabilities of actions."""
-        return -(actions * self.log_probs).sum(-1).mean()
+        return -self.log_prob(actions).mean()
 
     def prior_kl(self) -> Tensor:
         """KL to the uniform distribution."""

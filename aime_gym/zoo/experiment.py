@@ -84,7 +84,7 @@ class ImitationExperiment(ExperimentManager):
         frames = shown_frames(env, agent.observation_space)
         env.close()
         for name, argument, need_actions in (
-            ("demonstrations", "--demos", agent.needs_demonstration_actions),
+            ("demonstrations", "--demos", agent.reads_actions(agent.config)),
             ("play", "--play", True),
         ):
             if self._constructor.get(name) is not None:

@@ -26,6 +26,21 @@ FITTED = {
     "batch_size": 16,
 }
 
+#: A few updates of all that AIME does offline, and in imagination.
+IMAGINED = {
+    "world_model": WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8),
+    "model_updates": 3,
+    "inverse_updates": 3,
+    "clone_updates": 3,
+    "policy_updates": 3,
+    "imagination_updates": 3,
+    "imagination_warmup": 1,
+    "imagination_horizon": 3,
+    "imagination_starts": 16,
+    "sequence_length": 8,
+    "batch_size": 4,
+}
+
 #: A few updates of everything, by registered name.
 TINY = {
     "aime": {
@@ -52,6 +67,8 @@ TINY = {
         "sequence_length": 8,
         "batch_size": 4,
     },
+    "ditto": IMAGINED,
+    "d-gail": IMAGINED,
     "imrl": FITTED,
     "pmi-il": FITTED,
     "ilpo": {"updates": 3, "batch_size": 16, "timesteps": 80},
@@ -59,6 +76,20 @@ TINY = {
 
 #: Toy environments of agents that do not support all action or observation spaces.
 TOY_CLASSES = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
+
+#: Policies that are inferred and cloned in few updates, and improved in imagination.
+LEARNING_IMAGINED = {
+    "world_model": MODEL,
+    "model_updates": 200,
+    "inverse_updates": 300,
+    "clone_updates": 200,
+    "policy_updates": 30,
+    "imagination_updates": 120,
+    "imagination_warmup": 60,
+    "imagination_starts": 32,
+    "batch_size": 32,
+    "sequence_length": 16,
+}
 
 #: Enough updates to be better than chance on the toy task, by registered name; `None` skips that test.
 LEARNING = {
@@ -79,6 +110,9 @@ LEARNING = {
     "gail": None,
     "patch-ail": None,
     "mbbc": {"world_model": MODEL, "model_updates": 200, "clone_updates": 300, "batch_size": 32, "sequence_length": 16},
+    "ditto": LEARNING_IMAGINED,
+    # Does not learn it yet: its discriminator spoils AIME's policy.
+    "d-gail": None,
     "imrl": None,
     "pmi-il": None,
     # Its latent actions explain changes by one observation, and the toy hides the velocity: test_ilpo.py has another.

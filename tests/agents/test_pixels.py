@@ -13,7 +13,7 @@ from aime_gym.data import TrajectoryDataset
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
 
-AGENTS = ("aime", "bco", "bc", "iidm", "mbbc")
+AGENTS = ("aime", "bco", "bc", "iidm", "mbbc", "ditto")
 
 
 class CameraAndTouch(toy.PixelPointMass):

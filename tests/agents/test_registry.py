@@ -14,7 +14,7 @@ from aime_gym.agents.registry import AGENTS, register_agent
 from aime_gym.testing import toy
 
 #: All that come with the package.
-NAMES = ["aime", "bco", "bc", "iidm", "gaifo", "gail", "patch-ail", "imrl", "pmi-il", "mbbc", "ilpo"]
+NAMES = ["aime", "bco", "bc", "iidm", "gaifo", "gail", "patch-ail", "imrl", "pmi-il", "mbbc", "ditto", "d-gail", "ilpo"]
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,12 @@ INTERVAL = 7
 BUDGETS = TINY | {
     "aime": TINY["aime"] | {"model_updates": 40, "inverse_updates": 40, "clone_updates": 40, "policy_updates": 40},
     "mbbc": TINY["mbbc"] | {"model_updates": 40, "clone_updates": 40},
+    **{
+        name: TINY[name]
+        | dict.fromkeys(("model_updates", "inverse_updates", "clone_updates", "policy_updates"), 20)
+        | {"imagination_updates": 40}
+        for name in ("ditto", "d-gail")
+    },
     "bco": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
     "bc": {"min_epochs": 3, "min_updates": 120, "max_epochs": 6, "batch_size": 32},
     "iidm": TINY["iidm"] | {"model_updates": 40, "policy_updates": 40},

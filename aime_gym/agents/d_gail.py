@@ -1,0 +1,43 @@
+"""D-GAIL: adversarial imitation in the imagination of a world model (DeMoss et al. 2023, arXiv 2302.03086).
+
+    phase 1   phi, theta = argmax E[ELBO(o | recorded actions)]                 over play data
+    phase 2   psi        = argmax E[sum_k gamma^k f(h_{k-1}, h_k)]              over imagined rollouts
+              f          = argmin E[log(1 + exp f(h_{k-1}, h_k))]               over imagined rollouts
+                                + E[log(1 + exp -f(h^E_{k-1}, h^E_k))]          over demonstrations
+
+GAIfO in the latent space of a frozen model, without an environment step: DITTO with a discriminator of transitions in
+place of the distance to what the demonstration does at the same time. All else is as in [`aime_gym.agents.ditto`][],
+the choice between inferred actions and the demonstrations' own included. A baseline, and a weak one as yet: on the
+contract's toy task it falls below the policy that it starts from.
+
+Deviations from the paper and its code, beside those of DITTO: the discriminator has a gradient penalty, and the reward
+is its logit, as in AIME-NoB, where the code takes its probability. The code never moves D-GAIL's target network.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from aime_gym.agents.world_model_agent import WorldModelAgent
+from aime_gym.model_based.imagined_imitation import ImaginedImitationConfig
+from aime_gym.training.loop import TrainingLoop
+from aime_gym.types import Trajectories
+
+
+class DGAILAgent(WorldModelAgent):
+    """Imitates demonstrations in imagined rollouts, which are rewarded for deceiving a discriminator.
+
+    With ``expert_actions=True`` an oracle, which sees the demonstrations' actions. The log has the
+    ``imagination/latent_distance`` that DITTO's has. Hyper-parameters: [`ImaginedImitationConfig`][].
+    """
+
+    config: ImaginedImitationConfig
+    presets: ClassVar = {"default": ImaginedImitationConfig()}
+
+    @classmethod
+    def reads_actions(cls, config: ImaginedImitationConfig) -> bool:
+        """Return whether ``imitate`` reads the demonstrations' actions."""
+        return config.expert_actions
+
+    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
+        self._imitate_in_imagination(demos, loop, self.config, adversarial=True)
