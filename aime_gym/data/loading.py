@@ -62,8 +62,8 @@ def load_trajectories(
       actions or rewards;
     - a pattern such as ``"demos/*.mp4"``, or a list of paths and patterns;
     - trajectories of the ``imitation`` library;
-    - ``"classic/CartPole-v1"``, ``"classic/Acrobot-v1"`` or ``"classic/MountainCar-v0"``: 20 demonstrations of an
-      expert, which come with this package.
+    - ``"classic/CartPole-v1"``, ``"classic/Acrobot-v1"``, ``"classic/MountainCar-v0"`` or ``"metaworld/reach-v3"``: 20
+      demonstrations of an expert, which come with this package.
 
     Folders have one array per sensor. ``sensors`` makes of them what an environment shows. For
     ``make_env("walker-walk", modality="position")``, whose observation is flat:

@@ -6,13 +6,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from aime_gym.data import load_trajectories
+from aime_gym.data import collect, load_trajectories
 from aime_gym.data.shipped import FOLDER, list_shipped, load_shipped, save_shipped
+from aime_gym.envs import make_env
 from aime_gym.experiments.data import load_for_task
 from aime_gym.serialization import file_digest
 from aime_gym.tasks import TaskConfig
 
 NAMES = ["classic/Acrobot-v1", "classic/CartPole-v1", "classic/MountainCar-v0"]
+ARM = "metaworld/reach-v3"
 every_name = pytest.mark.parametrize("name", NAMES)
 
 
@@ -21,7 +23,7 @@ def about(name):
 
 
 def test_all_are_there_and_small():
-    assert list_shipped() == NAMES
+    assert list_shipped() == [*NAMES, ARM]
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 1e6
 
 
@@ -50,6 +52,20 @@ def test_they_replay_to_the_last_bit(name):
                 assert reward == demo.rewards[step]
                 np.testing.assert_array_equal(observation, demo.observations[step + 1])
             assert (terminated, truncated) == (demo.terminated, demo.truncated)
+
+
+def test_those_of_the_arm_are_an_expert_s_and_replay():
+    stated = about(ARM)
+    demos = load_trajectories(ARM)
+    assert file_digest(FOLDER / f"{ARM}.npz") == stated["digest"]
+    assert [demo.episode_return for demo in demos] == stated["returns"]
+    assert len(demos) == 20
+    assert np.mean(stated["returns"]) > 1800
+    with make_env(stated["task"], modality=stated["modality"]) as env:
+        again = collect(env, "expert", 2, seed=stated["seed_of_recording"], progress=False)
+    for demo, other in zip(demos, again, strict=False):
+        np.testing.assert_array_equal(demo.observations, other.observations)
+        np.testing.assert_array_equal(demo.actions, other.actions)
 
 
 @every_name
