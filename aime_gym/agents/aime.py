@@ -58,7 +58,7 @@ class AIMEAgent(WorldModelAgent):
     model of AIME-v2; ``"aime-v2"`` and ``"aime-nob"``, those papers' choices for ``learn``. Hyper-parameters:
     [`AIMEConfig`][].
 
-    A world model knows a body, not a task. Pretrained once and written by [`save_world_model`][], it serves all tasks
+    A world model knows a body, not a task. Pretrained once and written by ``save_world_model``, it serves all tasks
     of that body: ``AIMEAgent(env, world_model="walker.safetensors")`` needs no play and goes straight to ``imitate``.
 
     Another ``pretrain``, of such an agent or of any, starts from the weights, but standardises observations by the new
