@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aime_gym.serialization import atomically, digest, exclusively, new_folder, read_archive, write_archive
+from aime_gym.serialization import FORMAT, atomically, digest, exclusively, new_folder, read_archive, write_archive
 
 DOCUMENT = {
     "number": 0.1 + 0.2,
@@ -97,7 +97,7 @@ def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
 
 def test_a_missing_reference_is_an_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "file.zip", "w") as archive:
-        archive.writestr("document.json", '{"format": 4, "weights": {"$tensor": "elsewhere"}}')
+        archive.writestr("document.json", f'{{"format": {FORMAT}, "weights": {{"$tensor": "elsewhere"}}}}')
         archive.writestr("tensors.safetensors", b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(ValueError, match="expected a checkpoint, got .*elsewhere"):
         read_archive(tmp_path / "file", what="a checkpoint")

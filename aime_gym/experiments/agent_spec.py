@@ -71,6 +71,7 @@ class AgentSpec:
         """Whether the agent reads the demonstrations' actions."""
         options = dict(self.options)
         preset = options.pop("preset", "default")
+        options.pop("world_model", None)  # maybe a file, which the constructor reads
         return self.agent_class.reads_actions(
             preset_config(self.agent_class.__name__, self.agent_class.presets, preset, options)
         )

@@ -102,7 +102,7 @@ LEARNING = {
         "batch_size": 32,
         "sequence_length": 16,
     },
-    "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
+    "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500, "batch_size": 32},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "iidm": {"model_updates": 500, "policy_updates": 300, "batch_size": 128, "hidden": 64},
     # Tens of thousands of environment steps: test_adversarial_agents.py and test_pixel_agents.py have other tests.

@@ -69,7 +69,7 @@ def test_presets_of_the_papers_start_from_scratch(preset, toy_task):
 
 def test_maximising_the_evidence_improves_it(toy_task):
     env, play, demos = toy_task
-    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | FROM_SCRATCH)
+    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | FROM_SCRATCH | {"policy_updates": 150})
     agent.pretrain(play, progress_bar=False)
     elbos = []
     agent.imitate(demos, callback=lambda now, _: elbos.append(now["metrics"].get("elbo", np.nan)), progress_bar=False)
@@ -121,7 +121,7 @@ def test_discrete_actions_are_inferred(tmp_path):
     agent.pretrain(play, progress_bar=False).save_world_model(tmp_path / "body")
     inferred, true = (np.concatenate([t.actions for t in ts]) for ts in (agent.infer_actions(demos), demos))
     assert np.mean(inferred == true) > 0.9
-    budget = {"policy_updates": 100, "policy_learning_rate": 1e-3, "sequence_length": 16}
+    budget = {"policy_updates": 200, "batch_size": 32, "sequence_length": 16}
     agent = AIMEAgent(env, seed=0, world_model=tmp_path / "body.safetensors", **budget, **FROM_SCRATCH)
     assert toy.score(env, agent.imitate(demos, progress_bar=False)) > 0.4
 

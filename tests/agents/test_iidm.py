@@ -62,7 +62,7 @@ def test_the_policy_has_the_gradient_of_the_frozen_model(robust):
     ],
 )
 def test_the_model_stays_as_it_is_and_the_policy_explains_better(preset, task):
-    few = {"model_updates": 100, "policy_updates": 100, "hidden": 32, "layers": 2}
+    few = {"model_updates": 200, "policy_updates": 200, "hidden": 32, "layers": 2}
     if preset == "paper":
         few = {"min_epochs": 0, "max_epochs": 10, "min_updates": 20}
     _, play, demos = toy.task(task)

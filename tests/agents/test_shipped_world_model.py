@@ -21,9 +21,8 @@ def test_it_infers_the_actions_of_its_body():
     with make_env(stated["task"], modality=stated["modality"]) as env:
         agent = AIMEAgent(env, world_model=f"pretrained/{NAME}", seed=0)
     inferred = agent.infer_actions([demo.without_actions() for demo in demos])
-    taken = np.concatenate([demo.actions for demo in demos])
-    error = np.square(np.concatenate(inferred) - taken).mean(0)
-    assert (error[:3] < 0.1 * taken.var(0)[:3]).all()  # the gripper has nothing to hold
+    actions, taken = (np.concatenate([demo.actions for demo in part]) for part in (inferred, demos))
+    assert (np.square(actions - taken).mean(0)[:3] < 0.01).all()  # the gripper, which is last, has nothing to hold
 
 
 def test_an_unknown_name_is_told_the_known_ones():

@@ -126,7 +126,7 @@ def test_demonstrations_from_where_play_never_was_need_more_play(agent, report, 
 def test_held_out_play_is_no_barrier(agent, env, fresh_play):
     """Diagnose play as if it were demonstrations."""
     other = agent.diagnose([t.without_actions() for t in toy.play_data(env, 15, seed=78)], fresh_play)
-    assert other.evidence.outside < 0.15
+    assert other.evidence.outside < 0.3
     assert "more play" not in other.verdict
 
 

@@ -120,7 +120,8 @@ def test_a_shared_agent_is_what_one_becomes_by_hand(finished, tmp_path):
             one.imitate(demos, progress_bar=False)
             returns.append(list(evaluate(one, env, 2, seed=cell.task.seeds["evaluation"]).returns))
     (record,) = cells(records, task="short/both", agent="aime")
-    assert returns == [record["returns"]] * 2
+    # The job evaluates in several copies at once, whose matrix products round otherwise.
+    assert returns == [pytest.approx(record["returns"], rel=1e-4)] * 2
 
 
 def test_learn_gets_the_play_again(tmp_path):

@@ -31,7 +31,7 @@ def registered(monkeypatch):
 class TestLinear(AgentContract):
     agent = "linear"
     tiny = {"updates": 4}
-    learning = {"updates": 500}
+    learning = {"updates": 1000}
 
 
 class TestStateless(PredictContract, EnvironmentContract):
