@@ -10,7 +10,7 @@ from aime_gym.data import collect
 
 ID, OUT = "aime_gym:aime_gym/reach-v3-position-v0", "runs/examples"
 play, demos = collect(gym.make(ID), "play", 20, seed=0), collect(gym.make(ID), "expert", 10, seed=1)
-budget = {"model_updates": 300, "inverse_updates": 600, "clone_updates": 600, "policy_updates": 50}
+budget = {"batch_size": 16, "model_updates": 300, "inverse_updates": 600, "clone_updates": 600, "policy_updates": 50}
 steps, data = 0, {"play": play, "demonstrations": demos, **budget}
 
 env = make_vec_env(ID, seed=0)
