@@ -32,7 +32,14 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # In agents/, every module is an agent but these. Agents import base, or one of the others in its place, and nothing
 # else of the room. Explorer imitates nobody, so it stands on agent, as base does.
-AGENT_BASES = {"base", "learned_reward_agent", "stacked_agent", "world_model_agent"}
+AGENT_BASES = {
+    "base",
+    "imagination_agent",
+    "latent_policy_agent",
+    "learned_reward_agent",
+    "stacked_agent",
+    "world_model_agent",
+}
 AGENT_FOUNDATION = {
     "files": set(),
     "environments": set(),
@@ -40,7 +47,9 @@ AGENT_FOUNDATION = {
     "base": {"agent", "environments", "files"},
     "learned_reward_agent": {"base"},
     "stacked_agent": {"base"},
-    "world_model_agent": {"base"},
+    "latent_policy_agent": {"base"},
+    "world_model_agent": {"latent_policy_agent"},
+    "imagination_agent": {"world_model_agent"},
     "explorer": {"agent"},
 }
 AGENT_LISTS = {"__init__", "registry"}

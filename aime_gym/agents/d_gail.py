@@ -16,28 +16,15 @@ is its logit, as in AIME-NoB, where the code takes its probability. The code nev
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from aime_gym.agents.world_model_agent import WorldModelAgent
-from aime_gym.model_based.imagined_imitation import ImaginedImitationConfig
-from aime_gym.training.loop import TrainingLoop
-from aime_gym.types import Trajectories
+from aime_gym.agents.imagination_agent import ImaginationAgent
 
 
-class DGAILAgent(WorldModelAgent):
+class DGAILAgent(ImaginationAgent):
     """Imitates demonstrations in imagined rollouts, which are rewarded for deceiving a discriminator.
 
     With ``expert_actions=True`` an oracle, which sees the demonstrations' actions. The log has the
-    ``imagination/latent_distance`` that DITTO's has. Hyper-parameters: [`ImaginedImitationConfig`][].
+    ``imagination/latent_distance`` that DITTO's has. Hyper-parameters:
+    [`ImaginedImitationConfig`][aime_gym.model_based.imagined_imitation.ImaginedImitationConfig].
     """
 
-    config: ImaginedImitationConfig
-    presets: ClassVar = {"default": ImaginedImitationConfig()}
-
-    @classmethod
-    def reads_actions(cls, config: ImaginedImitationConfig) -> bool:
-        """Return whether ``imitate`` reads the demonstrations' actions."""
-        return config.expert_actions
-
-    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        self._imitate_in_imagination(demos, loop, self.config, adversarial=True)
+    adversarial = True

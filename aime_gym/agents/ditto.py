@@ -23,30 +23,17 @@ horizon ends the rollouts that follow it.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from aime_gym.agents.world_model_agent import WorldModelAgent
-from aime_gym.model_based.imagined_imitation import ImaginedImitationConfig
-from aime_gym.training.loop import TrainingLoop
-from aime_gym.types import Trajectories
+from aime_gym.agents.imagination_agent import ImaginationAgent
 
 
-class DITTOAgent(WorldModelAgent):
+class DITTOAgent(ImaginationAgent):
     """Imitates demonstrations in imagined rollouts, which are rewarded for staying near them.
 
     With ``expert_actions=True`` an oracle, which sees the demonstrations' actions. The log's
     ``imagination/latent_distance`` tells without an environment how far the policy strays from the demonstrations: the
     mean squared distance of deterministic states at the same time, in units of the demonstrations' variance. Callbacks
-    find it as ``locals["metrics"]["latent_distance"]``. Hyper-parameters: [`ImaginedImitationConfig`][].
+    find it as ``locals["metrics"]["latent_distance"]``. Hyper-parameters:
+    [`ImaginedImitationConfig`][aime_gym.model_based.imagined_imitation.ImaginedImitationConfig].
     """
 
-    config: ImaginedImitationConfig
-    presets: ClassVar = {"default": ImaginedImitationConfig()}
-
-    @classmethod
-    def reads_actions(cls, config: ImaginedImitationConfig) -> bool:
-        """Return whether ``imitate`` reads the demonstrations' actions."""
-        return config.expert_actions
-
-    def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
-        self._imitate_in_imagination(demos, loop, self.config, adversarial=False)
+    adversarial = False

@@ -16,23 +16,19 @@ regression leaves alone: it is set to the error that is left, at least 0.1 befor
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from aime_gym.agents.base import ImitationAgent
+from aime_gym.agents.latent_policy_agent import LatentPolicyAgent
 from aime_gym.config import check_bounds
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.action_inference import policy_source
 from aime_gym.model_based.filtering import filter_trajectories, recorded_source
 from aime_gym.model_based.latent_regression import clone_actions
-from aime_gym.model_based.predict import act_in_latents, initial_memory
 from aime_gym.model_based.pretraining import PretrainingConfig, fit_world_model
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.policies import LatentPolicy, make_latent_policy
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.types import Trajectories
@@ -57,7 +53,7 @@ class MBBCConfig(PretrainingConfig):
         check_bounds(self, clone_updates=(0, None), demo_start_fraction=(0, 1), entropy_weight=(0, None))
 
 
-class MBBCAgent(ImitationAgent):
+class MBBCAgent(LatentPolicyAgent):
     """Clones demonstrations with their actions in the latent space of a world model learnt from play.
 
     An oracle: it sees the demonstrations' actions. ``world_model`` may be the file of a pretrained one, as for
@@ -66,9 +62,7 @@ class MBBCAgent(ImitationAgent):
     """
 
     config: MBBCConfig
-    policy: LatentPolicy
     presets: ClassVar = {"default": MBBCConfig(), "d-bc": MBBCConfig(entropy_weight=0.1)}
-    needs_play = True
     needs_demonstration_actions = True
 
     def _setup_networks(self) -> None:
@@ -84,10 +78,6 @@ class MBBCAgent(ImitationAgent):
         self.policy = self._fresh_policy()
         self._import_world_model(self.world_model)
 
-    def _fresh_policy(self) -> LatentPolicy:
-        features, encoding = self.world_model.feature_size, self.action_encoding
-        return make_latent_policy(features, encoding.size, discrete=encoding.discrete, **self.policy_kwargs)
-
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["world_model", "policy"], []
 
@@ -97,9 +87,7 @@ class MBBCAgent(ImitationAgent):
     def _imitate(self, demos: Trajectories, loop: TrainingLoop) -> None:
         config = self.config
         dataset = TrajectoryDataset(demos, self.action_encoding, self.device)
-        self.world_model.requires_grad_(False)
-        with self._initial_weights():
-            self.policy = self._fresh_policy().to(self.device)
+        self._start_policy()
         clone_actions(
             self.policy,
             dataset,
@@ -117,12 +105,3 @@ class MBBCAgent(ImitationAgent):
         return filter_trajectories(
             self.world_model, demos, policy_source(self.policy, self.action_encoding.size)
         ).prev_actions
-
-    def _act(
-        self, observation: dict[str, Tensor], state: tuple[Tensor, ...], generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        noise = None if generator is None else functools.partial(self._noise, of=generator)
-        return act_in_latents(self.world_model, self.policy, observation, state, noise)
-
-    def _initial_state(self, observation: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return initial_memory(self.world_model, observation)

@@ -123,10 +123,11 @@ def test_demonstrations_from_where_play_never_was_need_more_play(agent, report, 
 
 
 @pytest.mark.usefixtures("quick")
-def test_held_out_play_is_no_barrier(agent, env, fresh_play):
-    """Diagnose play as if it were demonstrations."""
-    other = agent.diagnose([t.without_actions() for t in toy.play_data(env, 15, seed=78)], fresh_play)
-    assert other.evidence.outside < 0.3
+def test_held_out_play_is_no_barrier(agent, env):
+    """Diagnose play as if it were demonstrations: enough of it that the quantiles of two draws agree."""
+    other, reference = (toy.play_data(env, 40, seed=seed) for seed in (78, 77))
+    other = agent.diagnose([t.without_actions() for t in other], reference)
+    assert other.evidence.outside < 0.15
     assert "more play" not in other.verdict
 
 
