@@ -7,16 +7,22 @@
 
 GAIfO in the latent space of a frozen model, without an environment step: DITTO with a discriminator of transitions in
 place of the distance to what the demonstration does at the same time. All else is as in [`aime_gym.agents.ditto`][],
-the choice between inferred actions and the demonstrations' own included. A baseline, and a weak one as yet: on the
-contract's toy task it falls below the policy that it starts from.
+the choice between inferred actions and the demonstrations' own included. A baseline, and a weak one: on the contract's
+toy task it learns from new weights, and falls somewhat below AIME's policy where it starts from that. So its policy's
+steps are smaller.
 
-Deviations from the paper and its code, beside those of DITTO: the discriminator has a gradient penalty, and the reward
-is its logit, as in AIME-NoB, where the code takes its probability. The code never moves D-GAIL's target network.
+Deviations from the paper and its code, beside those of DITTO: the expert's side is imagined too, under the
+demonstrations' actions, since a discriminator tells filtered states from imagined ones whatever the policy; it has a
+gradient penalty, and the reward is its logit, as in AIME-NoB, where the code takes its probability. The code never
+moves D-GAIL's target network.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from aime_gym.agents.imagination_agent import ImaginationAgent
+from aime_gym.model_based.imagined_imitation import ImaginedImitationConfig
 
 
 class DGAILAgent(ImaginationAgent):
@@ -27,4 +33,5 @@ class DGAILAgent(ImaginationAgent):
     [`ImaginedImitationConfig`][aime_gym.model_based.imagined_imitation.ImaginedImitationConfig].
     """
 
+    presets: ClassVar = {"default": ImaginedImitationConfig(actor_learning_rate=1e-4)}
     adversarial = True

@@ -42,7 +42,7 @@ class ImaginationAgent(WorldModelAgent):
                 self.world_model,
                 self.policy,
                 dataset,
-                latents.features,
+                latents,
                 config,
                 self._noise,
                 loop.generator,

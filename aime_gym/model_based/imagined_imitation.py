@@ -22,6 +22,7 @@ from aime_gym.config import check_bounds
 from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import InferenceConfig, Noise
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, ImaginationConfig, imagine, reinforce_loss
+from aime_gym.model_based.filtering import FilteredLatents
 from aime_gym.model_based.surrogate_rewards import EmbeddedSequences, LatentDiscriminatorReward
 from aime_gym.models.policies import CategoricalPolicy, LatentPolicy
 from aime_gym.models.rssm import State
@@ -83,7 +84,7 @@ class ImaginedImitation:
     Rollouts are as long as the horizon. A demonstration that ends before it ends its rollouts.
 
     :param demos: demonstrations, whose actions are not read.
-    :param features: latent features (N, H + S) of all their records.
+    :param latents: latent features and actions of all their records.
     :param noise: source of standard normal noise.
     :param generator: source of the rows that rollouts start from.
     :param adversarial: whether the reward is D-GAIL's, instead of DITTO's.
@@ -94,14 +95,15 @@ class ImaginedImitation:
         world_model: WorldModel,
         policy: LatentPolicy,
         demos: TrajectoryDataset,
-        features: Tensor,
+        latents: FilteredLatents,
         config: ImaginedImitationConfig,
         noise: Noise,
         generator: torch.Generator,
         *,
         adversarial: bool,
     ) -> None:
-        self.world_model, self.policy, self.features, self.config = world_model, policy, features, config
+        self.world_model, self.policy, self.config = world_model, policy, config
+        self.features, self.prev_actions = latents.features, latents.prev_actions
         self.noise, self.generator = noise, generator
         self.sampler = SequenceSampler(
             demos,
@@ -110,16 +112,16 @@ class ImaginedImitation:
             generator=generator,
             start_fraction=config.demo_start_fraction,
         )
-        deter = features[:, : world_model.config.deter]
+        deter = self.features[:, : world_model.config.deter]
         #: Origin of the deterministic states that are compared: the mean of the demonstrations, or zero.
         self.center = deter.mean(0) * config.center_latents
         #: Mean squared distance of the demonstrations' deterministic states from their mean; at least a small one.
         self.variance = deter.var(0, correction=0).sum().clamp_min(1e-6)
-        self.critic = Critic(world_model.feature_size, config, features.device)
+        self.critic = Critic(world_model.feature_size, config, deter.device)
         self.discriminator: LatentDiscriminatorReward | None = None
         if adversarial:
             self.discriminator = LatentDiscriminatorReward(
-                world_model.config.deter, config.discriminator_learning_rate, features.device
+                world_model.config.deter, config.discriminator_learning_rate, deter.device
             )
         self.updates = 0
         self.optimizer = Optimizer([policy], config.actor_learning_rate, max_grad_norm=config.max_grad_norm)
@@ -141,8 +143,23 @@ class ImaginedImitation:
         metrics |= self.critic.update(rollout)
         if self.discriminator is not None:
             own = EmbeddedSequences(rollout.imagined.states.deter.detach(), valid)
-            metrics |= self.discriminator.update(EmbeddedSequences(deter, valid), own, self.generator)
+            expert = EmbeddedSequences(self._imagine_expert(rows, State(deter[0], stoch[0])), valid)
+            metrics |= self.discriminator.update(expert, own, self.generator)
         return metrics
+
+    @torch.no_grad()
+    def _imagine_expert(self, rows: Tensor, start: State) -> Tensor:
+        """Roll the prior forward under the demonstrations' actions: deterministic states (H + 1, N, ...).
+
+        Filtered states would not do as the expert's: a discriminator tells them from imagined ones whatever the policy.
+        """
+        state, deters = start, [start.deter]
+        for actions in self.prev_actions[rows[1:]]:
+            h = self.world_model.rssm.transition(state, actions)
+            prior = self.world_model.rssm.prior(h)
+            state = State(h, prior.rsample(self.noise(*prior.mean.shape)))
+            deters.append(h)
+        return torch.stack(deters)
 
     @torch.no_grad()
     def _distance(self, imagined: Tensor, expert: Tensor, valid: Tensor) -> Tensor:

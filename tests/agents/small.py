@@ -111,8 +111,7 @@ LEARNING = {
     "patch-ail": None,
     "mbbc": {"world_model": MODEL, "model_updates": 200, "clone_updates": 300, "batch_size": 32, "sequence_length": 16},
     "ditto": LEARNING_IMAGINED,
-    # Does not learn it yet: its discriminator spoils AIME's policy.
-    "d-gail": None,
+    "d-gail": LEARNING_IMAGINED,
     "imrl": None,
     "pmi-il": None,
     # Its latent actions explain changes by one observation, and the toy hides the velocity: test_ilpo.py has another.

@@ -128,3 +128,12 @@ def test_d_bc_is_a_clone_with_more_entropy():
     assert entropies[1] > entropies[0]
     with pytest.raises(ValueError, match=r"^entropy_weight: expected 0 unless actions are discrete, got 0.1 with Box"):
         MBBCAgent(toy.PointMass(), preset="d-bc")
+
+
+@pytest.mark.slow
+def test_d_gail_learns_from_new_weights(toy_task):
+    env, play, demos = toy_task
+    budget = {"cloned_start": False, "imagination_updates": 1000, "actor_learning_rate": 3e-4}
+    agent = make_agent("d-gail", env, seed=0, **small.LEARNING["d-gail"] | budget)
+    agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+    assert toy.score(env, agent) > 0.6

@@ -6,6 +6,7 @@ from test_actor_critic import plain_returns, random
 
 from aime_gym.data import TrajectoryDataset
 from aime_gym.model_based.actor_critic import imagine
+from aime_gym.model_based.filtering import FilteredLatents
 from aime_gym.model_based.imagined_imitation import ImaginedImitation, ImaginedImitationConfig, latent_similarity
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.policies import make_latent_policy
@@ -40,7 +41,7 @@ def imitation(*, discrete=False, adversarial=False, demos=None, **options):
         model,
         policy,
         dataset,
-        random(len(dataset), DETER + STOCH).tanh(),
+        FilteredLatents(random(len(dataset), DETER + STOCH).tanh(), random(len(dataset), A, seed=1).tanh()),
         ImaginedImitationConfig(
             **{"imagination_warmup": 0} | options, imagination_horizon=H, imagination_starts=N, entropy_weight=0.3
         ),
@@ -193,3 +194,14 @@ def test_a_state_is_all_that_an_update_changes(discrete, adversarial):
     for left, right in zip(one.critic.value.parameters(), other.critic.value.parameters(), strict=True):
         assert torch.equal(left, right)
     assert all(torch.equal(weights, before[name]) for name, weights in one.world_model.state_dict().items())
+
+
+def test_the_expert_s_side_is_imagined_under_its_own_actions():
+    ours = imitation(adversarial=True)
+    rows = torch.arange(H + 1)[:, None].expand(H + 1, N)
+    start = State(*ours.features[rows[0]].split([DETER, STOCH], -1))
+    imagined = ours._imagine_expert(rows, start)
+    torch.testing.assert_close(imagined[0], start.deter)
+    torch.testing.assert_close(imagined[1], ours.world_model.rssm.transition(start, ours.prev_actions[rows[1]]))
+    ours.prev_actions = -ours.prev_actions
+    assert not torch.allclose(ours._imagine_expert(rows, start)[1], imagined[1])
