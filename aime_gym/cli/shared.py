@@ -165,7 +165,12 @@ def checks() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, NotImplementedError, ImportError, RenderingError) as error:
+    except Exception as error:
+        from gymnasium.error import DependencyNotInstalled  # here, since --help has to be fast
+
+        known = (ValueError, OSError, NotImplementedError, ImportError, RenderingError, DependencyNotInstalled)
+        if not isinstance(error, known):
+            raise
         raise click.UsageError(_in_options(str(error)), click.get_current_context()) from error
 
 

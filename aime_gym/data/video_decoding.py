@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, ImageSequence
 
 from aime_gym.data.paths import files_in
 from aime_gym.types import Array
+from aime_gym.wrappers.modality import resized
 
 CONTAINER_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 VIDEO_SUFFIXES = (*CONTAINER_SUFFIXES, ".gif")
@@ -104,7 +105,7 @@ class _Frames:
         elif frame.shape != self._shape:
             raise ValueError(f"{path}: expected a picture of {self._shape} as the first one, got {frame.shape}")
         if self._size not in (None, frame.shape[:2]):
-            frame = _resized(frame, *self._size)
+            frame = resized(frame, *self._size)
         self._bytes += frame.nbytes
         if self._bytes > _MOST_BYTES:
             raise ValueError(f"{path}: expected at most {_MOST_BYTES} bytes of decoded frames, got more")
@@ -115,13 +116,6 @@ class _Frames:
         if not self._frames:
             raise damaged_video(path, "it has no frames")
         return np.stack(self._frames)
-
-
-def _resized(frame: Array, height: int, width: int) -> Array:
-    """Return a frame (H, W, C) of another size; each of its pixels is a mean over those that it stands for."""
-    picture = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # of Pillow's, which averages where it shrinks
-    return np.asarray(resized).reshape(height, width, -1)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

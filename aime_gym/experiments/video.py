@@ -64,9 +64,12 @@ def check_video(path: Path, task: TaskConfig, argument: str) -> None:
 
     :raises ValueError: a file of another kind than can be written.
     :raises RuntimeError: there is nothing to render with; the message names the packages.
+    :raises DependencyNotInstalled: a package that Gymnasium renders with is missing.
     """
     check_video_path(path, argument)
-    _render_env(task).close()
+    with _render_env(task) as env:
+        env.reset()
+        env.render()
 
 
 def _render_env(task: TaskConfig) -> gym.Env:

@@ -7,13 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.wrappers import (
     AddRenderObservation,
     FlattenObservation,
-    ResizeObservation,
     TransformObservation,
 )
+from PIL import Image
 
 from aime_gym.wrappers.sensors import SelectSensors
 
@@ -58,6 +59,14 @@ def observe_pixels(env: gym.Env[Any, Any], size: int) -> gym.Env[Any, Any]:
     env.reset(seed=int(np.random.SeedSequence().generate_state(1)[0]))
     env = AddRenderObservation(env, render_only=True)
     if env.observation_space.shape != (size, size, 3):
-        env = ResizeObservation(env, (size, size))
+        space = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        return TransformObservation(env, lambda frame: resized(frame, size, size), space)
     # MuJoCo's frames are views with negative strides, which torch.from_numpy refuses.
     return TransformObservation(env, np.ascontiguousarray, env.observation_space)
+
+
+def resized(frame: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
+    """Return a frame (H, W, C) of another size; each of its pixels is a mean over those that it stands for."""
+    picture = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # of Pillow's, which averages where it shrinks
+    return np.array(resized).reshape(height, width, -1)

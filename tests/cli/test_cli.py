@@ -278,3 +278,19 @@ def test_nothing_to_render_with(monkeypatch, capsys, tmp_path):
         main(["collect", "reach-v3", "--modality", "pixels", "--out", str(tmp_path / "play")])
     assert end.value.code == 2
     assert "aime-gym collect: error: Rendering needs OpenGL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["collect", "CartPole-v1", "--modality", "pixels", "--out", "play"], ["evaluate", "bc.zip", "--video", "bc.mp4"]],
+    ids=["collect", "evaluate"],
+)
+def test_a_package_that_gymnasium_lacks_is_named_before_the_work(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with TaskConfig("CartPole-v1", "state").make() as env:
+        BCAgent(env, min_epochs=1, max_epochs=1).imitate("classic/CartPole-v1").save("bc.zip")
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "pygame is not installed" in capsys.readouterr().err

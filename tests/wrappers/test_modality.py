@@ -1,3 +1,5 @@
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -26,6 +28,14 @@ def test_frames_are_rendered_once_per_decision():
     frame = env.step(ACTION)[0]
     assert env.unwrapped.frames == 1
     np.testing.assert_array_equal(frame, np.full((8, 8, 3), 3, dtype=np.uint8))
+
+
+def test_frames_of_another_size_need_no_further_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    env = observe_pixels(Counter(), 4)
+    frame, _ = env.reset()
+    assert env.observation_space.shape == frame.shape == (4, 4, 3)
+    assert frame.dtype == np.uint8
 
 
 def test_entries_of_a_vector():
