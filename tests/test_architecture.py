@@ -17,6 +17,7 @@ PACKAGE = "aime_gym"
 ORDER = (
     ("types", "config", "progress", "processes", "serialization"),
     ("wrappers",),
+    ("simulators",),
     ("envs",),
     ("tasks",),
     ("data",),

@@ -13,7 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_by_sb3
 from stable_baselines3.common.env_util import make_vec_env
 
 import aime_gym
-from aime_gym.envs import list_envs
+from aime_gym.simulators import list_envs
 from aime_gym.wrappers import rendering
 from aime_gym.wrappers.tables import DM_CONTROL_POSITIONS
 

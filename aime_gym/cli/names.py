@@ -42,7 +42,7 @@ def _environments() -> dict[str, list[str]]:
     import gymnasium
     from gymnasium.envs.registration import find_highest_version
 
-    from aime_gym.envs import list_envs
+    from aime_gym.simulators import list_envs
 
     listed = list_envs()
     newest = [

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from aime_gym.agents.registry import load_agent
 from aime_gym.experiments.agent_spec import AgentSpec
+from aime_gym.experiments.cells import Cell, Suite, SuiteTask
 from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.figures import draw_returns
@@ -23,7 +24,6 @@ from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.report import print_tables, run_table
 from aime_gym.experiments.results import Run, load_results
 from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, check_task, run_suite
-from aime_gym.experiments.suite import Cell, Suite, SuiteTask
 from aime_gym.experiments.video import VideoPolicy, record_video
 from aime_gym.serialization import atomically
 from aime_gym.tasks import TaskConfig
@@ -98,15 +98,17 @@ def run_comparison(
     video = out / f"{policies[0]}.mp4"
     names = [_DOCUMENT, RESULTS, PLAN, *agents, _FIGURE, video.name]
 
-    def write(outcome: Outcome) -> dict[str, Any]:
+    def write(outcome: Outcome, done: bool = False) -> dict[str, Any]:
         document = _document(suite, _load_runs(out), outcome) | {
             "seconds": time.perf_counter() - start,
-            "files": [name for name in names if name == _DOCUMENT or (out / name).exists()],
+            # Until the end all that may be written: if this process is killed, the next one removes it.
+            "files": [name for name in names if not done or name == _DOCUMENT or (out / name).exists()],
         }
         with atomically(out / _DOCUMENT) as file:
             file.write(json.dumps(document, indent=1).encode() + b"\n")
         return document
 
+    write(Outcome(cells=len(suite.agents)))
     with TemporaryDirectory(dir=out, prefix=".data-") as data:
         outcome = run_suite(checked, out, workers=None, data=Path(data), keep=out, progress=progress, after_job=write)
     if outcome.interrupted:
@@ -126,7 +128,7 @@ def run_comparison(
                 video.unlink(missing_ok=True)
                 console.print(f"no video, all else is done: {error or 'interrupted'}", markup=False)
                 outcome.interrupted |= isinstance(error, KeyboardInterrupt)
-    document = write(outcome)
+    document = write(outcome, done=True)
     console.print(f"wrote {', '.join(str(out / name) for name in document['files'])}", markup=False)
     return document
 

@@ -8,25 +8,22 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import gymnasium as gym
-from stable_baselines3.common.callbacks import BaseCallback
-
-from aime_gym.agents.base import ImitationAgent
 from aime_gym.data import save_minari
 from aime_gym.experiments.agent_spec import pretrain, train, training_env
+from aime_gym.experiments.cells import Cell, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.config import DEMONSTRATIONS
 from aime_gym.experiments.data import describe, load_for_task, load_play, record_play
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random, evaluation_envs
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
+from aime_gym.experiments.learning_curve import LearningCurve
 from aime_gym.experiments.provenance import describe_machine, package_versions
-from aime_gym.experiments.suite import Cell, Suite, SuiteTask, identity_digest
 from aime_gym.serialization import new_folder
 from aime_gym.types import Trajectory
 
@@ -389,39 +386,6 @@ def _kept_if_interrupted(model: Any, keep: Path | None, label: str) -> Iterator[
 def as_file_name(text: str) -> str:
     """Return a name for a file, from a label that may hold slashes and colons."""
     return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-")
-
-
-class LearningCurve(BaseCallback):
-    """Evaluations of an agent each time that it has taken so many environment steps.
-
-    Steps are the agent's own: phases that take none get no point, but for the policy that ``learn`` starts from.
-
-    :param envs: copies of the task to evaluate in; the agent's own environment is left alone.
-    :param steps: environment steps between two evaluations.
-    :param seed: seed of each evaluation's episodes.
-    """
-
-    def __init__(self, agent: ImitationAgent, envs: Sequence[gym.Env], steps: int, episodes: int, seed: int) -> None:
-        super().__init__()
-        self._agent, self._envs, self._steps, self._episodes, self._seed = agent, envs, steps, episodes, seed
-        self._next = steps
-        #: Environment steps, and the returns of the episodes then.
-        self.points: list[dict[str, Any]] = []
-
-    def _on_training_start(self) -> None:
-        if self._agent.interacts and self._agent.improves_online:  # the policy that imitate left
-            self._measure()
-
-    def _on_step(self) -> bool:
-        taken = self._agent.num_timesteps
-        if taken >= self._next:
-            self._measure()
-            self._next = (taken // self._steps + 1) * self._steps
-        return True
-
-    def _measure(self) -> None:
-        score = evaluate(self._agent, self._envs, self._episodes, seed=self._seed)
-        self.points.append({"env_steps": self._agent.num_timesteps, "returns": list(score.returns)})
 
 
 def _scored(score: Score) -> dict[str, Any]:

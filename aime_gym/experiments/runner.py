@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aime_gym.agents.files import description
+from aime_gym.experiments.cells import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.data import appearance, load_for_task, prepare_data
 from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
-from aime_gym.experiments.suite import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.processes import available_cores
 from aime_gym.serialization import atomically

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from aime_gym.experiments.cells import Imports
 from aime_gym.experiments.jobs import Failure, Job, Result
-from aime_gym.experiments.suite import Imports
 from aime_gym.processes import ProcessEndedError, WorkerProcess, first_ready, start_server
 
 #: Modules that jobs import.

@@ -16,7 +16,8 @@ from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import main
 from aime_gym.data import load_trajectories
 from aime_gym.experiments import runner
-from aime_gym.experiments.jobs import LearningCurve, jobs_of
+from aime_gym.experiments.jobs import jobs_of
+from aime_gym.experiments.learning_curve import LearningCurve
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.results import load_results
 from aime_gym.experiments.suite import read_suite
