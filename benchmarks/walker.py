@@ -103,7 +103,15 @@ def record_task(options: argparse.Namespace, task: str) -> None:
     with _KeepEpisodes(make_env(f"walker-{task}")) as env:
         mean = np.zeros(env.action_space.shape)
         noise = NormalActionNoise(mean, mean + ACTION_NOISE)
-        model = SAC("MlpPolicy", env, action_noise=noise, seed=options.seed)
+        model = SAC(
+            "MlpPolicy",
+            env,
+            learning_rate=5e-4,
+            train_freq=2,
+            policy_kwargs={"optimizer_kwargs": {"fused": True}},
+            action_noise=noise,
+            seed=options.seed,
+        )
         model.learn(options.episodes * EPISODE_STEPS, progress_bar=True)
         save(options.out / f"play-{task}", f"sac, learning to {task}", env.episodes)
     with make_env(f"walker-{task}") as env:
