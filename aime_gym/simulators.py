@@ -112,15 +112,15 @@ def _make_gymnasium(
         raise ValueError(
             f"id: expected a task without a modality, as 'walker-walk', got {env_id!r}: gymnasium.make makes it"
         )
-    options: dict[str, Any] = {}
-    if view.render_mode is not None:
+    options: dict[str, Any] = {"max_episode_steps": view.max_episode_steps}
+    if view.render_mode is not None:  # a plain environment has no such argument
         choose_gl()
+        options["render_mode"] = view.render_mode
         if env_id in MUJOCO_POSITIONS:
             options.update(width=view.size, height=view.size)
     if view.camera is not None:
         options |= _camera(view.camera)
-    options |= {"max_episode_steps": view.max_episode_steps, "render_mode": view.render_mode}
-    if taken := options.keys() & env_kwargs:
+    if taken := {*options, "render_mode"} & env_kwargs.keys():
         raise ValueError(
             f"env_kwargs: expected {taken.pop()} as an option of make_env, got it among {dict(env_kwargs)}"
         )

@@ -116,7 +116,10 @@ def chosen_task(known: KnownTask | None, chosen: Mapping[str, Any], source: str)
     """
     if known is None:
         if "env_id" not in chosen:
-            raise ValueError(f"env_id: expected one, since {source} does not know its task, got none")
+            raise ValueError(
+                f"env_id: expected one, since {source} does not know its task (no file names a module, as in "
+                f"'module:Id-v0'), got none"
+            )
         return TaskConfig(**chosen)
     for name, value in chosen.items():
         trained = getattr(known.config, name)

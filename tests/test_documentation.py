@@ -179,6 +179,11 @@ def test_the_version_to_cite_is_the_package_s():
     assert f"\nversion: {aime_gym.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_version_has_a_date():
+    version = re.escape(aime_gym.__version__)
+    assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
 def test_docstrings_are_markdown():
     """Sphinx's roles would stand on the pages as they are, and an example that is not indented be a quotation."""
     for path in sorted((ROOT / "aime_gym").rglob("*.py")):

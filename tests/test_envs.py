@@ -411,6 +411,23 @@ def test_arguments_of_a_gymnasium_environment():
             aime_gym.make_env(name, env_kwargs=kwargs)
 
 
+class Plain(gym.Env):
+    """An environment that has no ``render_mode``."""
+
+    observation_space = action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def test_a_plain_environment_of_ones_own():
+    gym.register("Plain-v0", Plain, max_episode_steps=3)
+    assert aime_gym.make_env("Plain-v0").reset()[0].shape == (1,)
+
+
 @pytest.mark.parametrize(
     ("version", "message"),
     [((3, 12), "pip install 'dm_control"), ((3, 13), "Use Python 3.11 or 3.12, or a task of Meta-World or Gymnasium")],

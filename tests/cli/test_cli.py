@@ -209,7 +209,7 @@ def test_a_file_that_does_not_know_its_task(tmp_path, monkeypatch, capsys):
     BCAgent(toy.PointMass(), seed=0).save("own")
     with pytest.raises(SystemExit):
         main(["evaluate", "own.zip"])
-    assert "ENV_ID: expected one, since own.zip does not know its task, got none" in capsys.readouterr().err
+    assert "ENV_ID: expected one, since own.zip does not know its task" in capsys.readouterr().err
 
 
 def test_exploration_is_the_data(tmp_path, monkeypatch, capsys):
@@ -294,3 +294,14 @@ def test_a_package_that_gymnasium_lacks_is_named_before_the_work(command, monkey
         main(command)
     assert end.value.code == 2
     assert "pygame is not installed" in capsys.readouterr().err
+
+
+def test_a_task_of_ones_own_is_found_in_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_task.py").write_text(
+        "import gymnasium\nfrom aime_gym.testing.toy import PointMass\n"
+        "gymnasium.register('Own-v0', PointMass, max_episode_steps=5)\n"
+    )
+    assert main(["collect", "own_task:Own-v0", "--episodes", "2", "--out", "play"]) == 0
+    assert "play: 2 episodes, 10 steps" in capsys.readouterr().out
