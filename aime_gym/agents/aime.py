@@ -160,14 +160,9 @@ class AIMEAgent(WorldModelAgent):
         :param play: trajectories with actions, recorded anew in the way of those that the agent was trained on, which
             it does not keep. The constructor's unless given, which it was trained on; the report then says so.
         :raises ValueError: an agent without a world model, or data that is missing or does not fit the environment.
-        :raises NotImplementedError: discrete actions, or images.
         """
         if not self.pretrained:
             raise ValueError("diagnose: AIMEAgent has no world model yet; call pretrain first")
-        if self.world_model.frame_size:
-            raise NotImplementedError(f"diagnose: expected vectors in this version, got {self.observation_space}")
-        if self.action_encoding.discrete:
-            raise NotImplementedError(f"diagnose: expected a Box of actions in this version, got {self.action_space}")
         source = self.demonstrations if demos is None else demos
         loaded = source if source is None else self._load(source, "demos", actions=True)
         recorded = loaded is not None and all(demo.actions is not None for demo in loaded)
@@ -180,6 +175,7 @@ class AIMEAgent(WorldModelAgent):
             self.world_model,
             dataset,
             TrajectoryDataset(known, self.action_encoding, self.device),
+            discrete=self.action_encoding.discrete,
             inferred=inferred,
             inverse=functools.partial(inverse_source, self.inverse_model, self.world_model),
             make_policy=self._fresh_policy,

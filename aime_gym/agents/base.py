@@ -17,13 +17,14 @@ from aime_gym.agents.environments import check_envs_agree, record_play, renderin
 from aime_gym.agents.files import ValueChecks, check_count, check_flag, description
 from aime_gym.config import check_number
 from aime_gym.data import TrajectoryDataset, check_trajectories, load_trajectories
+from aime_gym.data.coverage import sample_records, warn_of_outside
 from aime_gym.data.validation import Spread, spreads, warn_of_other_units
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.world_model import WorldModel
 from aime_gym.serialization import digest
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.phase import PhaseData, digest_trajectories, run_phase
-from aime_gym.types import Trajectories, Trajectory
+from aime_gym.types import Array, Trajectories, Trajectory
 
 
 class ImitationAgent(Agent):
@@ -81,8 +82,9 @@ class ImitationAgent(Agent):
         #: Data that ``learn`` continues with, for an agent with an online phase; no file holds it.
         self.imitated_demonstrations: list[Trajectory] | None = None
         self.pretrained_play: list[Trajectory] | None = None
-        #: Spreads of the play that this process has seen: demonstrations in other units are warned of.
+        #: Spreads and records of the play that this process has seen: demonstrations that differ are warned of.
         self._play_spreads: dict[str, Spread] = {}
+        self._play_records: list[Array] = []
         #: Digest of the weights from which the phase started that was stopped with a checkpoint.
         self.starting_digest: str | None = None
         super().__init__(*args, **options)
@@ -141,6 +143,7 @@ class ImitationAgent(Agent):
             self.num_timesteps += sum(map(len, trajectories)) if callable(play) else 0
             self.pretrained = True
             self._play_spreads = spreads(trajectories)
+            self._play_records = sample_records(trajectories) if self.needs_play else []
             if self.needs_play:  # an earlier policy does not fit what is learnt now
                 self.imitated = False
             self._pretrain(trajectories, loop)
@@ -208,6 +211,7 @@ class ImitationAgent(Agent):
         def train(trajectories: Trajectories, loop: TrainingLoop) -> None:
             self.imitated = True
             warn_of_other_units(trajectories, self._play_spreads, "demos")
+            warn_of_outside(trajectories, self._play_records, "demos")
             self._imitate(trajectories, loop)
 
         if self.imitates_online:

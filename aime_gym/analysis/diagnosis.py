@@ -19,16 +19,19 @@ from torch import Tensor
 
 from aime_gym.analysis.diagnosis_report import ActionKnowledge, Coverage, Diagnosis, EvidenceSummary, WorstStep
 from aime_gym.data import TrajectoryDataset
+from aime_gym.data.coverage import sample_records, share_outside
 from aime_gym.model_based.filtering import FilteredLatents, RowSource, filtered_batches, standardized
 from aime_gym.model_based.latent_regression import clone_actions
+from aime_gym.models.distributions import OneHotCategorical
+from aime_gym.models.images import as_floats
 from aime_gym.models.policies import LatentPolicy
 from aime_gym.models.rssm import Latents, RecordedActions, State
 from aime_gym.models.world_model import WorldModel, sum_over_sensors
 from aime_gym.training.loop import TrainingLoop
-from aime_gym.types import Array
+from aime_gym.types import Array, SensorShape, is_image
 
-#: Steps of each dataset, evenly spread, whose action posteriors are evaluated.
-_POSTERIOR_STEPS = 256
+#: Steps of each dataset, evenly spread, whose action posteriors are evaluated; fewer of images.
+_POSTERIOR_STEPS, _IMAGE_POSTERIOR_STEPS = 256, 64
 #: Values of an action on the grid of its posterior.
 _GRID_SIZE = 17
 #: Records whose evidence makes up the posterior: the effect of an action may show in positions only after some steps.
@@ -46,13 +49,20 @@ _WORST_STEPS = 5
 _WORST_STEPS_APART = 5
 
 
+class Candidates(NamedTuple):
+    """Values that some entries of an action may have together."""
+
+    entries: slice
+    values: Tensor  # (G, entries)
+
+
 class RecordEvidence(NamedTuple):
     """Evidence of each of the N records of a dataset under given actions."""
 
     features: Tensor  # (N, H + S)
     prev_actions: Tensor  # (N, A)
     elbo: Tensor  # (N,) in nats; summed over a trajectory, the trajectory's ELBO at the posterior's mean
-    prediction_errors: Tensor  # (N, D), absolute errors of the prior's prediction, standardised
+    prediction_errors: Tensor  # (N, D), absolute errors of the prior's prediction, standardised; the mean of an image's
 
 
 @dataclass
@@ -68,6 +78,7 @@ def diagnose(
     demos: TrajectoryDataset,
     play: TrajectoryDataset,
     *,
+    discrete: bool,
     inferred: Tensor,
     inverse: Callable[[TrajectoryDataset], RowSource],
     make_policy: Callable[[], LatentPolicy],
@@ -80,6 +91,7 @@ def diagnose(
     :param model: trained world model.
     :param demos: demonstrations; figures that need their true actions are left out if these are unknown.
     :param play: play with actions, at best other play than the world model was trained on.
+    :param discrete: whether actions are one-hot.
     :param inferred: previous actions (N, A) that the agent infers in the demonstrations.
     :param inverse: function that returns the source of the inverse model's actions for a dataset.
     :param make_policy: function that returns a policy to clone into, initialised by PyTorch's global generator.
@@ -92,7 +104,10 @@ def diagnose(
     demos_true = None
     if demos.prev_actions is not None:
         demos_true = record_evidence(model, demos, _recorded(demos.prev_actions))
-    actions = _action_knowledge(model, demos, play, demos_inferred, demos_inverse, play_recorded, play_inverse)
+    candidates = candidate_actions(model.action_size, discrete, demos.device)
+    actions = _action_knowledge(
+        model, candidates, demos, play, demos_inferred, demos_inverse, play_recorded, play_inverse
+    )
     identified = torch.tensor([action.identified for action in actions], device=demos.device)
     filtered = FilteredLatents(demos_inverse.features, demos_inverse.prev_actions)
     return Diagnosis(
@@ -105,6 +120,7 @@ def diagnose(
         ),
         actions=actions,
         coverage=_coverage(demos, filtered, identified, make_policy),
+        outside_play=share_outside(sample_records(demos.trajectories), sample_records(play.trajectories)),
         play_episodes=len(play.counts),
         play_held_out=play_held_out,
     )
@@ -124,17 +140,31 @@ def record_evidence(model: WorldModel, dataset: TrajectoryDataset, source: RowSo
     features = next(model.parameters()).new_zeros(len(dataset), model.feature_size)
     prev_actions = features.new_zeros(len(dataset), model.action_size)
     elbo = features.new_zeros(len(dataset))
-    prediction_errors = features.new_zeros(len(dataset), sum(model.vectors.values()))
+    prediction_errors = features.new_zeros(len(dataset), len(_entry_names(model)))
     for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         targets = standardized(model, dataset, rows)
         predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mean], dim=-1))
-        errors = torch.cat([(predicted[name].mean - targets[name]).abs() for name in model.sensors], dim=-1)
+        errors = torch.cat(
+            [_entry_errors(predicted[name].mean, targets[name], shape) for name, shape in model.sensors.items()], dim=-1
+        )
         valid_rows = rows[valid]
         features[valid_rows] = latents.states.feature[valid]
         prev_actions[valid_rows] = latents.prev_actions[valid]
         elbo[valid_rows] = elbo_per_record(model, targets, latents)[valid]
         prediction_errors[valid_rows] = errors[valid]
     return RecordEvidence(features, prev_actions, elbo, prediction_errors)
+
+
+def _entry_errors(predicted: Tensor, target: Tensor, shape: SensorShape) -> Tensor:
+    """Return the absolute errors (..., D) of a vector, or the mean one (..., 1) of an image's pixels."""
+    if is_image(shape):
+        return (predicted - as_floats(target, shape)).abs().flatten(-3).mean(-1, keepdim=True)
+    return (predicted - target).abs()
+
+
+def _entry_names(model: WorldModel) -> list[str]:
+    sizes = {name: model.vectors.get(name, 1) for name in model.sensors}
+    return [f"{name}[{i}]" if size > 1 else name for name, size in sizes.items() for i in range(size)]
 
 
 def elbo_per_record(model: WorldModel, targets: dict[str, Tensor], latents: Latents) -> Tensor:
@@ -155,7 +185,7 @@ def _worst_steps(
 
     The error in play counts as at least 0.01 (standardised), for entries that hardly move there.
     """
-    names = [f"{name}[{i}]" if size > 1 else name for name, size in model.vectors.items() for i in range(size)]
+    names = _entry_names(model)
     usual = play_recorded.prediction_errors.square().mean(0).sqrt().clamp_min(0.01)
     ratios = demos_inferred.prediction_errors / usual
     steps = demos.steps()
@@ -178,8 +208,20 @@ def _worst_steps(
 # Actions
 
 
+def candidate_actions(actions: int, discrete: bool, device: torch.device) -> list[Candidates]:
+    """Return what an action may be: one-hot vectors, or a grid on [-1, 1] for each entry.
+
+    :param actions: size A of an action.
+    """
+    if discrete:
+        return [Candidates(slice(actions), torch.eye(actions, device=device))]
+    grid = torch.linspace(-1, 1, _GRID_SIZE, device=device)[:, None]
+    return [Candidates(slice(index, index + 1), grid) for index in range(actions)]
+
+
 def _action_knowledge(
     model: WorldModel,
+    candidates: list[Candidates],
     demos: TrajectoryDataset,
     play: TrajectoryDataset,
     demos_inferred: RecordEvidence,
@@ -187,8 +229,8 @@ def _action_knowledge(
     play_recorded: RecordEvidence,
     play_inverse: RecordEvidence,
 ) -> tuple[ActionKnowledge, ...]:
-    demo_rows, demo_means, demo_spreads = action_posterior(model, demos, demos_inferred)
-    play_rows, play_means, play_spreads = action_posterior(model, play, play_recorded)
+    demo_rows, demo_means, demo_spreads = action_posterior(model, candidates, demos, demos_inferred)
+    play_rows, play_means, play_spreads = action_posterior(model, candidates, play, play_recorded)
 
     def rms(errors: Tensor) -> list[float]:
         return [float(value) for value in errors.square().mean(0).sqrt()]
@@ -212,6 +254,7 @@ def _action_knowledge(
                 rms(demo_means - demos_inverse.prev_actions[demo_rows]),
                 errors_and_spreads(play_inverse.prev_actions, play),
                 errors_and_spreads(demos_inferred.prev_actions, demos),
+                [float(std) for part in candidates for std in part.values.std(0, correction=0)],
                 strict=True,
             )
         )
@@ -220,39 +263,45 @@ def _action_knowledge(
 
 @torch.no_grad()
 def action_posterior(
-    model: WorldModel, dataset: TrajectoryDataset, evidence: RecordEvidence
+    model: WorldModel, candidates: list[Candidates], dataset: TrajectoryDataset, evidence: RecordEvidence
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the posterior p(a_i | o, a_{-i}) of each action, with a uniform prior on [-1, 1].
+    """Compute the posterior p(a_i | o, a_{-i}) of each entry of an action, with a uniform prior over its candidates.
 
-    The evidence of the next records is evaluated with the action at each value of a grid. A posterior as wide as the
-    prior (std 0.6) does not identify the action; a narrow one does.
+    The evidence of the next records is evaluated with each candidate. A posterior as wide as the prior (std 0.6 on
+    [-1, 1]) does not identify the action; a narrow one does.
 
     :param model: world model.
+    :param candidates: values of the entries, as [`candidate_actions`][] returns them.
     :param dataset: trajectories.
     :param evidence: evidence of these records, with the actions that stay fixed.
-    :return: rows (M,) whose ``prev_actions`` were varied; mean and std of the posterior of each action, (M, A).
+    :return: rows (M,) whose ``prev_actions`` were varied; mean and std of the posterior of each entry, (M, A).
     """
     records = min(_POSTERIOR_RECORDS, int(dataset.counts.max()) - 1)
+    steps = _IMAGE_POSTERIOR_STEPS if model.frame_size else _POSTERIOR_STEPS
     last = (dataset.starts + dataset.counts - records).repeat_interleave(dataset.counts).to(dataset.device)
     rows = torch.arange(len(dataset), device=dataset.device)
     rows = rows[(dataset.steps() > 0) & (rows <= last)]
-    rows = rows[torch.linspace(0, len(rows) - 1, min(_POSTERIOR_STEPS, len(rows))).round().long().to(rows.device)]
+    rows = rows[torch.linspace(0, len(rows) - 1, min(steps, len(rows))).round().long().to(rows.device)]
 
-    grid = torch.linspace(-1, 1, _GRID_SIZE, device=dataset.device)
-    window = (rows + torch.arange(records, device=rows.device)[:, None]).repeat(1, _GRID_SIZE)  # (K, G * M)
+    window = rows + torch.arange(records, device=rows.device)[:, None]  # (K, M)
     targets = standardized(model, dataset, window)
     embeddings = model.embed(targets)
     before = State(*evidence.features[window[0] - 1].split([model.config.deter, model.config.stoch], dim=-1))
     noise = embeddings.new_zeros(*window.shape, model.config.stoch)
+    actions = evidence.prev_actions[window]
+
+    def elbo(entries: slice, value: Tensor) -> Tensor:
+        varied = actions.clone()
+        varied[0, :, entries] = value
+        latents = model.rssm(embeddings, RecordedActions(varied), noise, before)
+        return elbo_per_record(model, targets, latents).sum(0)  # (M,)
+
     means, stds = [], []
-    for index in range(model.action_size):
-        actions = evidence.prev_actions[window]
-        actions[0, :, index] = grid.repeat_interleave(len(rows))
-        latents = model.rssm(embeddings, RecordedActions(actions), noise, before)
-        weights = elbo_per_record(model, targets, latents).sum(0).view(_GRID_SIZE, len(rows)).softmax(0)
-        means.append((weights * grid[:, None]).sum(0))
-        stds.append((weights * (grid[:, None] - means[-1]).square()).sum(0).sqrt())
-    return rows, torch.stack(means, dim=-1), torch.stack(stds, dim=-1)
+    for entries, values in candidates:
+        weights = torch.stack([elbo(entries, value) for value in values], dim=-1).softmax(-1)  # (M, G)
+        means.append(weights @ values)
+        stds.append((weights @ values.square() - means[-1].square()).clamp_min(0).sqrt())
+    return rows, torch.cat(means, dim=-1), torch.cat(stds, dim=-1)
 
 
 # Coverage
@@ -286,7 +335,9 @@ def _coverage(
 
     def error(policy: LatentPolicy, demo: int) -> float:
         with torch.no_grad():
-            errors = policy(features[demo][:-1]).mode - actions[demo][1:]
+            choice = policy(features[demo][:-1])
+            expected = choice.log_probs.exp() if isinstance(choice, OneHotCategorical) else choice.mode
+            errors = expected - actions[demo][1:]
         return float(errors[:, identified].square().mean() / variance)
 
     for size in sizes:

@@ -15,10 +15,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from aime_gym.data.coverage import LIMIT, outside_text
 from aime_gym.types import Array
-
-#: Std of an action that the evidence does not depend on: uniform on the grid of its posterior.
-FLAT_SPREAD = 0.61
 
 #: Verdicts.
 MORE_PLAY = "more play"
@@ -34,18 +32,18 @@ class Thresholds:
     (success 0.87), 5 and 2 of them (0.5 and 0), 20 after play of small actions only (0.2). Read the figure rather than
     the verdict where it is near its limit.
 
-    :param unidentified: std of an action's posterior on play, as a share of ``FLAT_SPREAD``, from which on the evidence
-        does not identify the action. A uniform posterior over 0.8 of the range has 0.8; an action without effect has
-        0.99, those of reach-v3 at most 0.36.
+    :param unidentified: std of an action's posterior on play, as a share of that of a flat one, from which on the
+        evidence does not identify the action. A uniform posterior over 0.8 of the range has 0.8; an action without
+        effect has 0.99, those of reach-v3 at most 0.36.
     :param outside: share of demonstration steps with less evidence than 95% of play's. Without a barrier it is 0.05.
         Experts go where play rarely does: 0.17 to 0.19 do no harm, and with two demonstrations one of them may lie
         outside as a whole (0.43). After play of small actions it is 1.
     :param action_error: squared error of inferred actions in units of their variance; predicting the mean gives 1.
         Measured: 0.22 to 0.46, and 0.58 after play of small actions.
     :param disagreement: root mean square distance of the inverse model's actions from the posterior means, in the
-        demonstrations; ``FLAT_SPREAD`` is that of a random guess. It needs neither true actions nor a comparison with
-        play, which hides how far demonstrations lie outside if the world model does not know that play either.
-        Measured: 0.39 to 0.55, and 0.93 after play of small actions.
+        demonstrations, over the std of a flat posterior; that of a guess is 1. It needs neither true actions nor a
+        comparison with play, which hides how far demonstrations lie outside if the world model does not know that play
+        either. Measured: 0.64 to 0.9, and 1.5 after play of small actions.
     :param held_out_error: squared error, in units of the variance, of the actions of policies that were cloned from
         other demonstrations. Measured: 0.23 for 20 demonstrations, 1.1 for 5 and for 2.
     """
@@ -53,7 +51,7 @@ class Thresholds:
     unidentified: float = 0.8
     outside: float = 0.5
     action_error: float = 0.5
-    disagreement: float = FLAT_SPREAD
+    disagreement: float = 1.0
     held_out_error: float = 0.5
 
 
@@ -100,26 +98,10 @@ class EvidenceSummary:
         """Share of demonstration steps with less evidence than 95% of play's."""
         return float(np.mean(np.concatenate(self.demos) < np.quantile(self.play, 0.05)))
 
-    @property
-    def gap(self) -> float:
-        """Distance of the demonstrations' median below play's median, in units of that of play's 5% quantile.
-
-        0 for demonstrations with the evidence of play, 1 for those with that of play's worst twentieth.
-        """
-        low, middle = np.quantile(self.play, [0.05, 0.5])
-        return float((middle - np.median(np.concatenate(self.demos))) / (middle - low)) if middle > low else 0.0
-
-    @property
-    def oracle_gap(self) -> float | None:
-        """Mean ELBO per step under the true actions minus that under the inferred ones, in nats."""
-        if self.demos_true is None:
-            return None
-        return float(np.mean(np.concatenate(self.demos_true) - np.concatenate(self.demos)))
-
 
 @dataclass(frozen=True)
 class ActionKnowledge:
-    """Figures of one entry of the actions, which are in [-1, 1].
+    """Figures of one entry of the actions, which are in [-1, 1], or probabilities of discrete ones.
 
     :param name: name of the entry.
     :param play_spread: mean std of the entry's posterior, given the observations and the other actions, in play.
@@ -129,6 +111,7 @@ class ActionKnowledge:
     :param play_error: root mean square error of the inverse model in play, and the std of the true actions there.
     :param demo_error: root mean square error of the agent's actions in the demonstrations, and the std of the true
         ones; ``None`` if they are unknown.
+    :param flat_spread: std of a posterior that the evidence does not change.
     """
 
     name: str
@@ -138,11 +121,12 @@ class ActionKnowledge:
     demo_disagreement: float
     play_error: tuple[float, float] | None
     demo_error: tuple[float, float] | None
+    flat_spread: float
 
     @property
     def identified(self) -> bool:
         """Whether the evidence of play, which the model was trained on, identifies the action."""
-        return self.play_spread < THRESHOLDS.unidentified * FLAT_SPREAD
+        return self.play_spread < THRESHOLDS.unidentified * self.flat_spread
 
 
 @dataclass(frozen=True)
@@ -172,6 +156,8 @@ class Diagnosis:
     :param evidence: evidence of play and of the demonstrations.
     :param actions: figures of each entry of the actions.
     :param coverage: cross-validation over the demonstrations.
+    :param outside_play: share of the demonstrations' records that lie where that play has not been; see
+        [`share_outside`][].
     :param play_episodes: number of episodes of play that the demonstrations are compared with.
     :param play_held_out: whether the world model was trained on other play, as far as that is known. Play that it was
         trained on has too much evidence, so that demonstrations look farther away than they are.
@@ -180,6 +166,7 @@ class Diagnosis:
     evidence: EvidenceSummary
     actions: tuple[ActionKnowledge, ...]
     coverage: Coverage
+    outside_play: float
     play_episodes: int
     play_held_out: bool
 
@@ -194,7 +181,7 @@ class Diagnosis:
     @property
     def play_reasons(self) -> tuple[str, ...]:
         """Signs of an embodiment knowledge barrier."""
-        reasons = []
+        reasons = [outside_text(self.outside_play)] if self.outside_play > LIMIT else []
         if self.evidence.outside > THRESHOLDS.outside:
             reasons.append(
                 f"{self.evidence.outside:.0%} of the demonstrations' steps are explained worse than 95% of play's "
@@ -208,15 +195,18 @@ class Diagnosis:
                 )
         if self.disagreement > THRESHOLDS.disagreement:
             reasons.append(
-                f"the inverse model contradicts the evidence of the demonstrations: {self.disagreement:.2f} in actions "
-                f"from -1 to 1 (the limit is {THRESHOLDS.disagreement:g}, as far off as a guess)"
+                f"the inverse model contradicts the evidence of the demonstrations: its actions are "
+                f"{self.disagreement:.2f} times as far off as a guess (the limit is {THRESHOLDS.disagreement:g})"
             )
         return tuple(reasons)
 
     @property
     def disagreement(self) -> float:
-        """Distance of the inverse model from the posterior means in the demonstrations, over identified actions."""
-        distances = [action.demo_disagreement for action in self.actions if action.identified]
+        """Distance of the inverse model from the posterior means in the demonstrations, over identified actions.
+
+        In units of the std of a flat posterior.
+        """
+        distances = [action.demo_disagreement / action.flat_spread for action in self.actions if action.identified]
         return float(np.sqrt(np.mean(np.square(distances)))) if distances else 0.0
 
     @property
@@ -278,13 +268,11 @@ class Diagnosis:
             "demonstration_reasons": list(self.demonstration_reasons),
             "notes": list(self.notes),
             "thresholds": asdict(THRESHOLDS),
-            "play": {"episodes": self.play_episodes, "held_out": self.play_held_out},
+            "play": {"episodes": self.play_episodes, "held_out": self.play_held_out, "outside": self.outside_play},
             "evidence": {
                 "quantiles": {name: dict(zip(_QUANTILE_NAMES, _quantiles(values), strict=True))
                               for name, values in self._evidence_rows()},
                 "outside": evidence.outside,
-                "gap": evidence.gap,
-                "oracle_gap": evidence.oracle_gap,
                 "worst": [asdict(step) for step in evidence.worst],
                 "demos": [values.tolist() for values in evidence.demos],
                 "demos_true": None if true is None else [values.tolist() for values in true],
@@ -303,7 +291,8 @@ class Diagnosis:
     def table(self) -> Group:
         """Return tables and verdict, for rich's ``print``."""
         needs = {MORE_PLAY: self.play_reasons, MORE_DEMONSTRATIONS: self.demonstration_reasons}
-        lines = [f"verdict: {' and '.join(self.verdict)}"]
+        lines = [f"{self.outside_play:.0%} of the demonstrations' records lie where play has not been"]
+        lines += [f"verdict: {' and '.join(self.verdict)}"]
         lines += [f"- {need}: {reason}" for need, reasons in needs.items() for reason in reasons]
         lines += [f"- note: {note}" for note in self.notes]
         return Group(
@@ -353,8 +342,8 @@ class Diagnosis:
 
     def _action_table(self) -> _Titled:
         return _table(
-            f"actions in [-1, 1]: spread of their posterior ({FLAT_SPREAD} is flat), distance of the inverse model "
-            "from its mean, error (and spread) of inferred actions",
+            f"actions: spread of their posterior ({self.actions[0].flat_spread:.2f} is flat), distance of the inverse "
+            "model from its mean, error (and spread) of inferred actions",
             ["", "spread: play", "demos", "distance: play", "demos", "error: play", "demos", ""],
             [
                 [
@@ -392,7 +381,7 @@ class Diagnosis:
         )
 
     def figure(self, path: str | os.PathLike[str]) -> None:
-        """Draw the evidence of the demonstrations over time, the posterior of each action, and the coverage.
+        """Draw the evidence of the demonstrations over time, beside that of play.
 
         :param path: output file, in a format of matplotlib.
         """
@@ -401,33 +390,19 @@ class Diagnosis:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
-        figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained", width_ratios=[2, 1.2, 1])
-        self._draw_evidence(axes[0])
-        self._draw_actions(axes[1])
-        self._draw_coverage(axes[2])
-        for axis in axes:
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(alpha=0.3)
-        figure.suptitle(f"verdict: {' and '.join(self.verdict)}", x=0.01, ha="left", fontsize=12)
-        figure.savefig(Path(path), dpi=150)
-        plt.close(figure)
-
-    def _draw_evidence(self, axis: Any) -> None:
         evidence = self.evidence
         low, middle, high = _quantiles(evidence.play)
+        figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
         for values in evidence.demos:
             axis.plot(np.arange(1, len(values) + 1), values - middle, color=_DEMOS, alpha=0.3, linewidth=0.8)
-        longest = max(map(len, evidence.demos))
         for curves, colour, label in ((evidence.demos, _DEMOS, "inferred"), (evidence.demos_true, _TRUE, "true")):
             if curves is not None:
-                padded = np.full((len(curves), longest), np.nan)
+                padded = np.full((len(curves), max(map(len, curves))), np.nan)
                 for row, values in zip(padded, curves, strict=True):
                     row[: len(values)] = values
                 median = np.nanmedian(padded, axis=0) - middle
-                axis.plot(
-                    np.arange(1, longest + 1), median, color=colour, linewidth=2,
-                    label=f"demonstrations, {label} actions: median",
-                )  # fmt: skip
+                label = f"demonstrations, {label} actions: median"
+                axis.plot(np.arange(1, len(median) + 1), median, color=colour, linewidth=2, label=label)
         axis.axhspan(low - middle, high - middle, color=_PLAY, alpha=0.3, label="play, recorded actions: 5% to 95%")
         axis.axhline(0, color=_PLAY, linewidth=1.5)
         axis.set_yscale("symlog", linthresh=max(1e-3, 2 * (middle - low)))  # linear between the quantiles of play
@@ -435,44 +410,12 @@ class Diagnosis:
         axis.set_xlabel("step")
         axis.set_ylabel("evidence per step, from play's median (nats)")
         axis.set_title(f"{evidence.outside:.0%} of the steps below play's 5% quantile", fontsize=10)
-        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-
-    def _draw_actions(self, axis: Any) -> None:
-        places = np.arange(len(self.actions))
-        for offset, name, colour in ((-0.2, "play", _PLAY), (0.2, "demo", _DEMOS)):
-            spreads = [getattr(action, f"{name}_spread") for action in self.actions]
-            distances = [getattr(action, f"{name}_disagreement") for action in self.actions]
-            label = "play" if name == "play" else "demonstrations"
-            axis.barh(places + offset, spreads, height=0.36, color=colour, alpha=0.6, label=f"{label}: spread")
-            axis.plot(
-                distances, places + offset, "D", color=colour, markeredgecolor="black", markersize=5,
-                label=f"{label}: inverse model's distance",
-            )  # fmt: skip
-        axis.axvline(FLAT_SPREAD, color="black", linestyle="--", linewidth=1)
-        axis.annotate("flat", (FLAT_SPREAD, 1), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8)
-        axis.set_yticks(places, [action.name for action in self.actions])
-        axis.invert_yaxis()
-        axis.set_xlabel("posterior of an action in [-1, 1]")
-        axis.set_title("what the evidence says of each action", fontsize=10)
-        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-
-    def _draw_coverage(self, axis: Any) -> None:
-        coverage = self.coverage
-        if not coverage.errors:
-            axis.text(0.5, 0.5, "one demonstration:\nnothing to compare", ha="center", transform=axis.transAxes)
-            axis.set_axis_off()
-            return
-        axis.plot(coverage.sizes, coverage.errors, "o-", color=_DEMOS, label="on held-out demonstrations")
-        last = np.full(len(coverage.by_demonstration), coverage.sizes[-1])
-        axis.plot(last, coverage.by_demonstration, ".", color=_DEMOS, alpha=0.4, label="each of them")
-        axis.axhline(coverage.training_error, color="0.5", linestyle=":", label="on its own demonstrations")
-        axis.axhline(1, color="black", linestyle="--", linewidth=1, label="guessing the mean")
-        axis.set_ylim(bottom=0)
-        axis.set_xticks(coverage.sizes)
-        axis.set_xlabel("demonstrations cloned from")
-        axis.set_ylabel("error / variance of the actions")
-        axis.set_title("what demonstrations say of one another", fontsize=10)
-        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+        axis.legend(frameon=False, fontsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+        figure.suptitle(f"verdict: {' and '.join(self.verdict)}", x=0.01, ha="left", fontsize=12)
+        figure.savefig(Path(path), dpi=150)
+        plt.close(figure)
 
 
 _Titled: TypeAlias = tuple[Text, Table]
