@@ -24,22 +24,24 @@ def progress_bar(title: str, total: int, *, enabled: bool) -> Iterator[Callable[
     text_column = TextColumn("{task.fields[text]}")
     console = Console(stderr=True)
     estimates = enabled and not console.is_terminal
-    first: tuple[float, float] | None = None
+    calls, first_done, first_time = 0, 0.0, 0.0
     with Progress(*columns, text_column, console=console, disable=not enabled) as bar:
         task = bar.add_task(title, total=total, text="")
 
         def advance(steps: int, text: str = "") -> None:
-            nonlocal estimates, first
+            nonlocal estimates, calls, first_done, first_time
             bar.advance(task, steps)
             if text:
                 bar.update(task, text=text)
             if estimates:
+                calls += 1
                 now = time.monotonic()
                 done = bar.tasks[0].completed
-                first = first or (now, done)
-                if now - first[0] >= _FIRST_SECONDS and done > first[1]:
+                if calls <= 2:  # what was done before, and the first step, which is slower than the others
+                    first_done, first_time = done, now
+                elif now - first_time >= _FIRST_SECONDS and done > first_done:
                     estimates = False
-                    seconds = (now - first[0]) * (total - done) / (done - first[1])
+                    seconds = (now - first_time) * (total - done) / (done - first_done)
                     if seconds >= _LONG_SECONDS:
                         console.print(f"{title}: {_duration(seconds)} here, {done:.0f} of {total} are done")
 

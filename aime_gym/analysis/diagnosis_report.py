@@ -246,7 +246,12 @@ class Diagnosis:
                 "demonstrations look farther away than they are; pass fresh play for a fair comparison"
             )
         blind = [action.name for action in self.actions if not action.identified]
-        if blind:
+        if len(blind) == len(self.actions):
+            notes.append(
+                "play does not identify any action: the world model has learnt too little, or the sensors show "
+                "nothing of what actions do"
+            )
+        elif blind:
             notes.append(
                 f"the sensors do not show {', '.join(blind)}: no play and no demonstration will teach it; it takes "
                 "another sensor, if the task needs it at all"
