@@ -32,7 +32,7 @@ def test_a_diagnosis_is_printed_and_written(files, tmp_path, capsys):
     assert "verdict: " in capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert document["coverage"]["demonstrations"] == 3
-    assert document["play"] == {"episodes": 12, "held_out": True}
+    assert document["play"] == {"episodes": 12, "held_out": True, "outside": 0.0}
     assert (tmp_path / "out" / "diagnosis.png").is_file()
 
 
