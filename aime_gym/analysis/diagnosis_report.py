@@ -157,7 +157,7 @@ class Diagnosis:
     :param actions: figures of each entry of the actions.
     :param coverage: cross-validation over the demonstrations.
     :param outside_play: share of the demonstrations' records that lie where that play has not been; see
-        [`share_outside`][].
+        ``aime_gym.data.coverage``.
     :param play_episodes: number of episodes of play that the demonstrations are compared with.
     :param play_held_out: whether the world model was trained on other play, as far as that is known. Play that it was
         trained on has too much evidence, so that demonstrations look farther away than they are.
