@@ -1,5 +1,6 @@
 """Setup of all tests: one thread per worker, rendering without a screen, and nothing written to the user's folders."""
 
+import multiprocessing
 import os
 import signal
 
@@ -18,6 +19,11 @@ from aime_gym.data import collecting
 from aime_gym.wrappers.rendering import choose_gl
 
 torch.set_num_threads(1)
+# One server starts the processes of all tests, in milliseconds: it has imported what any of them needs (an optimizer's
+# first step imports the last one). Whoever starts it asks for less.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["aime_gym.testing", "aime_gym.experiments.jobs", "torch._dynamo"])
+_PROCESSES.set_forkserver_preload = lambda modules: None
 choose_gl()  # before a test imports a simulator
 # Shells start background jobs with Ctrl-C ignored, and the tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -50,7 +56,7 @@ class InThisThread:
 def in_processes(monkeypatch):
     """Let recordings of several workers start processes, however short they are, for all episodes but the first."""
     first_ready = processes.first_ready
-    processes.start_server(["aime_gym.data.collecting"])  # so that each process starts in milliseconds
+    processes.start_server([])
     monkeypatch.setattr(collecting, "_LONG_RECORDING", 0.0)
     monkeypatch.setattr(processes, "ThreadPoolExecutor", InThisThread)
     monkeypatch.setattr(processes, "first_ready", lambda running, timeout=None: first_ready(running))

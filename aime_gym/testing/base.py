@@ -89,6 +89,10 @@ class ContractBase:
         env = env if env is not None else self.toy_class()
         return make_agent(self.agent, env, seed=seed, **{**self.tiny, **changes})
 
+    def learner(self, env: gym.Env) -> ImitationAgent:
+        """Return an agent with the hyper-parameters ``learning``; override it for one that has pretrained already."""
+        return self.make(env, **(self.learning or {}))
+
     def trained(self, task: toy.ToyTask | None = None, *, callback: MaybeCallback = None, **changes: Any) -> Any:
         """Return an agent with the hyper-parameters ``tiny`` after both phases."""
         task = task if task is not None else self.task()

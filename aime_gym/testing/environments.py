@@ -36,37 +36,54 @@ ENVIRONMENTS: dict[str, tuple[Callable[[Callable[[], gym.Env]], GymEnv], int]] =
     "VecNormalize of rewards": (lambda make: _normalized(make, norm_obs=False), 1),
     # fork, since the default starts a new Python for each copy.
     "SubprocVecEnv": (lambda make: SubprocVecEnv([make] * 2, start_method="fork"), 2),
+    "all wrappers": (lambda make: VecNormalize(VecMonitor(VecCheckNan(_copies(make))), norm_obs=False), 2),
 }
+
+
+def _copies(make: Callable[[], gym.Env]) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Monitor(make())] * 2)
 
 
 def _normalized(make: Callable[[], gym.Env], **options: Any) -> VecNormalize:
     return VecNormalize(DummyVecEnv([make]), **options)
 
 
-class EnvironmentContract(ContractBase):
-    """Constructor, ``set_env``, ``get_env``, ``evaluate_policy``."""
+def _check_all_verbs(contract: ContractBase, case: str, trained_agent: ImitationAgent) -> None:
+    """Assert that an agent is made with an environment, learns and acts there, and continues in another."""
+    wrap, copies = ENVIRONMENTS[case]
+    env = wrap(contract.toy_class)
+    try:
+        agent = contract.make(env)
+        assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
+        _, play, demos = contract.task()
+        agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+        if not contract.agent_class.imitates_online:  # the environment then does not influence training
+            assert_identical(parameters(agent), parameters(trained_agent))
+        mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
+        assert np.isfinite(mean)
+        other = contract.make()
+        other.set_env(env)
+        assert other.n_envs == other.get_env().num_envs == copies  # type: ignore[union-attr]
+        assert agent.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
+        assert other.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
+    finally:
+        env.close()
+
+
+class EachEnvironmentContract(ContractBase):
+    """Each form of an environment by itself, which one agent of each kind has to pass; others pass all at once."""
 
     @pytest.mark.parametrize("case", ENVIRONMENTS)
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_environments_of_sb3(self, case: str, trained_agent: ImitationAgent) -> None:
-        wrap, copies = ENVIRONMENTS[case]
-        env = wrap(self.toy_class)
-        try:
-            agent = self.make(env)
-            assert agent.n_envs == agent.get_env().num_envs == copies  # type: ignore[union-attr]
-            _, play, demos = self.task()
-            agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
-            if not self.agent_class.imitates_online:  # the environment then does not influence training
-                assert_identical(parameters(agent), parameters(trained_agent))
-            mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, warn=False)
-            assert np.isfinite(mean)
-            other = self.make()
-            other.set_env(env)
-            assert other.n_envs == other.get_env().num_envs == copies  # type: ignore[union-attr]
-            assert agent.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
-            assert other.get_vec_normalize_env() is (env if isinstance(env, VecNormalize) else None)
-        finally:
-            env.close()
+    def test_an_environment_of_sb3(self, case: str, trained_agent: ImitationAgent) -> None:
+        _check_all_verbs(self, case, trained_agent)
+
+
+class EnvironmentContract(ContractBase):
+    """Constructor, ``set_env``, ``get_env``, ``evaluate_policy``."""
+
+    def test_wrapped_environments_of_sb3(self, trained_agent: ImitationAgent) -> None:
+        _check_all_verbs(self, "all wrappers", trained_agent)
 
     def test_normalised_observations_are_refused(self) -> None:
         agent = self.make()

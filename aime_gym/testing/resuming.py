@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from aime_gym.agents.base import ImitationAgent
 from aime_gym.testing import toy
 from aime_gym.testing.base import ContractBase, assert_identical, parameters
 from aime_gym.testing.save_load import write_other_format
+
+
+def stop_at(clock: str, value: int) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Return a callback that interrupts when a counter of the agent has reached ``value``."""
+
+    def stop(local_values: dict[str, Any], _: object) -> None:
+        agent = local_values["self"]
+        if getattr(agent, clock) >= value and (clock == "num_updates" or agent.interacts):
+            raise KeyboardInterrupt
+
+    return stop
 
 
 class ResumingContract(ContractBase):
@@ -32,23 +44,18 @@ class ResumingContract(ContractBase):
             return trained_agent
         return self.checkpointing_agent(tmp_path / "uninterrupted").learn(0)
 
-    @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 1.0])
     def test_a_resumed_run_equals_an_uninterrupted_one(
-        self, part: float, uninterrupted_agent: ImitationAgent, tmp_path: Path
+        self, uninterrupted_agent: ImitationAgent, tmp_path: Path
     ) -> None:
-        ticks = getattr(uninterrupted_agent, self.callback_clock)
-        last = max(1, round(part * (ticks - 1)))
+        """Stop at the first update, twice in between, and at the last; each run goes on from the one before."""
+        whole = getattr(uninterrupted_agent, self.callback_clock)
+        for part in (0.0, 0.3, 0.6, 1.0):
+            last = max(1, round(part * (whole - 1)))
+            with pytest.raises(KeyboardInterrupt):
+                self.checkpointing_agent(tmp_path).learn(0, callback=stop_at(self.callback_clock, last))
         seen: list[object] = []
-
-        def stop(*_: object) -> None:
-            seen.append(None)
-            if len(seen) == last:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            self.checkpointing_agent(tmp_path).learn(0, callback=stop)
-        assert len(seen) == last
-        agent = self.checkpointing_agent(tmp_path).learn(0)
+        agent = self.checkpointing_agent(tmp_path).learn(0, callback=lambda *_: seen.append(None))
+        assert len(seen) < whole  # what was done before a checkpoint is not repeated
         assert_identical(parameters(agent), parameters(uninterrupted_agent))
         assert torch.equal(agent.generator.get_state(), uninterrupted_agent.generator.get_state())
         assert agent.num_updates == uninterrupted_agent.num_updates
@@ -56,29 +63,8 @@ class ResumingContract(ContractBase):
         # A finished run is not repeated.
         assert_identical(parameters(self.checkpointing_agent(tmp_path).learn(0)), parameters(uninterrupted_agent))
 
-    def test_what_was_done_before_a_checkpoint_is_not_repeated(
-        self, uninterrupted_agent: ImitationAgent, tmp_path: Path
-    ) -> None:
-        whole = getattr(uninterrupted_agent, self.callback_clock)
-        seen: list[object] = []
-
-        def stop_at_the_last(*_: object) -> None:
-            seen.append(None)
-            if len(seen) == whole:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            self.checkpointing_agent(tmp_path).learn(0, callback=stop_at_the_last)
-        seen.clear()
-        self.checkpointing_agent(tmp_path).learn(0, callback=lambda *_: seen.append(None))
-        assert len(seen) < whole
-
-    @pytest.mark.parametrize("last", [1, 1.5, 2.5])
-    def test_a_resumed_learn_equals_an_uninterrupted_one(self, last: float, tmp_path: Path) -> None:
-        """Compare the data of the rounds too.
-
-        :param last: number of episodes before Ctrl-C.
-        """
+    def test_a_resumed_learn_equals_an_uninterrupted_one(self, tmp_path: Path) -> None:
+        """Stop at the end of an episode and in the middle of two others; compare the data of the rounds too."""
         if not (self.agent_class.improves_online or self.agent_class.imitates_online):
             pytest.skip("takes no environment step")
         rounds = 3 * toy.STEPS
@@ -93,15 +79,9 @@ class ResumingContract(ContractBase):
         assert whole.num_timesteps >= rounds
         if self.agent_class.improves_online:
             assert whole.num_timesteps == rounds
-        ticks: list[object] = []
-
-        def stop(local_values: dict[str, Any], _: object) -> None:
-            ticks.extend([None] * local_values["self"].interacts)
-            if len(ticks) == round(last * toy.STEPS):
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            learn(tmp_path / "cut", stop)
+        for episodes in (1, 1.5, 2.5):
+            with pytest.raises(KeyboardInterrupt):
+                learn(tmp_path / "cut", stop_at("num_timesteps", round(episodes * toy.STEPS)))
         agent = learn(tmp_path / "cut")
         assert_identical(parameters(agent), parameters(whole))
         assert torch.equal(agent.generator.get_state(), whole.generator.get_state())

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -20,22 +18,11 @@ import pytest
 from stable_baselines3 import PPO
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.agents.registry import get_agent_class, load_agent
+from aime_gym.agents.registry import get_agent_class, load_agent, register_agent
 from aime_gym.serialization import read_archive, write_archive
 from aime_gym.testing import toy
 from aime_gym.testing.base import ContractBase, assert_identical, parameters
 from aime_gym.types import Array
-
-_LOAD_AND_ACT = """
-import sys, numpy as np
-from aime_gym.agents.registry import load_agent
-{prepare}
-from aime_gym.testing.save_load import rollout
-for path in sys.argv[2:]:
-    agent = load_agent(path)
-    assert agent.seed == 0
-    np.save(path + ".npy", rollout(agent, np.load(sys.argv[1])))
-"""
 
 
 def rollout(agent: ImitationAgent, batches: Array) -> Array:
@@ -47,6 +34,15 @@ def rollout(agent: ImitationAgent, batches: Array) -> Array:
             action, state = agent.predict(batch, state, deterministic=deterministic)
             actions.append(action)
     return np.stack(actions)
+
+
+def _load_and_act(name: str, agent_class: type[ImitationAgent], batches: Array, paths: list[Path]) -> None:
+    """Load agents in a process that has made none, and write what they do beside their files."""
+    register_agent(name, agent_class)
+    for path in paths:
+        agent = load_agent(path, device="cpu")
+        assert agent.seed == 0
+        np.save(path.with_suffix(".npy"), rollout(agent, batches))
 
 
 def write_other_format(source: Path, target: Path) -> None:
@@ -122,29 +118,13 @@ class SaveLoadContract(ContractBase):
             run()
             agent.save(tmp_path / phase)
             expected[phase] = rollout(agent, self.observations())
-        np.save(tmp_path / "observations.npy", self.observations())
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                _LOAD_AND_ACT.format(prepare=self._prepare()),
-                str(tmp_path / "observations.npy"),
-                *(str(tmp_path / f"{phase}.zip") for phase in phases),
-            ],
-            check=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""},
-        )
+        arguments = (self.agent, self.agent_class, self.observations(), [tmp_path / phase for phase in phases])
+        process = multiprocessing.get_context("forkserver").Process(target=_load_and_act, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
         for phase, actions in expected.items():
-            np.testing.assert_array_equal(np.load(tmp_path / f"{phase}.zip.npy"), actions, err_msg=phase)
-
-    def _prepare(self) -> str:
-        """Return code that imports and registers the agent's class."""
-        agent_class = self.agent_class
-        return (
-            f"from {agent_class.__module__} import {agent_class.__name__}\n"
-            f"from aime_gym.agents.registry import register_agent\n"
-            f"register_agent({self.agent!r}, {agent_class.__name__})"
-        )
+            np.testing.assert_array_equal(np.load(tmp_path / f"{phase}.npy"), actions, err_msg=phase)
 
     @pytest.mark.filterwarnings("error")
     def test_targets_of_save(self, trained_agent: ImitationAgent, tmp_path: Path) -> None:

@@ -194,8 +194,14 @@ def mean_return(env: gym.Env, policy: Predictor | Callable[..., Any] | str, epis
     return float(np.mean([t.episode_return for t in collect(env, policy, episodes, seed=seed, progress=False)]))
 
 
+@functools.cache
+def _references(task: type[gym.Env], episodes: int) -> tuple[float, float]:
+    """Return the mean returns of random actions and of the expert."""
+    env = task()
+    return mean_return(env, "random", episodes), mean_return(env, expert(env), episodes)
+
+
 def score(env: gym.Env, agent: Predictor, episodes: int = 20) -> float:
-    """Return the mean return of an agent, normalised to 0 for random actions and 1 for the expert."""
-    random = mean_return(env, "random", episodes)
-    best = mean_return(env, expert(env), episodes)
+    """Return the mean return of an agent in a toy task, normalised to 0 for random actions and 1 for the expert."""
+    random, best = _references(type(env), episodes)
     return (mean_return(env, agent, episodes) - random) / (best - random)

@@ -30,8 +30,10 @@ class TrainingContract(ContractBase):
             pytest.skip("learning = None")
         env, play, demos = toy.task(task, play=60, demos=10)
         self.skip_unless_supported(env)
-        agent = self.make(env, **self.learning)
-        agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+        agent = self.learner(env)
+        if not agent.pretrained:
+            agent.pretrain(play, progress_bar=False)
+        agent.imitate(demos, progress_bar=False)
         assert toy.score(env, agent) > bound
 
     def test_same_seed_same_agent_whatever_others_draw(self) -> None:

@@ -1,5 +1,10 @@
 """Small hyper-parameters: to run every line of an agent in a moment, or to learn the toy task in seconds."""
 
+import functools
+import tempfile
+from pathlib import Path
+
+from aime_gym.agents import AIMEAgent
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.testing import toy
 
@@ -77,13 +82,32 @@ TINY = {
 #: Toy environments of agents that do not support all action or observation spaces.
 TOY_CLASSES = {"ilpo": toy.DiscretePointMass, "patch-ail": toy.PixelPointMass}
 
-#: Policies that are inferred and cloned in few updates, and improved in imagination.
-LEARNING_IMAGINED = {
+#: A world model and an inverse model that are good for something.
+PRETRAINING = {
     "world_model": MODEL,
     "model_updates": 200,
     "inverse_updates": 300,
+    "batch_size": 32,
+    "sequence_length": 16,
+}
+#: Agents that learn the toy task with the file of `world_model`, which all of them would learn in the same way.
+WORLD_MODEL_AGENTS = ("aime", "mbbc", "ditto", "d-gail")
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def world_model(task=toy.PointMass) -> Path:
+    """Return the file of a world model of a toy task, which is learnt once for all tests."""
+    env, play, _ = toy.task(task, play=60, demos=10)
+    path = Path(_FOLDER.name) / f"{task.__name__}.safetensors"
+    AIMEAgent(env, seed=0, **PRETRAINING).pretrain(play, progress_bar=False).save_world_model(path)
+    return path
+
+
+#: Policies that are inferred and cloned in few updates, and improved in imagination.
+LEARNING_IMAGINED = {
     "clone_updates": 200,
-    "policy_updates": 30,
+    "policy_updates": 10,
     "imagination_updates": 120,
     "imagination_warmup": 60,
     "imagination_starts": 32,
@@ -93,15 +117,7 @@ LEARNING_IMAGINED = {
 
 #: Enough updates to be better than chance on the toy task, by registered name; `None` skips that test.
 LEARNING = {
-    "aime": {
-        "world_model": MODEL,
-        "model_updates": 200,
-        "inverse_updates": 300,
-        "clone_updates": 300,
-        "policy_updates": 50,
-        "batch_size": 32,
-        "sequence_length": 16,
-    },
+    "aime": {"clone_updates": 150, "policy_updates": 20, "batch_size": 32, "sequence_length": 16},
     "bco": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500, "batch_size": 32},
     "bc": {"min_epochs": 5, "max_epochs": 15, "min_updates": 500},
     "iidm": {"model_updates": 500, "policy_updates": 300, "batch_size": 128, "hidden": 64},
@@ -109,7 +125,7 @@ LEARNING = {
     "gaifo": None,
     "gail": None,
     "patch-ail": None,
-    "mbbc": {"world_model": MODEL, "model_updates": 200, "clone_updates": 300, "batch_size": 32, "sequence_length": 16},
+    "mbbc": {"clone_updates": 150, "batch_size": 32, "sequence_length": 16},
     "ditto": LEARNING_IMAGINED,
     "d-gail": LEARNING_IMAGINED,
     "imrl": None,

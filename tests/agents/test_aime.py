@@ -14,6 +14,7 @@ from aime_gym.model_based.filtering import filter_trajectories
 from aime_gym.models.config import PRESETS
 from aime_gym.testing import toy
 
+FEW = {"batch_size": 32, "sequence_length": 16}
 FROM_SCRATCH = {"warm_start": False, "action_prior": False, "continue_latents": False}
 
 
@@ -67,10 +68,10 @@ def test_presets_of_the_papers_start_from_scratch(preset, toy_task):
     assert phases == ["model", "inverse", "policy"]  # and no "clone"
 
 
-def test_maximising_the_evidence_improves_it(toy_task):
-    env, play, demos = toy_task
-    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | FROM_SCRATCH | {"policy_updates": 150})
-    agent.pretrain(play, progress_bar=False)
+def test_maximising_the_evidence_improves_it(toy_task, monkeypatch):
+    monkeypatch.setattr("aime_gym.training.loop.LOG_INTERVAL", 20)
+    env, _, demos = toy_task
+    agent = AIMEAgent(env, seed=0, world_model=small.world_model(), **FROM_SCRATCH | FEW | {"policy_updates": 40})
     elbos = []
     agent.imitate(demos, callback=lambda now, _: elbos.append(now["metrics"].get("elbo", np.nan)), progress_bar=False)
     elbos = [elbo for elbo in elbos if np.isfinite(elbo)]
@@ -86,27 +87,20 @@ class Nearby(toy.PointMass):
         return self.position.astype(np.float32), {}
 
 
-@pytest.fixture(scope="module")
-def learnt(toy_task):
-    """An agent whose world model is good for something."""
-    env, play, _ = toy_task
-    return AIMEAgent(env, seed=0, **small.LEARNING["aime"]).pretrain(play, progress_bar=False)
-
-
 def inference_error(agent, demos):
     """Mean squared error of inferred actions, in units of the actions' variance."""
     inferred, true = (np.concatenate([t.actions for t in ts]) for ts in (agent.infer_actions(demos), demos))
     return np.square(inferred - true).mean() / true.var()
 
 
-def test_infers_the_actions_that_were_taken(learnt, toy_task):
-    assert inference_error(learnt, toy_task[2]) < 0.3
+def test_infers_the_actions_that_were_taken(toy_task):
+    env, _, demos = toy_task
+    assert inference_error(AIMEAgent(env, world_model=small.world_model()), demos) < 0.3
 
 
-def test_a_world_model_serves_another_task_of_the_same_body(learnt, tmp_path):
-    learnt.save_world_model(tmp_path / "body")
+def test_a_world_model_serves_another_task_of_the_same_body():
     env = Nearby()
-    agent = AIMEAgent(env, world_model=tmp_path / "body.safetensors", seed=1, policy_updates=0, clone_updates=500)
+    agent = AIMEAgent(env, world_model=small.world_model(), seed=1, policy_updates=0, clone_updates=250)
     demos = toy.demonstrations(env)
     assert inference_error(agent, demos) < 0.3
     agent.imitate([demo.without_actions() for demo in demos], progress_bar=False)
@@ -114,15 +108,14 @@ def test_a_world_model_serves_another_task_of_the_same_body(learnt, tmp_path):
     assert (toy.mean_return(env, agent) - random) / (expert - random) > 0.5
 
 
-def test_discrete_actions_are_inferred(tmp_path):
+def test_discrete_actions_are_inferred():
     """By the inverse model, and by a policy that nothing but the gradient through one-hot samples teaches."""
-    env, play, demos = toy.task(toy.DiscretePointMass, play=60, demos=10)
-    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"] | {"model_updates": 200, "inverse_updates": 200})
-    agent.pretrain(play, progress_bar=False).save_world_model(tmp_path / "body")
+    env, _, demos = toy.task(toy.DiscretePointMass, play=60, demos=10)
+    world_model = small.world_model(toy.DiscretePointMass)
+    agent = AIMEAgent(env, seed=0, world_model=world_model)
     inferred, true = (np.concatenate([t.actions for t in ts]) for ts in (agent.infer_actions(demos), demos))
     assert np.mean(inferred == true) > 0.9
-    budget = {"policy_updates": 200, "batch_size": 32, "sequence_length": 16}
-    agent = AIMEAgent(env, seed=0, world_model=tmp_path / "body.safetensors", **budget, **FROM_SCRATCH)
+    agent = AIMEAgent(env, seed=0, world_model=world_model, **FROM_SCRATCH | FEW | {"policy_updates": 150})
     assert toy.score(env, agent.imitate(demos, progress_bar=False)) > 0.4
 
 

@@ -69,30 +69,21 @@ def test_without_updates_in_imagination_it_is_the_policy_that_it_starts_from(exp
         assert_identical(aime.policy.state_dict(), ditto.policy.state_dict())
 
 
-@pytest.fixture(scope="module")
-def body(toy_task, tmp_path_factory):
-    """File of a world model that is good for something."""
-    env, play, _ = toy_task
-    path = tmp_path_factory.mktemp("models") / "body.safetensors"
-    budget = small.LEARNING["aime"] | {"model_updates": 250, "inverse_updates": 20}  # a short way to good enough
-    AIMEAgent(env, seed=0, **budget).pretrain(play, progress_bar=False).save_world_model(path)
-    return path
-
-
 FROM_SCRATCH = {
     "expert_actions": True,
     "cloned_start": False,
     "imagination_starts": 32,
     "actor_learning_rate": 1e-3,
-    "imagination_updates": 200,
+    "imagination_updates": 100,
     "imagination_warmup": 0,
 }
 
 
-def test_a_policy_learns_in_imagination_alone_as_its_latent_distance_tells(body, toy_task):
+def test_a_policy_learns_in_imagination_alone_as_its_latent_distance_tells(toy_task, monkeypatch):
+    monkeypatch.setattr("aime_gym.training.loop.LOG_INTERVAL", 50)
     env, _, demos = toy_task
     distances = []
-    agent = DITTOAgent(env, seed=0, world_model=body, **FROM_SCRATCH)
+    agent = DITTOAgent(env, seed=0, world_model=small.world_model(), **FROM_SCRATCH)
 
     def follow(now, _):
         if now["phase"] == "imagination" and now["metrics"]:
@@ -132,8 +123,8 @@ def test_d_bc_is_a_clone_with_more_entropy():
 
 @pytest.mark.slow
 def test_d_gail_learns_from_new_weights(toy_task):
-    env, play, demos = toy_task
+    env, _, demos = toy_task
     budget = {"cloned_start": False, "imagination_updates": 1000, "actor_learning_rate": 3e-4}
-    agent = make_agent("d-gail", env, seed=0, **small.LEARNING["d-gail"] | budget)
-    agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
+    agent = make_agent("d-gail", env, seed=0, world_model=small.world_model(), **small.LEARNING["d-gail"] | budget)
+    agent.imitate(demos, progress_bar=False)
     assert toy.score(env, agent) > 0.6

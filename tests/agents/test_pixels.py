@@ -128,6 +128,6 @@ def test_frames_of_another_shape_are_refused_before_any_training(frame):
 @pytest.mark.slow
 def test_aime_learns_from_pixels():
     env, play, demos = toy.task(toy.PixelPointMass, play=60, demos=10)
-    agent = AIMEAgent(env, seed=0, **small.LEARNING["aime"])
+    agent = AIMEAgent(env, seed=0, **small.PRETRAINING | small.LEARNING["aime"])
     agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
     assert toy.score(env, agent) > 0.5

@@ -51,10 +51,7 @@ BUDGETS = TINY | {
         "algorithm_kwargs": {"learning_starts": 100, "batch_size": 32, "gradient_steps": 4, "buffer_size": 1500},
     },
 }
-#: A server that has imported all that a run needs (an optimizer's first step imports the last one), and forks: a new
-#: process in milliseconds.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["aime_gym.testing", "torch._dynamo"])
 
 
 @pytest.fixture(scope="module")
