@@ -37,10 +37,10 @@ demo: setup
 	$(RENDERING) $(AIME_GYM) compare reach-v3 --modality position --out runs/demo
 
 test: setup
-	$(RENDERING) $(BIN)/pytest -n $(WORKERS) -q -m "not slow"
+	$(RENDERING) $(BIN)/pytest -n $(WORKERS) --dist worksteal -q -m "not slow"
 
 test-all: setup
-	$(RENDERING) $(BIN)/pytest -n $(WORKERS) -q
+	$(RENDERING) $(BIN)/pytest -n $(WORKERS) --dist worksteal -q
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

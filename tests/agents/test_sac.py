@@ -44,7 +44,7 @@ def test_it_learns_what_the_expert_does(kind):
     demos = collect(SlidingLine(), rush, 8, seed=1, progress=False)
     agent = make(kind, DummyVecEnv([SlidingLine] * 8), learning_rate=3e-3, ent_coef="auto_0.1")
     before = mean_action(agent)
-    agent.imitate(demos, 3000, progress_bar=False)
+    agent.imitate(demos, 800, progress_bar=False)
     assert mean_action(agent) > max(0.5, before)
 
 
@@ -58,12 +58,12 @@ def test_discrete_actions_are_refused_before_any_step(kind):
 def test_a_loaded_agent_learns_on_as_the_saved_one(kind, tmp_path):
     _, _, demos = toy.task()
     agent = make(kind, DummyVecEnv([toy.PointMass] * 2), learning_starts=64)
-    agent.imitate(demos, 640, progress_bar=False)
+    agent.imitate(demos, 320, progress_bar=False)
     agent.save(tmp_path / "agent")
     loaded = kind.load(tmp_path / "agent", env=DummyVecEnv([toy.PointMass] * 2), demonstrations=demos, device="cpu")
     before = parameters(agent)
     for one in (agent, loaded):
-        one.learn(256, reset_num_timesteps=False)
+        one.learn(128, reset_num_timesteps=False)
     assert_identical(parameters(loaded), parameters(agent))
     assert any(not torch.equal(tensor, before[name]) for name, tensor in parameters(agent).items())
     observation = np.zeros((3, 2), np.float32)

@@ -18,6 +18,7 @@ from aime_gym.tasks import TaskConfig
 from aime_gym.testing import toy
 
 TINY = "min_epochs=1,max_epochs=1,min_updates=2"
+PENDULUM = ["Pendulum-v1", "--modality", "state", "--max-episode-steps", "20"]
 
 
 def test_help_imports_nothing_heavy():
@@ -246,9 +247,9 @@ def interrupt(*arguments):
 def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")  # no name is folded
-    arguments = ["compare", "CartPole-v1", "--modality", "state", "--expert", "ppo:1", "--agents", f"bc:{TINY}"]
+    arguments = ["compare", *PENDULUM, "--expert", "sac:1", "--agents", f"bc:{TINY}"]
     assert main([*arguments, "--demo-count", "2", "--eval-episodes", "1", "--video-episodes", "0"]) == 0
-    written = {path.name for path in (tmp_path / "runs" / "CartPole-v1").iterdir()}
+    written = {path.name for path in (tmp_path / "runs" / "Pendulum-v1").iterdir()}
     assert written == {"results.json", "results.jsonl", "plan.json", "returns.png", "bc.zip", "expert.zip"}
     assert "bc (oracle: sees the actions)" in capsys.readouterr().out
 
