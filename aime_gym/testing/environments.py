@@ -36,12 +36,8 @@ ENVIRONMENTS: dict[str, tuple[Callable[[Callable[[], gym.Env]], GymEnv], int]] =
     "VecNormalize of rewards": (lambda make: _normalized(make, norm_obs=False), 1),
     # fork, since the default starts a new Python for each copy.
     "SubprocVecEnv": (lambda make: SubprocVecEnv([make] * 2, start_method="fork"), 2),
-    "all wrappers": (lambda make: VecNormalize(VecMonitor(VecCheckNan(_copies(make))), norm_obs=False), 2),
+    "all wrappers": (lambda make: VecNormalize(VecMonitor(VecCheckNan(DummyVecEnv([make] * 2))), norm_obs=False), 2),
 }
-
-
-def _copies(make: Callable[[], gym.Env]) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Monitor(make())] * 2)
 
 
 def _normalized(make: Callable[[], gym.Env], **options: Any) -> VecNormalize:

@@ -23,7 +23,7 @@ from aime_gym.testing import toy
 NAMES = [name for name, kind in AGENTS.items() if not kind.imitates_online]
 #: Agents that imitate in their environment, with the algorithm that learns their policy.
 ONLINE_NAMES = ["gaifo ppo", "gaifo sac"]
-#: One of each kind: a world model, regressions, imagination. The contract stops every agent, as one slow test here does.
+#: One of each kind: a world model, regressions, imagination. The contract stops every agent, and so does a slow test.
 each_kind = pytest.mark.parametrize("name", ["aime", "bco", "ditto"])
 every_online_agent = pytest.mark.parametrize("name", ONLINE_NAMES)
 PHASES = ("pretrain", "imitate")

@@ -21,7 +21,7 @@ from aime_gym.models.rssm import RecordedActions
 from aime_gym.testing import toy
 from aime_gym.types import Trajectory
 
-BUDGET = {"world_model": small.MODEL, "model_updates": 300, "inverse_updates": 200, "sequence_length": 16}
+BUDGET = small.PRETRAINING | {"model_updates": 250}
 
 
 class IdleActionPointMass(toy.PointMass):
