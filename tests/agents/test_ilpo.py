@@ -52,7 +52,7 @@ def demos():
 
 @pytest.fixture(scope="module", params=[None, 7], ids=["as many latents as actions", "more latents"])
 def learnt(request, demos):
-    agent = ILPOAgent(DummyVecEnv([Walk] * 2), seed=0, latents=request.param, updates=1500, learning_rate=1e-3)
+    agent = ILPOAgent(DummyVecEnv([Walk] * 2), seed=0, latents=request.param, updates=800, learning_rate=1e-3)
     return agent.imitate(demos, 600, progress_bar=False)
 
 

@@ -290,7 +290,7 @@ def test_a_package_that_gymnasium_lacks_is_named_before_the_work(command, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pygame", None)
     with TaskConfig("CartPole-v1", "state").make() as env:
-        BCAgent(env, min_epochs=1, max_epochs=1).imitate("classic/CartPole-v1").save("bc.zip")
+        BCAgent(env, min_epochs=1, max_epochs=1, min_updates=2).imitate("classic/CartPole-v1").save("bc.zip")
     with pytest.raises(SystemExit) as end:
         main(command)
     assert end.value.code == 2

@@ -116,7 +116,7 @@ def test_only_the_oracle_gets_actions(stored, tmp_path, monkeypatch):
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: jobs.Score((1.0,), (1,)))
-    run(compare(stored, "bco", "bc"), tmp_path)
+    run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
     assert all(demo.actions is None for demo in seen["BCOAgent"])
     assert all(demo.actions is not None for demo in seen["BCAgent"])
 

@@ -18,6 +18,14 @@ from aime_gym.experiments.statistics import (
     probability_of_improvement,
 )
 
+
+@pytest.fixture(autouse=True)
+def few_repetitions(monkeypatch):
+    """Resample less than a report does: the intervals are rliable's."""
+    for function in (estimates, probability_of_improvement, performance_profile):
+        monkeypatch.setitem(function.__kwdefaults__, "repetitions", 100)
+
+
 #: Mean returns of each seed.
 SCORES = {
     ("car", "bco"): [-150.0, -140.0, -160.0, -110.0, -200.0],
