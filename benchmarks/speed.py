@@ -1,147 +1,551 @@
-"""What users wait for, as ratios of measurements that take turns in one run.
+"""What users wait for, as ratios of contestants that take turns in one run.
 
-Rows so far: recording play by one process and by two, by ``collect`` with all that it does: processes start, import the
-simulator and send what they have recorded. Whatever else the machine does disturbs the time that passes, so each row
-has the processor time of all processes too. On cores of their own, n processes that share the work evenly are
-
-    n * (processor time of one process) / (processor time of all n processes)
-
-times as fast as one. "While recording" leaves the start of the processes out: long recordings come close to it. One
-line of JSON for each measurement is appended to ``--out``.
+A row of the table compares contestants. Each runs in a process of its own, and a turn each, round after round, so that
+whatever else the machine does hits all of them. Figures are medians over turns for one unit (an update, an environment
+step): processor time with that of other processes that the contestant starts, and the time that passed. Ratios are
+medians of those of each round, to the first contestant of the row; on a machine with other jobs, read those of
+processor time. First turns do not count. One line of JSON for each contestant is appended to ``--out``.
 
     python benchmarks/speed.py
-    python benchmarks/speed.py --tasks reach-v3 walker-walk --episodes 200 --turns 3
+    python benchmarks/speed.py --only "phase 1, vectors" "phase 2, vectors" --authors ~/aime-v2
+    python benchmarks/speed.py --only "learned reward" --imitation ~/venv-imitation/bin/python
+    python benchmarks/speed.py --table benchmarks/results/speed.jsonl
+
+``--authors`` is a checkout of https://github.com/argmax-ai/aime-v2: their model ``rssmo`` with the losses that their
+training has. Their data loader's workers are left out: sequences are drawn where the update runs. ``--imitation`` is a
+Python that has the package ``imitation``, which needs versions of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import gymnasium as gym
+# Nothing else here: contestants differ in what they can import, and in what they import first.
 
-from aime_gym import make_env
-from aime_gym.data import collect, collecting
-from aime_gym.experiments.provenance import describe_machine, package_versions
+Options = argparse.Namespace
+#: A turn, which returns how many units of work it did.
+Turn = Callable[[], int]
 
-PROCESSES = (1, 2)
-
-
-class ProcessorTime(gym.Wrapper):
-    """Writes this process's processor time at the start of each episode to a file of its own."""
-
-    def __init__(self, env: gym.Env, folder: str) -> None:
-        super().__init__(env)
-        self._file = Path(folder) / str(os.getpid())
-
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(f"{time.process_time()}\n")
-        return self.env.reset(**options)
+# Updates of world models and policies
 
 
-def make(task: str, folder: str) -> gym.Env:
-    """A task whose processes write their processor time."""
-    return ProcessorTime(make_env(task), folder)
+class Loop:
+    """Keeps the update that a phase would make again and again."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.generator = torch.Generator().manual_seed(0)
+
+    def minimize(self, name: str, total: int, loss: Callable[[], Any], optimizer: Any) -> None:
+        """Keep the gradient steps of phase 1."""
+        self.update = lambda: optimizer.step(loss()[0])
+
+    def run(self, name: str, total: int, update: Callable[[], Any], state: Any) -> bool:
+        """Keep the updates of phase 2."""
+        self.update = update
+        return True
 
 
-def measure(task: str, episodes: int, workers: int) -> dict[str, Any]:
-    """Record play, and say how long it took."""
+ACTIONS, EPISODES, RECORDS, VECTOR = 6, 20, 101, 24
+SHAPES = {"vectors": (50, 50), "pixels": (8, 16)}  # sequences of a batch, records of each
+
+
+def our_update(options: Options, *, preset: str, phase: int, side: int = 0) -> Turn:
+    """As ``pretrain`` and ``imitate`` make them; phase 2 without the prior of a warm start."""
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+    from gymnasium import spaces
+
+    from aime_gym.data import ActionEncoding, TrajectoryDataset
+    from aime_gym.model_based.action_inference import infer_policy
+    from aime_gym.model_based.config import AIME_PRESETS
+    from aime_gym.model_based.pretraining import fit_world_model
+    from aime_gym.models.policies import make_latent_policy
+    from aime_gym.models.world_model import WorldModel
+    from aime_gym.types import Trajectory
+
+    torch.manual_seed(0)
+    batch, length = SHAPES["pixels" if side else "vectors"]
+    config = replace(AIME_PRESETS[preset], batch_size=batch, sequence_length=length)
+    config = replace(config, warm_start=False, action_prior=False)
+    encoding = ActionEncoding(spaces.Box(-1, 1, (ACTIONS,), np.float32))
+    episodes = [Trajectory(seen, actions if phase == 1 else None) for seen, actions in recorded(side)]
+    dataset = TrajectoryDataset(episodes, encoding if phase == 1 else None, torch.device("cpu"))
+    shape = (side, side, 3) if side else (VECTOR,)
+    model = WorldModel(config.world_model, {"observation": shape}, ACTIONS)
+    loop: Any = Loop()
+    if phase == 1:
+        fit_world_model(model, dataset, loop, config)
+        model.requires_grad_(True)
+    else:
+        model.requires_grad_(False)
+        policy, noise = make_latent_policy(model.feature_size, ACTIONS, discrete=False), torch.randn
+        infer_policy(model, None, policy, dataset, loop, config, noise)  # type: ignore[arg-type]
+    return counted(loop.update)
+
+
+def their_update(options: Options, *, phase: int, side: int = 0, inverse_model: bool = True) -> Turn:
+    """As their ``train_model_only.py`` and ``train_aime.py`` make them, on a processor."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    sys.path.insert(0, str(options.authors))
+    stand_in()
+    from aimev2.data import SequenceDataset
+    from aimev2.models.policy import TanhGaussianPolicy
+    from aimev2.models.ssm import ssm_classes
+
+    batch, length = SHAPES["pixels" if side else "vectors"]
+    sensor = "image" if side else "vector"
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder) / str(os.getpid())
-        start = time.perf_counter()
-        busy = time.process_time() + server_time()
-        env = functools.partial(make, task, folder)
-        recorded = collect(env, "play", episodes, workers=workers, seed=0, progress=False)
-        seconds = time.perf_counter() - start
-        busy = time.process_time() + server_time() - busy
-        times = {file: [*map(float, file.read_text(encoding="utf-8").split())] for file in Path(folder).iterdir()}
-    steps = sum(map(len, recorded))
-    mine = times.pop(here) if workers > 1 else []
-    recording = sum(of_one[-1] - of_one[0] for of_one in times.values())
-    episode = recording / sum(
-        len(of_one) - 1 for of_one in times.values()
-    )  # without the last one, whose end is unknown
-    if workers > 1:
-        busy += sum(of_one[-1] + episode for of_one in times.values())
-    return {
-        "row": "collect",
-        "task": task,
-        "processes": workers,
-        "episodes": episodes,
-        "episodes_while_others_start": len(mine),
-        "steps": steps,
-        "seconds": seconds,
-        "processor_seconds": busy,
-        "processor_seconds_while_recording": episode * episodes,
-    }
+        for number, (seen, actions) in enumerate(recorded(side)):
+            marks = np.zeros(RECORDS, np.float32)
+            first, last = marks.copy(), marks.copy()
+            first[0] = last[-1] = 1
+            own = {sensor: seen, "pre_action": np.concatenate([np.zeros_like(actions[:1]), actions])}
+            np.savez(Path(folder) / f"{number}.npz", **own, is_first=first, is_last=last, is_terminal=marks)
+        dataset = SequenceDataset(folder, length, overlap=True, lazy=False)
+    wide = {"hidden_size": 512, "hidden_layers": 2, "hidden_activation": "swish", "norm": "ln"}
+    visual = {"name": "cnn_ha", "width": 32}
+    terminal = ("is_terminal", 1, {"name": "binary", "hidden_size": 128, "hidden_layers": 2})
+    model = ssm_classes["rssmo"](
+        [(sensor, (side, side), visual) if side else (sensor, VECTOR, {"name": "mlp", **wide, "have_head": False})],
+        [
+            (sensor, (side, side), {**visual, "sigmoid": False}) if side else (sensor, VECTOR, {"name": "dmlp", **wide}),
+            *([terminal] if phase == 1 else []),
+        ],
+        ACTIONS,
+        [512, 30],
+        probe_config=[],
+        intrinsic_reward_config={},
+        hidden_size=512,
+        hidden_layers=2,
+        norm="ln",
+        kl_scale=1.0,
+        free_nats=1.0,
+        kl_rebalance=0.8,
+        nll_reweight="none",
+        idm_mode="detach" if inverse_model and phase == 1 else "none",
+        min_std=0.1,
+    )
+    trained = model
+    if phase == 2:
+        model.requires_grad_(False)
+        trained = TanhGaussianPolicy(model.state_feature_dim, ACTIONS, hidden_size=128, hidden_layers=2)
+    adam = torch.optim.Adam(trained.parameters(), lr=3e-4)
+
+    def update() -> None:
+        data = dataset.sample(batch)
+        loss = model(data, data["pre_action"])[2] if phase == 1 else model.filter_with_policy(data, trained)[3]
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 100.0).item()
+        adam.step()
+
+    return counted(update)
 
 
-def server_time() -> float:
-    """Processor time of the process that starts the others, where the system tells."""
-    try:
-        fields = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/stat").read_text(encoding="utf-8").split()
-    except OSError:
-        return 0.0
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+def stand_in() -> None:
+    """What their modules import and the update does not need; resizing leaves frames of 64 x 64 as they are."""
+    import torch
+
+    class Resize(torch.nn.Identity):
+        def __init__(self, size: int) -> None:
+            assert size == 64
+            super().__init__()
+
+    transforms = SimpleNamespace(Resize=Resize)
+    contents = {"einops": {"rearrange": None}, "omegaconf": {"OmegaConf": None}, "torchvision": {"transforms": transforms}}
+    for name, content in contents.items():
+        try:
+            __import__(name)
+        except ImportError:
+            sys.modules[name] = ModuleType(name)
+            vars(sys.modules[name]).update(content)
+
+
+def recorded(side: int) -> list[tuple[Any, Any]]:
+    """Frames (T + 1, side, side, 3) or vectors, and actions (T, A), of some episodes; what is in them costs nothing."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    frames = partial(rng.integers, 0, 256, (RECORDS, side, side, 3), np.uint8)
+    vectors = partial(rng.standard_normal, (RECORDS, VECTOR), np.float32)
+    return [
+        ((frames if side else vectors)(), rng.uniform(-1, 1, (RECORDS - 1, ACTIONS)).astype(np.float32))
+        for _ in range(EPISODES)
+    ]
+
+
+def counted(work: Callable[[], Any], units: int = 1) -> Turn:
+    """A turn that does some work, of so many units."""
+
+    def turn() -> int:
+        work()
+        return units
+
+    return turn
+
+
+# Environment steps
+
+
+def play(options: Options, *, workers: int) -> Turn:
+    """Record play of reach-v3: processes start, import the simulator and send what they have recorded."""
+    from aime_gym import make_env
+    from aime_gym.data import collect, collecting
+
+    collecting._LONG_RECORDING = 0.0  # processes, however few the episodes
+    env = partial(make_env, "reach-v3")
+    return lambda: sum(map(len, collect(env, "play", 200, workers=workers, seed=0, progress=False)))
+
+
+#: PPO and the discriminator of the row "learned reward", the same for all: this package's defaults.
+ENVS, PPO = 8, {"n_steps": 256, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99}
+ROLLOUT = ENVS * 256
+HIDDEN, LAYERS, UPDATES, BATCH, RATE = 256, 2, 16, 512, 1e-3
+
+
+def sb3_ppo() -> Any:
+    """Return SB3's PPO on CartPole-v1."""
+    from stable_baselines3 import PPO as Algorithm
+    from stable_baselines3.common.env_util import make_vec_env
+
+    return Algorithm(
+        "MlpPolicy", make_vec_env("CartPole-v1", ENVS), seed=0, policy_kwargs={"net_arch": [64, 64]}, **PPO
+    )
+
+
+def plain_ppo(options: Options) -> Turn:
+    """The environment's own reward."""
+    return counted(partial(sb3_ppo().learn, ROLLOUT, reset_num_timesteps=False), ROLLOUT)
+
+
+def our_gail(options: Options, *, penalty: float) -> Turn:
+    """GAIL of this package, with or without its gradient penalty, which ``imitation`` does not have."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    from aime_gym.agents import GAILAgent
+
+    agent = GAILAgent(
+        make_vec_env("CartPole-v1", ENVS),
+        demonstrations="classic/CartPole-v1",
+        seed=0,
+        algorithm_kwargs=PPO,
+        penalty=penalty,
+        discriminator_hidden=HIDDEN,
+        discriminator_layers=LAYERS,
+        discriminator_updates=UPDATES,
+        batch_size=BATCH,
+        learning_rate=RATE,
+    )
+    agent.imitate(total_timesteps=ROLLOUT, progress_bar=False)
+    return counted(partial(agent.learn, ROLLOUT, progress_bar=False), ROLLOUT)
+
+
+def their_gail(options: Options) -> Turn:
+    """GAIL of ``imitation``."""
+    import numpy as np
+    import torch
+    from imitation.algorithms.adversarial.gail import GAIL
+    from imitation.data.types import Trajectory
+    from imitation.rewards.reward_nets import BasicRewardNet
+    from imitation.util import logger
+    from imitation.util.networks import RunningNorm
+
+    shipped = Path(__file__).parents[1] / "aime_gym/data/demonstrations/classic/CartPole-v1.npz"
+    with np.load(shipped) as arrays:  # episodes of one length
+        count = len(arrays["lengths"])
+        episodes = [np.split(arrays[name], count) for name in ("observations", "actions")]
+    ppo = sb3_ppo()
+    trainer = GAIL(
+        demonstrations=[Trajectory(seen, actions, None, terminal=False) for seen, actions in zip(*episodes, strict=True)],
+        demo_batch_size=BATCH,
+        venv=ppo.get_env(),
+        gen_algo=ppo,
+        reward_net=BasicRewardNet(
+            ppo.observation_space,
+            ppo.action_space,
+            hid_sizes=[HIDDEN] * LAYERS,
+            activation=torch.nn.Tanh,
+            normalize_input_layer=RunningNorm,
+        ),
+        n_disc_updates_per_round=UPDATES,
+        disc_opt_kwargs={"lr": RATE},
+        allow_variable_horizon=True,
+        custom_logger=logger.configure(tempfile.mkdtemp(), []),
+    )
+    return counted(partial(trainer.train, ROLLOUT), ROLLOUT)
+
+
+def evaluation(options: Options, *, agent: str) -> Turn:
+    """SB3's ``evaluate_policy`` in Pendulum-v1, of networks that have learnt nothing."""
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    model: Any = untrained(agent)
+    return counted(partial(evaluate_policy, model, model.get_env(), n_eval_episodes=ENVS), 200 * ENVS)
+
+
+def loading(options: Options, *, agent: str) -> Turn:
+    """Load such an agent."""
+    model: Any = untrained(agent)
+    path = Path(tempfile.mkdtemp()) / "agent.zip"
+    model.save(path)
+    return counted(partial(type(model).load, path))
+
+
+def untrained(agent: str) -> Any:
+    """SB3's PPO, or one of our agents, in Pendulum-v1."""
+    from stable_baselines3 import PPO as Algorithm
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env("Pendulum-v1", ENVS)
+    if agent == "ppo":
+        return Algorithm("MlpPolicy", env)
+    from aime_gym import make_agent
+
+    return make_agent(agent, env)
+
+
+SIZE, REPEAT = 64, 2
+
+
+def frames(options: Options, *, task: str, way: str, copies: int = 1) -> Turn:
+    """A step and a frame each; "simulator" is dm_control through Shimmy, or Meta-World, as their packages make them."""
+    import gymnasium as gym
+    from gymnasium.wrappers import AddRenderObservation, RepeatAction
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    def make() -> gym.Env:
+        from aime_gym import make_env
+
+        if way != "simulator":
+            return make_env(task, modality="pixels", image_size=SIZE, action_repeat=REPEAT, quality=way)  # type: ignore[arg-type]
+        if task.endswith("-v3"):
+            import metaworld  # noqa: F401 - registers its environments
+
+            view = {"width": SIZE, "height": SIZE, "camera_name": "corner4"}
+            env = gym.make("Meta-World/MT1", env_name=task, seed=0, render_mode="rgb_array", **view)
+        else:
+            import shimmy
+
+            gym.register_envs(shimmy)
+            view = {"height": SIZE, "width": SIZE, "camera_id": 0}
+            env = gym.make(f"dm_control/{task}-v0", render_mode="rgb_array", render_kwargs=view)
+        return AddRenderObservation(RepeatAction(env, REPEAT))
+
+    from aime_gym.wrappers.rendering import require_gl
+
+    require_gl()
+    envs = DummyVecEnv([make] * copies)
+    envs.reset()
+
+    def turn() -> int:
+        for _ in range(20):
+            envs.step([envs.action_space.sample() for _ in range(copies)])
+        return 20 * copies
+
+    return turn
+
+
+# Starts
+
+
+def start(options: Options, *, command: list[str]) -> Turn:
+    """Start Python, with modules that an earlier start has compiled."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": tempfile.mkdtemp(), "PYTHONDONTWRITEBYTECODE": ""}
+    run = partial(subprocess.run, [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, check=True)
+    return counted(run)
+
+
+#: Rows: the unit, and the contestants, of which the first is what the others are compared with.
+ROWS: dict[str, tuple[str, dict[str, Callable[[Options], Turn]]]] = {
+    "phase 1, vectors": (
+        "update",
+        {
+            "authors, rssmo": partial(their_update, phase=1),
+            "dreamer": partial(our_update, preset="dreamer", phase=1),
+            "aime": partial(our_update, preset="aime", phase=1),
+            "default": partial(our_update, preset="default", phase=1),
+        },
+    ),
+    "phase 2, vectors": (
+        "update",
+        {
+            "authors, rssmo": partial(their_update, phase=2),
+            "dreamer": partial(our_update, preset="dreamer", phase=2),
+            "aime": partial(our_update, preset="aime", phase=2),
+            "default": partial(our_update, preset="default", phase=2),
+        },
+    ),
+    "phase 1, pixels": (
+        "update",
+        {
+            "authors, rssmo": partial(their_update, phase=1, side=64),
+            "authors, rssmo without inverse model": partial(their_update, phase=1, side=64, inverse_model=False),
+            "dreamer": partial(our_update, preset="dreamer", phase=1, side=64),
+            "default": partial(our_update, preset="default", phase=1, side=64),
+            "default, 32 x 32": partial(our_update, preset="default", phase=1, side=32),
+        },
+    ),
+    "collect": ("step", {f"{workers} processes": partial(play, workers=workers) for workers in (1, 2)}),
+    "learned reward": (
+        "step",
+        {
+            "PPO": plain_ppo,
+            "GAIL": partial(our_gail, penalty=10.0),
+            "GAIL without penalty": partial(our_gail, penalty=0.0),
+            "imitation's GAIL": their_gail,
+        },
+    ),
+    "evaluate": ("step", {name: partial(evaluation, agent=name) for name in ("ppo", "bco", "gaifo", "aime")}),
+    "load": ("load", {name: partial(loading, agent=name) for name in ("ppo", "bco", "gaifo", "aime")}),
+    "start": (
+        "start",
+        {
+            "import stable_baselines3": partial(start, command=["-c", "import stable_baselines3"]),
+            "import aime_gym": partial(start, command=["-c", "import aime_gym"]),
+            "import AIMEAgent": partial(start, command=["-c", "from aime_gym.agents import AIMEAgent"]),
+            "aime-gym --help": partial(start, command=["-m", "aime_gym", "--help"]),
+        },
+    ),
+    **{
+        f"frames, {task}": (
+            "frame",
+            {
+                f"{way}{', 2 in a process' * (copies - 1)}": partial(frames, task=task, way=way, copies=copies)
+                for copies in (1, 2)
+                for way in ("simulator", "default", "fast")
+            },
+        )
+        for task in ("walker-walk", "reach-v3")
+    },
+}
 
 
 def main() -> None:
-    """Read the command line, measure in turns, and print the table."""
+    """Read the command line, and measure, or print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["reach-v3"])
-    parser.add_argument("--episodes", type=int, default=600)
-    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--turns", type=int, default=5, help="of each contestant that count")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch in each process")
+    parser.add_argument("--authors", type=Path, help="a checkout of their code")
+    parser.add_argument("--imitation", type=Path, help="a Python with the package imitation")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.jsonl"))
+    parser.add_argument("--table", type=Path, help="print what this file holds, and run nothing")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)  # what a process is started for
     options = parser.parse_args()
-    collecting._LONG_RECORDING = 0.0  # processes, however few the episodes
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    lines: list[dict[str, Any]] = []
-    for _ in range(options.turns):
-        for task in options.tasks:
-            for workers in PROCESSES:
-                line = measure(task, options.episodes, workers)
-                line |= {"machine": describe_machine(), "versions": package_versions()}
-                lines.append(line)
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+    if options.contestant:
+        serve(ROWS[options.only[0]][1][options.contestant](options))
+        return
+    if options.table:
+        lines = [json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()]
+    else:
+        lines = [line for row in options.only for line in measure(row, options)]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
     print(table(lines))
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """The figures as a table: medians over turns."""
-    rows = [
-        "| | processes | steps/s | CPU ms a step | while recording | times as fast as one | by CPU | while recording |",
-        "| --- " * 8 + "|",
-    ]
-    for task in dict.fromkeys(line["task"] for line in lines):
-        one, *others = (
-            [line for line in lines if line["task"] == task and line["processes"] == workers] for workers in PROCESSES
-        )
-        base = milliseconds(one)
-        for measured in (one, *others):
-            workers = measured[0]["processes"]
-            passed, busy, recording = milliseconds(measured)
-            rows.append(
-                f"| collect {task} | {workers} | {1000 / passed:.0f} | {busy:.2f} | {recording:.2f} | "
-                f"{base[0] / passed:.2f} | {workers * base[1] / busy:.2f} | {workers * base[2] / recording:.2f} |"
+def serve(turn: Turn) -> None:
+    """Take a turn whenever asked to, and tell its units, and the seconds of the processor and of the clock."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for _ in sys.stdin:
+        busy, started = processor_seconds(), time.perf_counter()
+        units = turn()
+        seconds = processor_seconds() - busy, time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps([units, *seconds, peak]), file=answers, flush=True)
+
+
+def processor_seconds() -> float:
+    """Processor time of this process, of those that it has waited for, and of the server that starts others."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(of_one.ru_utime + of_one.ru_stime for of_one in used)
+    with suppress(OSError):  # no server, or a system that does not tell
+        fields = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/stat").read_text(encoding="utf-8").split()
+        seconds += sum(map(int, fields[13:17])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def measure(row: str, options: Options) -> list[dict[str, Any]]:
+    """Let the contestants of a row take turns, and return a line for each."""
+    from aime_gym.experiments.provenance import describe_machine, package_versions
+
+    absent = {"authors": options.authors is None, "imitation": options.imitation is None}
+    unit, contestants = ROWS[row]
+    running: dict[str, Any] = {}
+    for name in contestants:
+        if not any(absent[word] for word in absent if name.startswith(word)):
+            python = options.imitation if name.startswith("imitation") else sys.executable
+            command = [python, __file__, *sys.argv[1:], "--only", row, "--contestant", name]
+            running[name] = subprocess.Popen(
+                command,
+                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
+    turns: dict[str, list[list[float]]] = {name: [] for name in running}
+    for _ in range(1 + options.turns):
+        for name, process in running.items():
+            print("turn", file=process.stdin, flush=True)
+            turns[name].append(json.loads(process.stdout.readline() or "null") or sys.exit(f"{name} has failed"))
+    lines = []
+    first = next(iter(running))
+    for name, process in running.items():
+        process.communicate()
+        milliseconds = [[1000 * turn[part] / turn[0] for turn in turns[name][1:]] for part in (1, 2)]
+        others = [[1000 * turn[part] / turn[0] for turn in turns[first][1:]] for part in (1, 2)]
+        lines.append(
+            {
+                "row": row,
+                "contestant": name,
+                "unit": unit,
+                "turns": options.turns,
+                "processor_ms": round(statistics.median(milliseconds[0]), 4),
+                "wall_ms": round(statistics.median(milliseconds[1]), 4),
+                "processor_ratio": round(statistics.median(map(float.__truediv__, milliseconds[0], others[0])), 3),
+                "wall_ratio": round(statistics.median(map(float.__truediv__, milliseconds[1], others[1])), 3),
+                "peak_mib": turns[name][-1][3],
+                "threads": options.threads,
+                "load": os.getloadavg()[0],
+                "machine": describe_machine(),
+                "versions": package_versions(),
+            }
+        )
+    return lines
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The figures as a table."""
+    rows = ["| row | contestant | unit | CPU ms | wall ms | CPU | wall | peak MiB |", "| --- " * 8 + "|"]
+    for line in lines:
+        rows.append(
+            "| {row} | {contestant} | {unit} | {processor_ms:.3g} | {wall_ms:.3g} | {processor_ratio:.2f} | "
+            "{wall_ratio:.2f} | {peak_mib} |".format(**line)
+        )
     return "\n".join(rows)
-
-
-def milliseconds(lines: list[dict[str, Any]]) -> list[float]:
-    """Milliseconds a step: that pass, of all processors, and of those that record while they do."""
-    names = ("seconds", "processor_seconds", "processor_seconds_while_recording")
-    return [statistics.median(1000 * line[name] / line["steps"] for line in lines) for name in names]
 
 
 if __name__ == "__main__":
