@@ -27,11 +27,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
+from subprocess import PIPE
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -102,7 +103,7 @@ def our_update(options: Options, *, preset: str, phase: int, side: int = 0) -> T
     return counted(loop.update)
 
 
-def their_update(options: Options, *, phase: int, side: int = 0, inverse_model: bool = True) -> Turn:
+def their_update(options: Options, *, phase: int, side: int = 0) -> Turn:
     """As their ``train_model_only.py`` and ``train_aime.py`` make them, on a processor."""
     import numpy as np
     import torch
@@ -130,7 +131,9 @@ def their_update(options: Options, *, phase: int, side: int = 0, inverse_model: 
     model = ssm_classes["rssmo"](
         [(sensor, (side, side), visual) if side else (sensor, VECTOR, {"name": "mlp", **wide, "have_head": False})],
         [
-            (sensor, (side, side), {**visual, "sigmoid": False}) if side else (sensor, VECTOR, {"name": "dmlp", **wide}),
+            (sensor, (side, side), {**visual, "sigmoid": False})
+            if side
+            else (sensor, VECTOR, {"name": "dmlp", **wide}),
             *([terminal] if phase == 1 else []),
         ],
         ACTIONS,
@@ -144,7 +147,7 @@ def their_update(options: Options, *, phase: int, side: int = 0, inverse_model: 
         free_nats=1.0,
         kl_rebalance=0.8,
         nll_reweight="none",
-        idm_mode="detach" if inverse_model and phase == 1 else "none",
+        idm_mode="detach" if phase == 1 else "none",
         min_std=0.1,
     )
     trained = model
@@ -174,7 +177,11 @@ def stand_in() -> None:
             super().__init__()
 
     transforms = SimpleNamespace(Resize=Resize)
-    contents = {"einops": {"rearrange": None}, "omegaconf": {"OmegaConf": None}, "torchvision": {"transforms": transforms}}
+    contents = {
+        "einops": {"rearrange": None},
+        "omegaconf": {"OmegaConf": None},
+        "torchvision": {"transforms": transforms},
+    }
     for name, content in contents.items():
         try:
             __import__(name)
@@ -227,12 +234,10 @@ HIDDEN, LAYERS, UPDATES, BATCH, RATE = 256, 2, 16, 512, 1e-3
 
 def sb3_ppo() -> Any:
     """Return SB3's PPO on CartPole-v1."""
-    from stable_baselines3 import PPO as Algorithm
+    import stable_baselines3 as sb3
     from stable_baselines3.common.env_util import make_vec_env
 
-    return Algorithm(
-        "MlpPolicy", make_vec_env("CartPole-v1", ENVS), seed=0, policy_kwargs={"net_arch": [64, 64]}, **PPO
-    )
+    return sb3.PPO("MlpPolicy", make_vec_env("CartPole-v1", ENVS), seed=0, policy_kwargs={"net_arch": [64, 64]}, **PPO)
 
 
 def plain_ppo(options: Options) -> Turn:
@@ -278,7 +283,9 @@ def their_gail(options: Options) -> Turn:
         episodes = [np.split(arrays[name], count) for name in ("observations", "actions")]
     ppo = sb3_ppo()
     trainer = GAIL(
-        demonstrations=[Trajectory(seen, actions, None, terminal=False) for seen, actions in zip(*episodes, strict=True)],
+        demonstrations=[
+            Trajectory(seen, actions, None, terminal=False) for seen, actions in zip(*episodes, strict=True)
+        ],
         demo_batch_size=BATCH,
         venv=ppo.get_env(),
         gen_algo=ppo,
@@ -315,12 +322,12 @@ def loading(options: Options, *, agent: str) -> Turn:
 
 def untrained(agent: str) -> Any:
     """SB3's PPO, or one of our agents, in Pendulum-v1."""
-    from stable_baselines3 import PPO as Algorithm
+    import stable_baselines3 as sb3
     from stable_baselines3.common.env_util import make_vec_env
 
     env = make_vec_env("Pendulum-v1", ENVS)
     if agent == "ppo":
-        return Algorithm("MlpPolicy", env)
+        return sb3.PPO("MlpPolicy", env)
     from aime_gym import make_agent
 
     return make_agent(agent, env)
@@ -329,11 +336,10 @@ def untrained(agent: str) -> Any:
 SIZE, REPEAT = 64, 2
 
 
-def frames(options: Options, *, task: str, way: str, copies: int = 1) -> Turn:
+def frames(options: Options, *, task: str, way: str) -> Turn:
     """A step and a frame each; "simulator" is dm_control through Shimmy, or Meta-World, as their packages make them."""
     import gymnasium as gym
     from gymnasium.wrappers import AddRenderObservation, RepeatAction
-    from stable_baselines3.common.vec_env import DummyVecEnv
 
     def make() -> gym.Env:
         from aime_gym import make_env
@@ -356,13 +362,13 @@ def frames(options: Options, *, task: str, way: str, copies: int = 1) -> Turn:
     from aime_gym.wrappers.rendering import require_gl
 
     require_gl()
-    envs = DummyVecEnv([make] * copies)
-    envs.reset()
+    env = make()
+    env.reset()
 
     def turn() -> int:
         for _ in range(20):
-            envs.step([envs.action_space.sample() for _ in range(copies)])
-        return 20 * copies
+            env.step(env.action_space.sample())
+        return 20
 
     return turn
 
@@ -377,48 +383,39 @@ def start(options: Options, *, command: list[str]) -> Turn:
     return counted(run)
 
 
+PRESETS = ("dreamer", "aime", "default")
+AGENTS = ("ppo", "bco", "gaifo", "aime")
 #: Rows: the unit, and the contestants, of which the first is what the others are compared with.
 ROWS: dict[str, tuple[str, dict[str, Callable[[Options], Turn]]]] = {
-    "phase 1, vectors": (
-        "update",
-        {
-            "authors, rssmo": partial(their_update, phase=1),
-            "dreamer": partial(our_update, preset="dreamer", phase=1),
-            "aime": partial(our_update, preset="aime", phase=1),
-            "default": partial(our_update, preset="default", phase=1),
-        },
-    ),
-    "phase 2, vectors": (
-        "update",
-        {
-            "authors, rssmo": partial(their_update, phase=2),
-            "dreamer": partial(our_update, preset="dreamer", phase=2),
-            "aime": partial(our_update, preset="aime", phase=2),
-            "default": partial(our_update, preset="default", phase=2),
-        },
-    ),
+    **{
+        f"phase {phase}, vectors": (
+            "update",
+            {"authors, rssmo": partial(their_update, phase=phase)}
+            | {preset: partial(our_update, preset=preset, phase=phase) for preset in PRESETS},
+        )
+        for phase in (1, 2)
+    },
     "phase 1, pixels": (
         "update",
         {
             "authors, rssmo": partial(their_update, phase=1, side=64),
-            "authors, rssmo without inverse model": partial(their_update, phase=1, side=64, inverse_model=False),
             "dreamer": partial(our_update, preset="dreamer", phase=1, side=64),
             "default": partial(our_update, preset="default", phase=1, side=64),
             "default, 32 x 32": partial(our_update, preset="default", phase=1, side=32),
         },
     ),
-    "collect": ("step", {f"{workers} processes": partial(play, workers=workers) for workers in (1, 2)}),
+    "collect": ("step", {"1 process": partial(play, workers=1), "2 processes": partial(play, workers=2)}),
     "learned reward": (
         "step",
         {
-            "PPO": plain_ppo,
+            "imitation, GAIL": their_gail,
             "GAIL": partial(our_gail, penalty=10.0),
             "GAIL without penalty": partial(our_gail, penalty=0.0),
-            "imitation's GAIL": their_gail,
+            "SB3's PPO": plain_ppo,
         },
     ),
-    "evaluate": ("step", {name: partial(evaluation, agent=name) for name in ("ppo", "bco", "gaifo", "aime")}),
-    "load": ("load", {name: partial(loading, agent=name) for name in ("ppo", "bco", "gaifo", "aime")}),
+    "evaluate": ("step", {agent: partial(evaluation, agent=agent) for agent in AGENTS}),
+    "load": ("load", {agent: partial(loading, agent=agent) for agent in AGENTS}),
     "start": (
         "start",
         {
@@ -431,11 +428,7 @@ ROWS: dict[str, tuple[str, dict[str, Callable[[Options], Turn]]]] = {
     **{
         f"frames, {task}": (
             "frame",
-            {
-                f"{way}{', 2 in a process' * (copies - 1)}": partial(frames, task=task, way=way, copies=copies)
-                for copies in (1, 2)
-                for way in ("simulator", "default", "fast")
-            },
+            {way: partial(frames, task=task, way=way) for way in ("simulator", "default", "fast")},
         )
         for task in ("walker-walk", "reach-v3")
     },
@@ -447,7 +440,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--turns", type=int, default=5, help="of each contestant that count")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch in each process")
     parser.add_argument("--authors", type=Path, help="a checkout of their code")
     parser.add_argument("--imitation", type=Path, help="a Python with the package imitation")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.jsonl"))
@@ -457,25 +449,37 @@ def main() -> None:
     if options.contestant:
         serve(ROWS[options.only[0]][1][options.contestant](options))
         return
+    print(
+        "| row | contestant | unit | CPU ms | wall ms | CPU ratio | wall ratio |",
+        "| --- " * 7 + "|",
+        sep="\n",
+    )
     if options.table:
-        lines = [json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()]
-    else:
-        lines = [line for row in options.only for line in measure(row, options)]
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-    print(table(lines))
+        for line in options.table.read_text(encoding="utf-8").splitlines():
+            show(json.loads(line))
+        return
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for row in options.only:
+        for line in measure(row, options):
+            show(line)
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def show(line: dict[str, Any]) -> None:
+    """Print a line of the table."""
+    figures = "{processor_ms:.3g} | {wall_ms:.3g} | {processor_ratio:.2f} | {wall_ratio:.2f}"
+    print(f"| {{row}} | {{contestant}} | {{unit}} | {figures} |".format(**line), flush=True)
 
 
 def serve(turn: Turn) -> None:
-    """Take a turn whenever asked to, and tell its units, and the seconds of the processor and of the clock."""
+    """Take a turn whenever asked to, and tell milliseconds of the processor and of the clock for a unit of it."""
     answers, sys.stdout = sys.stdout, sys.stderr
     for _ in sys.stdin:
         busy, started = processor_seconds(), time.perf_counter()
         units = turn()
         seconds = processor_seconds() - busy, time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps([units, *seconds, peak]), file=answers, flush=True)
+        print(json.dumps([1000 * of_one / units for of_one in seconds]), file=answers, flush=True)
 
 
 def processor_seconds() -> float:
@@ -488,64 +492,33 @@ def processor_seconds() -> float:
     return seconds
 
 
-def measure(row: str, options: Options) -> list[dict[str, Any]]:
+def measure(row: str, options: Options) -> Iterator[dict[str, Any]]:
     """Let the contestants of a row take turns, and return a line for each."""
     from aime_gym.experiments.provenance import describe_machine, package_versions
 
-    absent = {"authors": options.authors is None, "imitation": options.imitation is None}
     unit, contestants = ROWS[row]
     running: dict[str, Any] = {}
     for name in contestants:
-        if not any(absent[word] for word in absent if name.startswith(word)):
-            python = options.imitation if name.startswith("imitation") else sys.executable
-            command = [python, __file__, *sys.argv[1:], "--only", row, "--contestant", name]
-            running[name] = subprocess.Popen(
-                command,
-                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+        where = name.partition(",")[0]
+        if where not in ("authors", "imitation") or vars(options)[where] is not None:
+            command = [options.imitation if where == "imitation" else sys.executable, __file__, *sys.argv[1:]]
+            command += ["--only", row, "--contestant", name]
+            threads = os.environ | {"OMP_NUM_THREADS": "1"}
+            running[name] = subprocess.Popen(command, env=threads, stdin=PIPE, stdout=PIPE, text=True)
     turns: dict[str, list[list[float]]] = {name: [] for name in running}
     for _ in range(1 + options.turns):
         for name, process in running.items():
             print("turn", file=process.stdin, flush=True)
-            turns[name].append(json.loads(process.stdout.readline() or "null") or sys.exit(f"{name} has failed"))
-    lines = []
-    first = next(iter(running))
+            turns[name].append(json.loads(process.stdout.readline() or "null") or sys.exit(f"{name}: failed"))
+    first = next(iter(turns.values()))
     for name, process in running.items():
         process.communicate()
-        milliseconds = [[1000 * turn[part] / turn[0] for turn in turns[name][1:]] for part in (1, 2)]
-        others = [[1000 * turn[part] / turn[0] for turn in turns[first][1:]] for part in (1, 2)]
-        lines.append(
-            {
-                "row": row,
-                "contestant": name,
-                "unit": unit,
-                "turns": options.turns,
-                "processor_ms": round(statistics.median(milliseconds[0]), 4),
-                "wall_ms": round(statistics.median(milliseconds[1]), 4),
-                "processor_ratio": round(statistics.median(map(float.__truediv__, milliseconds[0], others[0])), 3),
-                "wall_ratio": round(statistics.median(map(float.__truediv__, milliseconds[1], others[1])), 3),
-                "peak_mib": turns[name][-1][3],
-                "threads": options.threads,
-                "load": os.getloadavg()[0],
-                "machine": describe_machine(),
-                "versions": package_versions(),
-            }
-        )
-    return lines
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """The figures as a table."""
-    rows = ["| row | contestant | unit | CPU ms | wall ms | CPU | wall | peak MiB |", "| --- " * 8 + "|"]
-    for line in lines:
-        rows.append(
-            "| {row} | {contestant} | {unit} | {processor_ms:.3g} | {wall_ms:.3g} | {processor_ratio:.2f} | "
-            "{wall_ratio:.2f} | {peak_mib} |".format(**line)
-        )
-    return "\n".join(rows)
+        line = {"row": row, "contestant": name, "unit": unit, "turns": options.turns}
+        for part, clock in enumerate(("processor", "wall")):
+            ratios = [turn[part] / of_first[part] for turn, of_first in zip(turns[name], first, strict=True)]
+            line[f"{clock}_ms"] = round(statistics.median(turn[part] for turn in turns[name][1:]), 4)
+            line[f"{clock}_ratio"] = round(statistics.median(ratios[1:]), 3)
+        yield line | {"load": os.getloadavg()[0], "machine": describe_machine(), "versions": package_versions()}
 
 
 if __name__ == "__main__":
