@@ -39,28 +39,10 @@ from typing import Any
 # Nothing else here: contestants differ in what they can import, and in what they import first.
 
 Options = argparse.Namespace
-#: A turn, which returns how many units of work it did.
-Turn = Callable[[], int]
+#: The work of a turn, and its number of units.
+Turn = tuple[Callable[[], Any], int]
 
 # Updates of world models and policies
-
-
-class Loop:
-    """Keeps the update that a phase would make again and again."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.generator = torch.Generator().manual_seed(0)
-
-    def minimize(self, name: str, total: int, loss: Callable[[], Any], optimizer: Any) -> None:
-        """Keep the gradient steps of phase 1."""
-        self.update = lambda: optimizer.step(loss()[0])
-
-    def run(self, name: str, total: int, update: Callable[[], Any], state: Any) -> bool:
-        """Keep the updates of phase 2."""
-        self.update = update
-        return True
 
 
 ACTIONS, EPISODES, RECORDS, VECTOR = 6, 20, 101, 24
@@ -92,15 +74,19 @@ def our_update(options: Options, *, preset: str, phase: int, side: int = 0) -> T
     dataset = TrajectoryDataset(episodes, encoding if phase == 1 else None, torch.device("cpu"))
     shape = (side, side, 3) if side else (VECTOR,)
     model = WorldModel(config.world_model, {"observation": shape}, ACTIONS)
-    loop: Any = Loop()
+    updates: list[Callable[[], Any]] = []  # instead of making them, the loop keeps what they are
+    loop: Any = SimpleNamespace(
+        generator=torch.Generator().manual_seed(0),
+        minimize=lambda name, total, loss, optimizer: updates.append(lambda: optimizer.step(loss()[0])),
+        run=lambda name, total, update, state: updates.append(update),
+    )
     if phase == 1:
         fit_world_model(model, dataset, loop, config)
-        model.requires_grad_(True)
     else:
-        model.requires_grad_(False)
-        policy, noise = make_latent_policy(model.feature_size, ACTIONS, discrete=False), torch.randn
-        infer_policy(model, None, policy, dataset, loop, config, noise)  # type: ignore[arg-type]
-    return counted(loop.update)
+        policy = make_latent_policy(model.feature_size, ACTIONS, discrete=False)
+        infer_policy(model.requires_grad_(False), None, policy, dataset, loop, config, torch.randn)  # type: ignore[arg-type]
+    model.requires_grad_(phase == 1)
+    return updates[0], 1
 
 
 def their_update(options: Options, *, phase: int, side: int = 0) -> Turn:
@@ -164,7 +150,7 @@ def their_update(options: Options, *, phase: int, side: int = 0) -> Turn:
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 100.0).item()
         adam.step()
 
-    return counted(update)
+    return update, 1
 
 
 def stand_in() -> None:
@@ -203,16 +189,6 @@ def recorded(side: int) -> list[tuple[Any, Any]]:
     ]
 
 
-def counted(work: Callable[[], Any], units: int = 1) -> Turn:
-    """A turn that does some work, of so many units."""
-
-    def turn() -> int:
-        work()
-        return units
-
-    return turn
-
-
 # Environment steps
 
 
@@ -223,7 +199,7 @@ def play(options: Options, *, workers: int) -> Turn:
 
     collecting._LONG_RECORDING = 0.0  # processes, however few the episodes
     env = partial(make_env, "reach-v3")
-    return lambda: sum(map(len, collect(env, "play", 200, workers=workers, seed=0, progress=False)))
+    return partial(collect, env, "play", 100, workers=workers, seed=0, progress=False), 100 * 100
 
 
 #: PPO and the discriminator of the row "learned reward", the same for all: this package's defaults.
@@ -242,7 +218,7 @@ def sb3_ppo() -> Any:
 
 def plain_ppo(options: Options) -> Turn:
     """The environment's own reward."""
-    return counted(partial(sb3_ppo().learn, ROLLOUT, reset_num_timesteps=False), ROLLOUT)
+    return partial(sb3_ppo().learn, ROLLOUT, reset_num_timesteps=False), ROLLOUT
 
 
 def our_gail(options: Options, *, penalty: float) -> Turn:
@@ -264,7 +240,7 @@ def our_gail(options: Options, *, penalty: float) -> Turn:
         learning_rate=RATE,
     )
     agent.imitate(total_timesteps=ROLLOUT, progress_bar=False)
-    return counted(partial(agent.learn, ROLLOUT, progress_bar=False), ROLLOUT)
+    return partial(agent.learn, ROLLOUT, progress_bar=False), ROLLOUT
 
 
 def their_gail(options: Options) -> Turn:
@@ -301,7 +277,7 @@ def their_gail(options: Options) -> Turn:
         allow_variable_horizon=True,
         custom_logger=logger.configure(tempfile.mkdtemp(), []),
     )
-    return counted(partial(trainer.train, ROLLOUT), ROLLOUT)
+    return partial(trainer.train, ROLLOUT), ROLLOUT
 
 
 def evaluation(options: Options, *, agent: str) -> Turn:
@@ -309,7 +285,7 @@ def evaluation(options: Options, *, agent: str) -> Turn:
     from stable_baselines3.common.evaluation import evaluate_policy
 
     model: Any = untrained(agent)
-    return counted(partial(evaluate_policy, model, model.get_env(), n_eval_episodes=ENVS), 200 * ENVS)
+    return partial(evaluate_policy, model, model.get_env(), n_eval_episodes=ENVS), 200 * ENVS
 
 
 def loading(options: Options, *, agent: str) -> Turn:
@@ -317,7 +293,7 @@ def loading(options: Options, *, agent: str) -> Turn:
     model: Any = untrained(agent)
     path = Path(tempfile.mkdtemp()) / "agent.zip"
     model.save(path)
-    return counted(partial(type(model).load, path))
+    return partial(type(model).load, path), 1
 
 
 def untrained(agent: str) -> Any:
@@ -333,44 +309,35 @@ def untrained(agent: str) -> Any:
     return make_agent(agent, env)
 
 
-SIZE, REPEAT = 64, 2
-
-
 def frames(options: Options, *, task: str, way: str) -> Turn:
     """A step and a frame each; "simulator" is dm_control through Shimmy, or Meta-World, as their packages make them."""
     import gymnasium as gym
-    from gymnasium.wrappers import AddRenderObservation, RepeatAction
+    from gymnasium.wrappers import AddRenderObservation, Autoreset, RepeatAction
 
-    def make() -> gym.Env:
-        from aime_gym import make_env
-
-        if way != "simulator":
-            return make_env(task, modality="pixels", image_size=SIZE, action_repeat=REPEAT, quality=way)  # type: ignore[arg-type]
-        if task.endswith("-v3"):
-            import metaworld  # noqa: F401 - registers its environments
-
-            view = {"width": SIZE, "height": SIZE, "camera_name": "corner4"}
-            env = gym.make("Meta-World/MT1", env_name=task, seed=0, render_mode="rgb_array", **view)
-        else:
-            import shimmy
-
-            gym.register_envs(shimmy)
-            view = {"height": SIZE, "width": SIZE, "camera_id": 0}
-            env = gym.make(f"dm_control/{task}-v0", render_mode="rgb_array", render_kwargs=view)
-        return AddRenderObservation(RepeatAction(env, REPEAT))
-
+    from aime_gym import make_env
     from aime_gym.wrappers.rendering import require_gl
 
     require_gl()
-    env = make()
+    size, repeat, count = 64, 2, 20
+    env: gym.Env
+    if way != "simulator":
+        env = make_env(task, modality="pixels", image_size=size, action_repeat=repeat, quality=way)  # type: ignore[arg-type]
+    elif task.endswith("-v3"):
+        import metaworld  # noqa: F401 - registers its environments
+
+        view = {"width": size, "height": size, "camera_name": "corner4"}
+        env = gym.make("Meta-World/MT1", env_name=task, seed=0, render_mode="rgb_array", **view)
+    else:
+        import shimmy
+
+        gym.register_envs(shimmy)
+        view = {"height": size, "width": size, "camera_id": 0}
+        env = gym.make(f"dm_control/{task}-v0", render_mode="rgb_array", render_kwargs=view)
+    if way == "simulator":
+        env = AddRenderObservation(RepeatAction(env, repeat))
+    env = Autoreset(env)
     env.reset()
-
-    def turn() -> int:
-        for _ in range(20):
-            env.step(env.action_space.sample())
-        return 20
-
-    return turn
+    return lambda: [env.step(env.action_space.sample()) for _ in range(count)], count
 
 
 # Starts
@@ -380,7 +347,7 @@ def start(options: Options, *, command: list[str]) -> Turn:
     """Start Python, with modules that an earlier start has compiled."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": tempfile.mkdtemp(), "PYTHONDONTWRITEBYTECODE": ""}
     run = partial(subprocess.run, [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, check=True)
-    return counted(run)
+    return run, 1
 
 
 PRESETS = ("dreamer", "aime", "default")
@@ -449,11 +416,7 @@ def main() -> None:
     if options.contestant:
         serve(ROWS[options.only[0]][1][options.contestant](options))
         return
-    print(
-        "| row | contestant | unit | CPU ms | wall ms | CPU ratio | wall ratio |",
-        "| --- " * 7 + "|",
-        sep="\n",
-    )
+    print("| row | contestant | unit | CPU ms | wall ms | CPU ratio | wall ratio |\n" + "| --- " * 7 + "|")
     if options.table:
         for line in options.table.read_text(encoding="utf-8").splitlines():
             show(json.loads(line))
@@ -468,16 +431,20 @@ def main() -> None:
 
 def show(line: dict[str, Any]) -> None:
     """Print a line of the table."""
-    figures = "{processor_ms:.3g} | {wall_ms:.3g} | {processor_ratio:.2f} | {wall_ratio:.2f}"
-    print(f"| {{row}} | {{contestant}} | {{unit}} | {figures} |".format(**line), flush=True)
+    times = [
+        f"{line[clock]:.3g}" if line[clock] < 100 else f"{line[clock]:.0f}" for clock in ("processor_ms", "wall_ms")
+    ]
+    ratios = [f"{line[clock]:.2f}" for clock in ("processor_ratio", "wall_ratio")]
+    print(f"| {' | '.join([line['row'], line['contestant'], line['unit'], *times, *ratios])} |", flush=True)
 
 
 def serve(turn: Turn) -> None:
-    """Take a turn whenever asked to, and tell milliseconds of the processor and of the clock for a unit of it."""
+    """Take a turn whenever asked to, and tell milliseconds of the processor and of the clock for a unit of work."""
+    work, units = turn
     answers, sys.stdout = sys.stdout, sys.stderr
     for _ in sys.stdin:
         busy, started = processor_seconds(), time.perf_counter()
-        units = turn()
+        work()
         seconds = processor_seconds() - busy, time.perf_counter() - started
         print(json.dumps([1000 * of_one / units for of_one in seconds]), file=answers, flush=True)
 
