@@ -88,6 +88,12 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, in one piece or not at all; see [`atomically`][]."""
+    with atomically(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Write a folder in one piece or not at all: yields a folder beside it, which takes its name once it is complete.

@@ -21,7 +21,7 @@ from aime_gym.agents import AIMEAgent
 from aime_gym.data.shipped import FOLDER, save_shipped
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.models.pretrained import SHIPPED
-from aime_gym.serialization import file_digest
+from aime_gym.serialization import file_digest, write_text
 
 TASK, MODALITY = "reach-v3", "position"
 #: Seeds of play and of demonstrations; the goals of the two, and of the documentation's evaluations, differ.
@@ -66,7 +66,7 @@ def main() -> None:
         "cpu_seconds": round(time.process_time() - start),
         "digest": file_digest(path),
     }
-    path.with_suffix(".json").write_text(json.dumps(about | trained, indent=1) + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps(about | trained, indent=1) + "\n")
     print(f"{path}: {path.stat().st_size} bytes, {trained['cpu_seconds']} CPU seconds", flush=True)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aime_gym.data.coverage import LIMIT, outside_text
+from aime_gym.serialization import atomically
 from aime_gym.types import Array
 
 #: Verdicts.
@@ -419,7 +420,8 @@ class Diagnosis:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         figure.suptitle(f"verdict: {' and '.join(self.verdict)}", x=0.01, ha="left", fontsize=12)
-        figure.savefig(Path(path), dpi=150)
+        with atomically(Path(path)) as file:
+            figure.savefig(file, dpi=150, format=Path(path).suffix[1:] or None)
         plt.close(figure)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aime_gym.serialization import atomically, file_digest
+from aime_gym.serialization import atomically, file_digest, write_text
 from aime_gym.types import Trajectory
 
 #: One folder for each collection in it.
@@ -56,5 +56,5 @@ def save_shipped(folder: Path, name: str, trajectories: Sequence[Trajectory], ab
             rewards=np.concatenate([np.asarray(trajectory.rewards, np.float32) for trajectory in trajectories]),
         )
     about = {**about, "digest": file_digest(path)}
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     return path

@@ -25,7 +25,7 @@ from aime_gym.experiments.report import print_tables, run_table
 from aime_gym.experiments.results import Run, load_results
 from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, check_task, run_suite
 from aime_gym.experiments.video import VideoPolicy, record_video
-from aime_gym.serialization import atomically
+from aime_gym.serialization import write_text
 from aime_gym.tasks import TaskConfig
 
 _DOCUMENT, _FIGURE = "results.json", "returns.png"
@@ -104,8 +104,7 @@ def run_comparison(
             # Until the end all that may be written: if this process is killed, the next one removes it.
             "files": [name for name in names if not done or name == _DOCUMENT or (out / name).exists()],
         }
-        with atomically(out / _DOCUMENT) as file:
-            file.write(json.dumps(document, indent=1).encode() + b"\n")
+        write_text(out / _DOCUMENT, json.dumps(document, indent=1) + "\n")
         return document
 
     write(Outcome(cells=len(suite.agents)))

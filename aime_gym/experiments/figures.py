@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from aime_gym.experiments.results import Report, Results, Role, Run
 from aime_gym.experiments.statistics import Estimate, Profile
+from aime_gym.serialization import atomically
 
 _COLOURS: dict[Role, str] = {"random": "0.45", "expert": "#1a7f37", "agent": "#1f5fbf", "oracle": "#b35900"}
 
@@ -177,5 +178,6 @@ def _save(figure: Any, axes: Iterable[Any], path: Path) -> Path:
     for axis in axes:
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    with atomically(path) as file:
+        figure.savefig(file, dpi=150)
     return path

@@ -13,6 +13,7 @@ from rich.table import Table
 from aime_gym.experiments.figures import draw_report
 from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
+from aime_gym.serialization import write_text
 
 #: Cells between two columns, and those that the first one, which may fold, needs beside the others.
 _GAP, _FIRST_COLUMN = 2, 14
@@ -133,8 +134,8 @@ def write_report(report: Report, out: Path) -> list[Path]:
     """Write ``report.md``, ``report.json`` and the figures, and return what was written."""
     out.mkdir(parents=True, exist_ok=True)
     figures = draw_report(report, out)
-    (out / "report.md").write_text(_markdown(report, figures), encoding="utf-8")
-    (out / "report.json").write_text(report_as_json(report) + "\n", encoding="utf-8")
+    write_text(out / "report.md", _markdown(report, figures))
+    write_text(out / "report.json", report_as_json(report) + "\n")
     return [out / "report.md", out / "report.json", *figures]
 
 

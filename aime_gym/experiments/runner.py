@@ -23,7 +23,7 @@ from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
 from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.processes import available_cores
-from aime_gym.serialization import atomically
+from aime_gym.serialization import write_text
 from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 
@@ -155,8 +155,7 @@ def run_suite(
         queue = _Queue(len(checked.suite.cells), jobs, out, retry_failed, console, after_job)
         cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
         plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}
-        with atomically(out / PLAN) as file:
-            file.write(json.dumps(plan, indent=1).encode())
+        write_text(out / PLAN, json.dumps(plan, indent=1))
         try:
             if workers is None:
                 _run_here(queue, progress)

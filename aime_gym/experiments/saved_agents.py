@@ -12,6 +12,7 @@ from aime_gym.agents.registry import load_agent
 from aime_gym.analysis.diagnosis_report import Diagnosis
 from aime_gym.data import frame_shape, load_trajectories
 from aime_gym.experiments.data import first_of, load_for_task
+from aime_gym.serialization import write_text
 from aime_gym.types import Trajectory
 
 
@@ -82,6 +83,6 @@ def write_diagnosis(report: Diagnosis, out: Path) -> list[Path]:
     """Write ``diagnosis.json`` and ``diagnosis.png``, and return what was written."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "diagnosis.json", out / "diagnosis.png"]
-    files[0].write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_text(files[0], json.dumps(report.to_dict(), indent=1) + "\n")
     report.figure(files[1])
     return files

@@ -286,3 +286,21 @@ def test_without_rliable_the_command_is_named(out, monkeypatch, capsys):
     printed = capsys.readouterr().err
     assert "a report needs rliable (No module named 'rliable'): pip install 'aime-gym[report]'" in printed
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_no_file_of_a_report_is_ever_half_written(writes, out, tmp_path, monkeypatch):
+    """Writing ends after some files; what is there is whole."""
+    report = analyse(load_results([out]))
+    whole = {path.name: path.read_bytes() for path in write_report(report, tmp_path / "whole")}
+    synced = iter(range(9))
+
+    def end(descriptor):
+        if next(synced) == writes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("aime_gym.serialization.os.fsync", end)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(report, tmp_path / "cut")
+    for path in (tmp_path / "cut").iterdir():
+        assert path.read_bytes() == whole[path.name]
