@@ -344,7 +344,7 @@ def test_trajectories_of_two_records_and_several_sensors():
 
 def test_discrete_actions_are_told_apart(quick):
     env = toy.DiscretePointMass()
-    agent = AIMEAgent(env, seed=0, **BUDGET).pretrain(toy.play_data(env, 40), progress_bar=False)
+    agent = AIMEAgent(env, seed=0, world_model=small.world_model(toy.DiscretePointMass))
     report = agent.diagnose(toy.demonstrations(env, 6), toy.play_data(env, 15, seed=77))
     assert [action.identified for action in report.actions] == [True] * 5
     assert report.actions[0].flat_spread == pytest.approx(np.sqrt(0.2 * 0.8))

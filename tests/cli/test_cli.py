@@ -256,13 +256,13 @@ def test_compare_goes_to_a_folder_named_after_the_task(tmp_path, monkeypatch, ca
 
 def test_collected_videos_are_demonstrations(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    reach = ["reach-v3", "--modality", "pixels", "--max-episode-steps", "8"]
+    reach = ["reach-v3", "--modality", "pixels", "--max-episode-steps", "8", "--quality", "fast"]
     collect = ["collect", *reach, "--policy", "expert", "--episodes", "2"]
     assert main([*collect, "--video", "--out", "videos"]) == 0
     assert "videos: 2 episodes, 8 steps" in capsys.readouterr().out
     assert main([*collect, "--out", "dataset"]) == 0
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["000.mp4", "001.mp4", "videos.json"]
-    task = TaskConfig("reach-v3", "pixels", max_episode_steps=8)
+    task = TaskConfig("reach-v3", "pixels", max_episode_steps=8, quality="fast")
     shown = load_for_task(task, "videos/*.mp4", argument="demos", actions=False)
     for video, episode in zip(shown, load_trajectories("dataset"), strict=True):
         assert (video.observations == episode.observations).all()
