@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,16 +93,13 @@ def run_comparison(
     _remove_previous(out)
     out.mkdir(parents=True, exist_ok=True)
     suite = checked.suite
-    policies = [as_file_name(label) for label in (*suite.agents, "expert")]
-    agents = [f"{policy}{suffix}.zip" for policy in policies for suffix in ("", "-interrupted")]
-    video = out / f"{policies[0]}.mp4"
-    names = [_DOCUMENT, RESULTS, PLAN, *agents, _FIGURE, video.name]
+    video = out / f"{as_file_name(suite.agents[0])}.mp4"
+    names = [_DOCUMENT, RESULTS, PLAN, *_agent_files((*suite.agents, "expert")), _FIGURE, video.name]
 
-    def write(outcome: Outcome, done: bool = False) -> dict[str, Any]:
+    def write(outcome: Outcome) -> dict[str, Any]:
         document = _document(suite, _load_runs(out), outcome) | {
             "seconds": time.perf_counter() - start,
-            # Until the end all that may be written: if this process is killed, the next one removes it.
-            "files": [name for name in names if not done or name == _DOCUMENT or (out / name).exists()],
+            "files": [name for name in names if name == _DOCUMENT or (out / name).exists()],
         }
         write_text(out / _DOCUMENT, json.dumps(document, indent=1) + "\n")
         return document
@@ -127,16 +124,27 @@ def run_comparison(
                 video.unlink(missing_ok=True)
                 console.print(f"no video, all else is done: {error or 'interrupted'}", markup=False)
                 outcome.interrupted |= isinstance(error, KeyboardInterrupt)
-    document = write(outcome, done=True)
+    document = write(outcome)
     console.print(f"wrote {', '.join(str(out / name) for name in document['files'])}", markup=False)
     return document
 
 
+def _agent_files(labels: Iterable[str]) -> list[str]:
+    return [f"{as_file_name(label)}{suffix}.zip" for label in labels for suffix in ("", "-interrupted")]
+
+
 def _remove_previous(out: Path) -> None:
-    """Remove the files that an earlier comparison says it wrote: beside new ones they would pass for them."""
+    """Remove the files of an earlier comparison, which beside new ones would pass for them.
+
+    Those that it says it wrote, and those that it wrote since, if it was killed.
+    """
     try:
         document = json.loads((out / _DOCUMENT).read_text(encoding="utf-8"))
-        files = document["files"] if document["format"] == 1 else []
+        if document["format"] != 1:
+            return
+        labels = [*document["not_finished"], *(policy["policy"] for policy in document["policies"])]
+        videos = [f"{as_file_name(label)}.mp4" for label in labels]
+        files = [*document["files"], *_agent_files(labels), *videos, _FIGURE]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name in files:
