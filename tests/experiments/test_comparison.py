@@ -139,9 +139,13 @@ def test_same_seed_same_figures(stored, tmp_path):
     assert returns[0] == returns[1] == returns[2]
 
 
-def test_a_second_comparison_leaves_nothing_of_the_first(stored, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_second_comparison_leaves_nothing_of_the_first(killed, stored, tmp_path):
     (tmp_path / "mine.txt").write_text("not of a comparison")
-    run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
+    first = run(compare(stored, f"bco:{TINY}", f"bc:{TINY}"), tmp_path)
+    if killed:  # before bco was reported
+        first |= {"files": ["results.json"], "policies": [], "not_finished": ["bco", "bc"]}
+        (tmp_path / "results.json").write_text(json.dumps(first))
     results = run(compare(stored, f"bc:{TINY}", eval_episodes=1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*results["files"], "mine.txt"}
     assert "bco.zip" not in results["files"]
@@ -152,7 +156,12 @@ def test_files_elsewhere_stay_whatever_a_document_says(stored, tmp_path):
     outside = tmp_path / "outside.txt"
     outside.write_text("kept")
     (tmp_path / "out").mkdir()
-    document = {"format": 1, "files": ["../outside.txt", str(outside), 3]}
+    document = {
+        "format": 1,
+        "files": ["../outside.txt", str(outside), 3],
+        "policies": [],
+        "not_finished": ["../outside"],
+    }
     (tmp_path / "out" / "results.json").write_text(json.dumps(document))
     run(compare(stored, f"bc:{TINY}"), tmp_path / "out")
     assert outside.read_text() == "kept"
