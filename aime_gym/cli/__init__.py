@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -41,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :raises SystemExit: with 2 and one line on stderr, for input that no work was done for.
     """
-    sys.path.append(str(Path.cwd()))  # for a task of one's own, "module:Id-v0", as `python -m aime_gym` finds it
     try:
         status = _PROGRAM.main(arguments, prog_name="aime-gym", standalone_mode=False)
     except click.ClickException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ class Verb(click.Command):
         )
 
     def _call(self, **values: Any) -> int:
+        if ":" in (values.get("env_id") or ""):  # "module:Id-v0", a module that may stand in the current folder
+            sys.path.append(str(Path.cwd()))
         for name, config in self._configs.items():
             chosen = {field.name: values.pop(field.name) for field in fields(_config_class(config))}
             if config == ChosenTask:

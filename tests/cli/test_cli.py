@@ -306,3 +306,10 @@ def test_a_task_of_ones_own_is_found_in_the_current_folder(tmp_path, monkeypatch
     )
     assert main(["collect", "own_task:Own-v0", "--episodes", "2", "--out", "play"]) == 0
     assert "play: 2 episodes, 10 steps" in capsys.readouterr().out
+
+
+def test_no_module_of_the_current_folder_is_imported_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert main(["collect", "CartPole-v1", "--episodes", "1", "--out", "play"]) == 0
+    assert sys.path == path
