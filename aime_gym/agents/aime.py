@@ -14,7 +14,7 @@ the policy's (``action_prior``); records that no action explains count by the lo
 demonstrations continue from the latent state that a filter with the policy's actions reaches there, instead of starting
 from zero (``continue_latents``); Muon trains the matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``);
 the default world model sees standardised observations through a likelihood of fixed, small sigma. Acting with
-``deterministic=True`` filters with the posterior's mean, in all presets, where the authors sample it. The papers have
+``deterministic=True`` filters with the posterior's mode, in all presets, where the authors sample it. The papers have
 continuous actions only: discrete ones are one-hot vectors to the model, and phase 2 goes through samples of them by the
 straight-through gradient
 ([`aime_gym.models.distributions.OneHotCategorical`][]).

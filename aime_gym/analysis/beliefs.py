@@ -109,13 +109,13 @@ def beliefs(model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *,
 
 
 def predict_open_loop(rssm: RSSM, latents: Latents, context: int) -> State:
-    """Return states (T, B, ...): ``context`` filtered ones, then the prior's means under the same actions."""
+    """Return states (T, B, ...): ``context`` filtered ones, then the prior's modes under the same actions."""
     deters = list(latents.states.deter[:context])
     stochs = list(latents.states.stoch[:context])
     state = State(deters[-1], stochs[-1])
     for prev_action in latents.prev_actions[context:]:
         h = rssm.transition(state, prev_action)
-        state = State(h, rssm.prior(h).mean)
+        state = State(h, rssm.prior(h).mode)
         deters.append(state.deter)
         stochs.append(state.stoch)
     return State(torch.stack(deters), torch.stack(stochs))

@@ -61,7 +61,7 @@ class RecordEvidence(NamedTuple):
 
     features: Tensor  # (N, H + S)
     prev_actions: Tensor  # (N, A)
-    elbo: Tensor  # (N,) in nats; summed over a trajectory, the trajectory's ELBO at the posterior's mean
+    elbo: Tensor  # (N,) in nats; summed over a trajectory, the trajectory's ELBO at the posterior's mode
     prediction_errors: Tensor  # (N, D), absolute errors of the prior's prediction, standardised; the mean of an image's
 
 
@@ -86,7 +86,7 @@ def diagnose(
 ) -> Diagnosis:
     """Measure the evidence of the demonstrations in the world model, and how well they cover one another.
 
-    Deterministic: filters take the posterior's mean, and policies are cloned with a fixed seed. No argument is changed.
+    Deterministic: filters take the posterior's mode, and policies are cloned with a fixed seed. No argument is changed.
 
     :param model: trained world model.
     :param demos: demonstrations; figures that need their true actions are left out if these are unknown.
@@ -131,7 +131,7 @@ def diagnose(
 
 @torch.no_grad()
 def record_evidence(model: WorldModel, dataset: TrajectoryDataset, source: RowSource) -> RecordEvidence:
-    """Filter all trajectories with the posterior's mean, as ``predict`` does, and evaluate each record.
+    """Filter all trajectories with the posterior's mode, as ``predict`` does, and evaluate each record.
 
     :param model: world model.
     :param dataset: trajectories.
@@ -143,7 +143,7 @@ def record_evidence(model: WorldModel, dataset: TrajectoryDataset, source: RowSo
     prediction_errors = features.new_zeros(len(dataset), len(_entry_names(model)))
     for rows, valid, latents, _ in filtered_batches(model, dataset, source):
         targets = standardized(model, dataset, rows)
-        predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mean], dim=-1))
+        predicted = model.decode(torch.cat([latents.states.deter, latents.prior.mode], dim=-1))
         errors = torch.cat(
             [_entry_errors(predicted[name].mean, targets[name], shape) for name, shape in model.sensors.items()], dim=-1
         )

@@ -79,7 +79,7 @@ class WorstStep:
 
 @dataclass(frozen=True)
 class EvidenceSummary:
-    """ELBO per step, in nats at the posterior's mean, without the first record of each trajectory.
+    """ELBO per step, in nats at the posterior's mode, without the first record of each trajectory.
 
     :param play: evidence (N,) of play under the recorded actions.
     :param play_inferred: evidence (N,) of play under the inverse model's actions.

@@ -43,7 +43,7 @@ class FilteredLatents(NamedTuple):
 def filter_trajectories(
     model: WorldModel, dataset: TrajectoryDataset, source: RowSource, *, with_surprise: bool = False
 ) -> FilteredLatents:
-    """Filter all trajectories of a dataset from their first record on, with the posterior's mean.
+    """Filter all trajectories of a dataset from their first record on, with the posterior's mode.
 
     :param source: function that makes the source of the actions.
     :param with_surprise: whether to decode the records too, and measure how much each surprises the model.

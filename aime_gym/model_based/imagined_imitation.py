@@ -157,7 +157,7 @@ class ImaginedImitation:
         for actions in self.prev_actions[rows[1:]]:
             h = self.world_model.rssm.transition(state, actions)
             prior = self.world_model.rssm.prior(h)
-            state = State(h, prior.rsample(self.noise(*prior.mean.shape)))
+            state = State(h, prior.rsample(self.noise(*state.stoch.shape)))
             deters.append(h)
         return torch.stack(deters)
 

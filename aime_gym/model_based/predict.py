@@ -28,7 +28,7 @@ def act_in_latents(
 
     :param observation: encoded observations (B, ...) of each sensor.
     :param memory: latent state and the action that led to the observation.
-    :param noise: source of standard normal noise, for samples; ``None`` filters with the posterior's mean and acts with
+    :param noise: source of standard normal noise, for samples; ``None`` filters with the posterior's mode and acts with
         the policy's mode.
     """
     deter, stoch, prev_action = memory

@@ -22,7 +22,7 @@ from aime_gym.types import Metrics, SequenceBatch
 class WorldModelTrainingConfig:
     """Hyper-parameters of a world model and of its updates.
 
-    :param world_model: name of a preset ("default", "small", "aime", "dreamer") or a configuration.
+    :param world_model: name of a preset ("default", "small", "aime", "dreamer", "ditto") or a configuration.
     :param batch_size: sequences per update.
     :param sequence_length: records per sequence.
     :param model_learning_rate: Adam's learning rate for the world model.

@@ -168,7 +168,7 @@ class ViperReward(EpisodeReward):
 
     @torch.no_grad()
     def evidence(self, dataset: TrajectoryDataset) -> Tensor:
-        """Compute log p(o_t | s_t) - KL_t of every record (N,), filtered with the posterior's mean.
+        """Compute log p(o_t | s_t) - KL_t of every record (N,), filtered with the posterior's mode.
 
         Without the Gaussian's constants: with them, the log-likelihood of a wide observation is so far from zero that
         symlog would erase its changes.

@@ -1,13 +1,15 @@
 """Distributions of the models.
 
 Log-densities and divergences of Gaussians are per dimension, unreduced. Policies return an
-[`ActionDistribution`][], of actions in [-1, 1] or of one-hot ones.
+[`ActionDistribution`][], of actions in [-1, 1] or of one-hot ones; the stochastic state of a world model has a
+[`LatentDistribution`][], Gaussian or one-hot too.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +40,38 @@ class ActionDistribution(Protocol):
         """KL (...) to a broad prior, in nats, summed over the action: the negative entropy up to a constant."""
 
 
+class LatentDistribution(Protocol):
+    """Distribution of a stochastic state (..., S) of K independent parts, as a named tuple of its parameters."""
+
+    @property
+    def mode(self) -> Tensor:
+        """Most likely state (..., S)."""
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Sample (..., S) from standard normal ``noise`` (..., S), with a gradient; noise of zeros gives the mode."""
+
+    def kl(self, other: Any) -> Tensor:
+        """KL(self || other) in nats of each part, (..., K), where ``other`` is of the same class."""
+
+    def detach(self) -> Self:
+        """Return the distribution without gradients."""
+
+
+def stack(distributions: Sequence[Any]) -> Any:
+    """Stack distributions of states (..., S), T of one class, to one of (T, ..., S)."""
+    return type(distributions[0])(*map(torch.stack, zip(*distributions, strict=True)))
+
+
 class Normal(NamedTuple):
     """Independent Gaussians with ``mean`` and ``std`` of equal (or broadcastable) shapes."""
 
     mean: Tensor
     std: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean."""
+        return self.mean
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of ``value``, including the constant."""
@@ -140,6 +169,30 @@ class OneHotCategorical(NamedTuple):
     def prior_kl(self) -> Tensor:
         """KL to the uniform distribution."""
         return (self.log_probs.exp() * self.log_probs).sum(-1) + math.log(self.log_probs.shape[-1])
+
+
+class OneHotLatents(NamedTuple):
+    """State of K categoricals of C classes each, as K one-hot vectors one behind the other (DreamerV2).
+
+    ``log_probs`` (..., K, C) are normalised. Samples (..., K C) carry the straight-through gradient of
+    [`OneHotCategorical`][].
+    """
+
+    log_probs: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        return OneHotCategorical(self.log_probs).mode.flatten(-2)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        return OneHotCategorical(self.log_probs).rsample(noise.unflatten(-1, self.log_probs.shape[-2:])).flatten(-2)
+
+    def kl(self, other: OneHotLatents) -> Tensor:
+        """KL(self || other) of each categorical, (..., K)."""
+        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+
+    def detach(self) -> OneHotLatents:
+        return OneHotLatents(self.log_probs.detach())
 
 
 def _one_hot_of_largest(scores: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.distributions import Normal
+from aime_gym.models.distributions import LatentDistribution, Normal, OneHotLatents, stack
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.networks import StackedLinear, TwoPartMLP, mlp
 from aime_gym.models.policies import LatentPolicy
@@ -91,8 +91,8 @@ class Latents(NamedTuple):
     """States, distributions and actions of one pass over time."""
 
     states: State  # (T, B, H), (T, B, S)
-    prior: Normal  # (T, B, S)
-    posterior: Normal  # (T, B, S)
+    prior: LatentDistribution  # (T, B, S)
+    posterior: LatentDistribution  # (T, B, S)
     prev_actions: Tensor  # (T, B, A)
 
 
@@ -131,8 +131,10 @@ class RSSM(nn.Module):
         )
         cell = LayerNormGRUCell if config.layer_norm_gru else nn.GRUCell
         self.cell: nn.Module = cell(hidden if config.input_layer else inputs, deter)
-        # Mean and std come from one network, or from one each (the world model of the first AIME).
+        # Mean and std come from one network, or from one each (the world model of the first AIME); logits from one.
         heads, size = (2, stoch) if config.separate_latent_heads else (1, 2 * stoch)
+        if config.classes is not None:
+            heads, size = 1, stoch
         self.prior_nets = nn.ModuleList(mlp(deter, size, hidden, layers, layer_norm=layer_norm) for _ in range(heads))
         self.posterior_nets = nn.ModuleList(
             TwoPartMLP(deter, embedding, size, hidden, layers, layer_norm=layer_norm) for _ in range(heads)
@@ -148,19 +150,21 @@ class RSSM(nn.Module):
         h: Tensor = self.cell(self.input_layer(torch.cat([state.stoch, prev_action], dim=-1)), state.deter)
         return h.to(state.deter.dtype)  # the state is not rounded in mixed precision
 
-    def prior(self, h: Tensor) -> Normal:
+    def prior(self, h: Tensor) -> LatentDistribution:
         """p(s_t | h_t)."""
-        return self._normal([net(h) for net in self.prior_nets])
+        return self._distribution([net(h) for net in self.prior_nets])
 
     def prepare(self, embeddings: Tensor) -> list[Tensor]:
         """Compute the embeddings' part of the posterior networks' first layers, one (..., hidden) for each network."""
         return [cast(TwoPartMLP, net).prepare(embeddings) for net in self.posterior_nets]
 
-    def posterior(self, h: Tensor, prepared: list[Tensor]) -> Normal:
+    def posterior(self, h: Tensor, prepared: list[Tensor]) -> LatentDistribution:
         """q(s_t | h_t, e_t), with the embedding as [`prepare`][] returned it."""
-        return self._normal([net(h, part) for net, part in zip(self.posterior_nets, prepared, strict=True)])
+        return self._distribution([net(h, part) for net, part in zip(self.posterior_nets, prepared, strict=True)])
 
-    def _normal(self, outputs: list[Tensor]) -> Normal:
+    def _distribution(self, outputs: list[Tensor]) -> LatentDistribution:
+        if self.config.classes is not None:
+            return OneHotLatents(F.log_softmax(outputs[0].unflatten(-1, (-1, self.config.classes)), dim=-1))
         mean, raw = outputs if len(outputs) == 2 else outputs[0].chunk(2, dim=-1)
         std = F.softplus(raw) if self.config.softplus_std else 2 * torch.sigmoid(raw / 2)
         return Normal(mean, std + self.config.min_std)
@@ -170,12 +174,12 @@ class RSSM(nn.Module):
 
         :param embeddings: embeddings (T, B, E) of the observations.
         :param source: source of the actions, which may depend on the filtered state.
-        :param noise: standard normal noise (T, B, S) of the posterior's samples; zeros give its mean.
+        :param noise: standard normal noise (T, B, S) of the posterior's samples; zeros give its mode.
         :param initial: state before the first observation; ``None`` is the zero state.
         """
         state = self.initial_state(embeddings.shape[1]) if initial is None else initial
         prepared = [part.unbind() for part in self.prepare(embeddings)]
-        h_seq, s_seq, means, stds, actions = [], [], [], [], []
+        h_seq, s_seq, posteriors, actions = [], [], [], []
         for t, noise_t in enumerate(noise.unbind()):
             prev_action = source(t, state)
             h = self.transition(state, prev_action)
@@ -183,14 +187,13 @@ class RSSM(nn.Module):
             state = State(h, posterior.rsample(noise_t))
             h_seq.append(h)
             s_seq.append(state.stoch)
-            means.append(posterior.mean)
-            stds.append(posterior.std)
+            posteriors.append(posterior)
             actions.append(prev_action)
         h_all = torch.stack(h_seq)
         # Filtering does not use the prior, so it is evaluated for all steps at once.
         return Latents(
             State(h_all, torch.stack(s_seq)),
             self.prior(h_all),
-            Normal(torch.stack(means), torch.stack(stds)),
+            stack(posteriors),
             torch.stack(actions),
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aime_gym.models.config import WorldModelConfig
-from aime_gym.models.distributions import HALF_LOG_2PI, Normal
+from aime_gym.models.distributions import HALF_LOG_2PI, LatentDistribution, Normal
 from aime_gym.models.images import ImageDecoder, ImageEncoder, as_floats
 from aime_gym.models.networks import SensorModules, mlp
 from aime_gym.models.rssm import RSSM, ActionSource, Latents, State
@@ -206,12 +206,12 @@ class WorldModel(nn.Module):
         """Filter one observation: return the state after ``prev_action`` (B, A) led from ``state`` to it.
 
         :param observation: raw observation (B, *shape) of each sensor.
-        :param noise: standard normal noise (B, S) to sample the posterior; ``None`` takes its mean.
+        :param noise: standard normal noise (B, S) to sample the posterior; ``None`` takes its mode.
         """
         embedding = self.embed(self.standardize(observation))
         h = self.rssm.transition(state, prev_action)
         posterior = self.rssm.posterior(h, self.rssm.prepare(embedding))
-        return State(h, posterior.mean if noise is None else posterior.rsample(noise))
+        return State(h, posterior.mode if noise is None else posterior.rsample(noise))
 
     def evidence(
         self,
@@ -283,7 +283,7 @@ def sum_over_sensors(likelihoods: Mapping[str, LikelihoodTerms], field: str) -> 
     return torch.stack([getattr(terms, field) for terms in likelihoods.values()]).sum(0)
 
 
-def balanced_kl(posterior: Normal, prior: Normal, balance: float | None) -> Tensor:
+def balanced_kl(posterior: LatentDistribution, prior: LatentDistribution, balance: float | None) -> Tensor:
     """KL(q || p) per step (T, B) whose gradient goes to the prior by the share ``balance`` (DreamerV2, Eq. 7)."""
     if balance is None:
         return posterior.kl(prior).sum(-1)

@@ -1,15 +1,22 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Gumbel, Independent, Normal, kl_divergence
+from torch.distributions import OneHotCategorical as PlainCategorical
 
 from aime_gym.models.config import PRESETS
-from aime_gym.models.distributions import OneHotCategorical, TanhNormal
+from aime_gym.models.distributions import OneHotCategorical, OneHotLatents, TanhNormal
 from aime_gym.models.images import as_floats
 from aime_gym.models.policies import CategoricalPolicy, TanhGaussianPolicy
 from aime_gym.models.rssm import PolicyActions, RecordedActions, State
 from aime_gym.models.world_model import WorldModel, balanced_kl, with_free_nats
 
 T, B, ACTIONS = 6, 3, 2
+#: The presets; the largest one in a smaller size, with categorical latents as they are.
+CONFIGS = PRESETS | {
+    "ditto": replace(PRESETS["ditto"], deter=64, stoch=24, classes=6, hidden=32, decoder_hidden=32, image_depth=4)
+}
 SENSORS = {"angles": (3,), "height": (1,)}
 CAMERA = {"camera": (10, 12, 3)}
 
@@ -18,13 +25,46 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def make(preset, sensors=SENSORS):
-    model = WorldModel(PRESETS[preset], sensors, ACTIONS)
+    model = WorldModel(CONFIGS[preset], sensors, ACTIONS)
     observations = {
         name: torch.randint(256, (T, B, *shape), dtype=torch.uint8) if len(shape) == 3 else torch.randn(T, B, *shape)
         for name, shape in sensors.items()
     }
     model.fit_standardizers({name: 3 * torch.randn(50, *sensors[name]) + 1 for name in model.vectors})
-    return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, PRESETS[preset].stoch)
+    return model, observations, torch.rand(T, B, ACTIONS) * 2 - 1, torch.randn(T, B, CONFIGS[preset].stoch)
+
+
+class Straight(torch.autograd.Function):
+    """Straight-through gradient: forward a sample, backward the explicit transposed Jacobian of the softmax."""
+
+    @staticmethod
+    def forward(ctx, logits, gumbel):
+        ctx.save_for_backward(logits.softmax(-1))
+        return torch.eye(logits.shape[-1])[(logits + gumbel).argmax(-1)]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p = ctx.saved_tensors[0]
+        return p * (gradient - (p * gradient).sum(-1, keepdim=True)), None
+
+
+def gumbel_of(noise):
+    return Gumbel(0.0, 1.0).icdf(Normal(0.0, 1.0).cdf(noise))
+
+
+def plain_latents(latents):
+    """PyTorch's distribution of a stochastic state."""
+    if isinstance(latents, OneHotLatents):
+        return PlainCategorical(logits=latents.log_probs)
+    return Normal(latents.mean, latents.std)
+
+
+def plain_sample(latents, noise):
+    if isinstance(latents, OneHotLatents):
+        return Straight.apply(latents.log_probs, gumbel_of(noise).unflatten(-1, latents.log_probs.shape[-2:])).flatten(
+            1
+        )
+    return latents.mean + latents.std * noise
 
 
 def plain_elbo(model, observations, source, noise):
@@ -38,20 +78,19 @@ def plain_elbo(model, observations, source, noise):
         seen |= {name: as_floats(observations[name][t], model.sensors[name]) for name in model.frame_encoders}
         h = model.rssm.transition(state, source(t, state))
         prior, posterior = model.rssm.prior(h), model.rssm.posterior(h, model.rssm.prepare(e))
-        s = posterior.mean + posterior.std * noise[t]
+        s = plain_sample(posterior, noise[t])
         state = State(h, s)
         for name, value in seen.items():
             decoded = model.decoders[name](torch.cat([h, s], -1))
             total = total + Independent(Normal(decoded.mean, decoded.std), value.ndim - 1).log_prob(value)
-        p, q = Normal(prior.mean, prior.std), Normal(posterior.mean, posterior.std)
-        total = total - kl_divergence(q, p).sum(-1)
+        total = total - kl_divergence(plain_latents(posterior), plain_latents(prior)).sum(-1)
     return total.mean()
 
 
 @pytest.mark.parametrize("sensors", [SENSORS, CAMERA, SENSORS | CAMERA], ids=["vectors", "image", "both"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_elbo_and_gradient_agree_with_a_plain_version(preset, sensors):
-    if sensors is not SENSORS and preset in ("aime", "dreamer"):
+    if sensors is not SENSORS and CONFIGS[preset].image_encoder == "ha":
         sensors = sensors | {"camera": (64, 64, 3)}  # the papers' network knows no other
     model, observations, prev_actions, noise = make(preset, sensors)
     prev_actions.requires_grad_()
@@ -85,7 +124,7 @@ class TrueOneHotActions(TrueActions):
 
 
 @pytest.mark.parametrize("policy", [TrueActions, TrueOneHotActions])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset, policy):
     model, observations, prev_actions, noise = make(preset)
     if policy is TrueOneHotActions:
@@ -97,25 +136,11 @@ def test_true_actions_in_place_of_the_policy_give_the_elbo_of_phase_1(preset, po
     torch.testing.assert_close(inferred.loss, recorded.loss)
 
 
-class Straight(torch.autograd.Function):
-    """Straight-through gradient: forward a sample, backward the explicit transposed Jacobian of the softmax."""
-
-    @staticmethod
-    def forward(ctx, logits, gumbel):
-        ctx.save_for_backward(logits.softmax(-1))
-        return torch.eye(ACTIONS)[(logits + gumbel).argmax(-1)]
-
-    @staticmethod
-    def backward(ctx, gradient):
-        p = ctx.saved_tensors[0]
-        return p * (gradient - (p * gradient).sum(-1, keepdim=True)), None
-
-
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_the_straight_through_gradient_agrees_with_a_plain_version(preset):
     model, observations, _, noise = make(preset)
     policy, action_noise = CategoricalPolicy(model.feature_size, ACTIONS), torch.randn(T, B, ACTIONS)
-    gumbel = Gumbel(0.0, 1.0).icdf(Normal(0.0, 1.0).cdf(action_noise))
+    gumbel = gumbel_of(action_noise)
     evidence = model.evidence(observations, PolicyActions(policy, action_noise), noise, regularize=False)
 
     def act(t, state):
@@ -129,7 +154,7 @@ def test_the_straight_through_gradient_agrees_with_a_plain_version(preset):
 
 
 def test_one_hot_actions_of_a_pass_follow_the_policy():
-    model = WorldModel(PRESETS["default"], {"observation": (2,)}, ACTIONS)
+    model = WorldModel(CONFIGS["default"], {"observation": (2,)}, ACTIONS)
     policy, count = CategoricalPolicy(model.feature_size, ACTIONS), 20_000
     torch.nn.init.normal_(policy.logits_net[-1].bias)
     noise = torch.randn(1, count, model.config.stoch)
@@ -142,7 +167,7 @@ def test_one_hot_actions_of_a_pass_follow_the_policy():
 
 
 @pytest.mark.parametrize("policy_class", [TanhGaussianPolicy, CategoricalPolicy])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_every_weight_of_the_policy_gets_a_gradient(preset, policy_class):
     model, observations, _, noise = make(preset)
     model.requires_grad_(False)
@@ -153,7 +178,7 @@ def test_every_weight_of_the_policy_gets_a_gradient(preset, policy_class):
     assert all(g.abs().sum() > 0 for g in gradients)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_every_action_gets_a_gradient(preset):
     model, observations, prev_actions, noise = make(preset)
     prev_actions.requires_grad_()
@@ -183,8 +208,9 @@ def test_records_after_the_end_do_not_count():
     torch.testing.assert_close(clean.loss, padded.loss)
 
 
-def test_kl_balance_and_free_nats_keep_the_value():
-    model, observations, prev_actions, noise = make("dreamer")
+@pytest.mark.parametrize("preset", ["dreamer", "ditto"])
+def test_kl_balance_and_free_nats_keep_the_value(preset):
+    model, observations, prev_actions, noise = make(preset)
     latents = model.evidence(observations, RecordedActions(prev_actions), noise).latents
     plain = balanced_kl(latents.posterior, latents.prior, None)
     torch.testing.assert_close(balanced_kl(latents.posterior, latents.prior, 0.8), plain)
@@ -196,14 +222,14 @@ def test_kl_balance_and_free_nats_keep_the_value():
 
 
 def test_standardisation_tames_dimensions_that_hardly_move():
-    model = WorldModel(PRESETS["default"], {"observation": (2,)}, ACTIONS)
+    model = WorldModel(CONFIGS["default"], {"observation": (2,)}, ACTIONS)
     play = torch.stack([torch.randn(500), 1e-9 * torch.randn(500)], -1)
     model.fit_standardizers({"observation": play})
     seen = model.standardize({"observation": torch.tensor([[0.0, 0.5]])})["observation"]
     assert seen.abs().max() < 10
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 @pytest.mark.parametrize("sampled", [True, False])
 def test_observing_step_by_step_is_one_pass(preset, sampled):
     model, observations, prev_actions, noise = make(preset)
