@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from aime_gym.agents.world_model_agent import WorldModelAgent
 from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.action_inference import policy_source
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories, recorded_source
 from aime_gym.model_based.imagined_imitation import ImaginedImitation, ImaginedImitationConfig
 from aime_gym.model_based.latent_regression import clone_actions
@@ -58,8 +57,7 @@ class ImaginationAgent(WorldModelAgent):
         config = self.config
         if not config.expert_actions:
             completed = self._infer_policy(demos, loop)
-            source = policy_source(self.policy, self.action_encoding.size)
-            return filter_trajectories(self.world_model, demos, source) if completed else None
+            return filter_trajectories(self.world_model, demos, self._explaining_source()) if completed else None
         latents = filter_trajectories(self.world_model, demos, recorded_source(demos))
         completed = not config.cloned_start or clone_actions(
             self.policy,

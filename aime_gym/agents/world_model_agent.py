@@ -15,6 +15,7 @@ from aime_gym.model_based.action_inference import (
     InferenceConfig,
     infer_policy,
     inverse_source,
+    likeliest_source,
     policy_source,
     require_fitted,
 )
@@ -70,10 +71,19 @@ class WorldModelAgent(LatentPolicyAgent):
         return filter_trajectories(self.world_model, demos, self._action_source(demos)).prev_actions
 
     def _action_source(self, demos: TrajectoryDataset) -> RowSource:
-        """Return the source of inferred actions: the policy once it has imitated, the inverse model before."""
-        if self.imitated:
-            return policy_source(self.policy, self.action_encoding.size)
+        """Return the source of inferred actions: the policy once it has imitated, the inverse model before.
+
+        For one-hot actions the world model's comparison of all of them.
+        """
+        if self.action_encoding.discrete or self.imitated:
+            return self._explaining_source()
         return inverse_source(self.inverse_model, self.world_model, demos)
+
+    def _explaining_source(self) -> RowSource:
+        """Return the source of the actions that phase 2 has found to explain the demonstrations."""
+        if self.action_encoding.discrete:
+            return likeliest_source(self.world_model)
+        return policy_source(self.policy, self.action_encoding.size)
 
     # Files
 

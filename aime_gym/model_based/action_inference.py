@@ -1,4 +1,10 @@
-"""Phase 2 of AIME: the evidence of demonstrations under a policy's actions."""
+"""Phase 2 of AIME: the evidence of demonstrations under a policy's actions.
+
+Actions in [-1, 1] are samples of the policy, along which the gradient of the evidence is taken ([`PolicyUpdates`][]).
+Of one-hot actions there are few, so what each of them explains is computed, and the gradient is exact
+([`OneHotEvidence`][]). A straight-through gradient would be the slope of the model at an action, where it has only
+learnt values: it points to wrong actions often enough to undo a good clone.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +29,8 @@ from aime_gym.model_based.filtering import (
 from aime_gym.model_based.latent_regression import clone_actions
 from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.models.inverse_model import LatentInverseModel
-from aime_gym.models.policies import LatentPolicy
-from aime_gym.models.rssm import InverseActions, PolicyActions, State
+from aime_gym.models.policies import CategoricalPolicy, LatentPolicy
+from aime_gym.models.rssm import InverseActions, LikeliestActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.mixed_precision import mixed_precision
@@ -38,6 +44,8 @@ Noise = Callable[..., Tensor]
 _FILTER_INTERVAL = 250
 #: Weight of a batch in the average distance of actions from a belief.
 _DISTANCE_RATE = 0.02
+#: Transitions at once in a comparison of one-hot actions.
+_TRANSITIONS_AT_ONCE = 8192
 #: Memory of the embeddings of all demonstrations.
 _MAX_BYTES = 2**29
 
@@ -227,20 +235,7 @@ class PolicyUpdates:
         self.world_model, self.policy, self.demos, self.noise = world_model, policy, demos, noise
         self.inference = ActionInference.from_config(config, world_model)
         self.continue_latents = config.continue_latents
-        self.sampler = SequenceSampler(
-            demos,
-            sequence_length=config.sequence_length,
-            batch_size=config.batch_size,
-            generator=generator,
-            start_fraction=config.demo_start_fraction,
-        )
-        self.optimizer = Optimizer(
-            [policy],
-            config.policy_learning_rate,
-            matrix_learning_rate=config.policy_matrix_learning_rate,
-            max_grad_norm=config.max_grad_norm,
-            decay_updates=config.policy_updates if config.decay_learning_rate else None,
-        )
+        self.sampler, self.optimizer = _sampler(demos, config, generator), _policy_optimizer(policy, config)
         self.updates = 0
         #: Embeddings (N, E) of all records, unless they are too large: the world model does not change.
         self.embeddings = embed_all(world_model, demos)
@@ -292,6 +287,102 @@ class PolicyUpdates:
             self.belief.distance = state["distance"]
 
 
+class OneHotEvidence:
+    """Evidence of demonstrations under a policy of one-hot actions, the policy's uncertainty summed out.
+
+        -log sum_a pi(a | h, s) exp(-KL_a)
+
+    for each record, where KL_a is its surprise if action a led there
+    ([`surprise_of_each_action`][aime_gym.models.rssm.RSSM.surprise_of_each_action]) from the latent state before, which
+    the likeliest actions have led to.
+
+    :param world_model: world model, which stays as it is.
+    :param demos: demonstrations, without actions.
+    """
+
+    def __init__(self, world_model: WorldModel, demos: TrajectoryDataset) -> None:
+        #: Latent features of the demonstrations and the likeliest actions.
+        self.filtered = filter_trajectories(world_model, demos, likeliest_source(world_model))
+        self.surprise = self._surprise(world_model, demos)
+
+    @torch.no_grad()
+    def _surprise(self, model: WorldModel, demos: TrajectoryDataset) -> Tensor:
+        """Return the surprise (N, A) of each record under each action; of first records it has no meaning."""
+        sizes = [model.config.deter, model.config.stoch]
+        pieces = []
+        for rows in torch.arange(len(demos), device=demos.device).split(
+            max(_TRANSITIONS_AT_ONCE // model.action_size, 1)
+        ):
+            before = State(*self.filtered.features[(rows - 1).clamp_min(0)].split(sizes, dim=-1))
+            embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, demos, piece)), rows)
+            pieces.append(model.rssm.surprise_of_each_action(before, embeddings))
+        return torch.cat(pieces)
+
+    def loss(self, policy: CategoricalPolicy, rows: Tensor, valid: Tensor) -> tuple[Tensor, Metrics]:
+        """Compute the negative evidence in nats per sequence.
+
+        :param rows: rows (T, B) of sequences of the demonstrations; the action before the first one is not known.
+        :param valid: mask (T, B) of the records that count.
+        """
+        log_probs, surprise = policy(self.filtered.features[rows[:-1]]).log_probs, self.surprise[rows[1:]]
+        loss = per_sequence(-torch.logsumexp(log_probs - surprise, dim=-1), valid[1:])
+        expected = (log_probs.detach().exp() * surprise).sum(-1)
+        return loss, {"loss": loss.detach(), "kl": per_sequence(expected, valid[1:])}
+
+
+class OneHotPolicyUpdates:
+    """Updates of a policy of one-hot actions by the evidence of demonstrations.
+
+    :param demos: demonstrations, without actions.
+    :param evidence: their evidence.
+    """
+
+    def __init__(
+        self,
+        policy: CategoricalPolicy,
+        demos: TrajectoryDataset,
+        evidence: OneHotEvidence,
+        config: InferenceConfig,
+        generator: torch.Generator,
+    ) -> None:
+        self.policy, self.evidence = policy, evidence
+        self.sampler, self.optimizer = _sampler(demos, config, generator), _policy_optimizer(policy, config)
+
+    def update(self) -> Metrics:
+        """Make one update."""
+        rows, valid, _ = (part.to(self.evidence.surprise.device) for part in self.sampler.sample_rows())
+        loss, metrics = self.evidence.loss(self.policy, rows, valid)
+        return metrics | {"gradient_norm": self.optimizer.step(loss)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that [`update`][] changes."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _sampler(demos: TrajectoryDataset, config: InferenceConfig, generator: torch.Generator) -> SequenceSampler:
+    return SequenceSampler(
+        demos,
+        sequence_length=config.sequence_length,
+        batch_size=config.batch_size,
+        generator=generator,
+        start_fraction=config.demo_start_fraction,
+    )
+
+
+def _policy_optimizer(policy: LatentPolicy, config: InferenceConfig) -> Optimizer:
+    return Optimizer(
+        [policy],
+        config.policy_learning_rate,
+        matrix_learning_rate=config.policy_matrix_learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        decay_updates=config.policy_updates if config.decay_learning_rate else None,
+    )
+
+
 def infer_policy(
     world_model: WorldModel,
     inverse_model: LatentInverseModel,
@@ -307,12 +398,16 @@ def infer_policy(
     :param noise: source of standard normal noise.
     :return: whether the updates came to their end.
     """
+    one_hot = OneHotEvidence(world_model, demos) if isinstance(policy, CategoricalPolicy) else None
     belief = None
     if config.warm_start:
-        source = inverse_source(inverse_model, world_model, demos)
-        filtered = filter_trajectories(world_model, demos, source, with_surprise=config.action_prior)
-        if config.action_prior:
-            belief = ActionBelief(filtered, inverse_model.variance)
+        if one_hot is not None:
+            filtered = one_hot.filtered
+        else:
+            source = inverse_source(inverse_model, world_model, demos)
+            filtered = filter_trajectories(world_model, demos, source, with_surprise=config.action_prior)
+            if config.action_prior:
+                belief = ActionBelief(filtered, inverse_model.variance)
         completed = clone_actions(
             policy,
             demos,
@@ -325,7 +420,12 @@ def infer_policy(
         )
         if not completed:
             return False
-    updates = PolicyUpdates(world_model, policy, demos, config, noise, loop.generator, belief)
+    updates: PolicyUpdates | OneHotPolicyUpdates
+    if isinstance(policy, CategoricalPolicy):
+        assert one_hot is not None
+        updates = OneHotPolicyUpdates(policy, demos, one_hot, config, loop.generator)
+    else:
+        updates = PolicyUpdates(world_model, policy, demos, config, noise, loop.generator, belief)
     return loop.run("policy", config.policy_updates, updates.update, updates)
 
 
@@ -345,6 +445,11 @@ def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, d
     """
     require_fitted(inverse_model)
     return lambda rows, embeddings: InverseActions(inverse_model, input_changes(world_model, dataset, rows, embeddings))
+
+
+def likeliest_source(world_model: WorldModel) -> RowSource:
+    """Make a source of the one-hot actions that surprise a world model least, to filter trajectories with."""
+    return lambda _, embeddings: LikeliestActions(world_model.rssm, embeddings)
 
 
 def policy_source(policy: LatentPolicy, actions: int) -> RowSource:

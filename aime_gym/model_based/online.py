@@ -21,14 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
-from aime_gym.model_based.action_inference import ActionInference, Noise, inverse_source, policy_source
+from aime_gym.model_based.action_inference import (
+    ActionInference,
+    Noise,
+    OneHotEvidence,
+    inverse_source,
+    policy_source,
+)
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, draw_starts, imagine
 from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
 from aime_gym.model_based.surrogate_rewards import EmbeddedSequences, Surrogate
 from aime_gym.model_based.task_model import JointSampler, TaskModel, TransitionLabels
 from aime_gym.models.inverse_model import LatentInverseModel
-from aime_gym.models.policies import LatentPolicy
+from aime_gym.models.policies import CategoricalPolicy, LatentPolicy
 from aime_gym.models.rssm import State
 from aime_gym.models.world_model import WorldModel
 from aime_gym.training.optimizer import Optimizer
@@ -123,7 +129,10 @@ class OnlineImitation:
         )
         # The model has moved since the last round, and with it the latent states of the demonstrations.
         self._beliefs: FilteredLatents | None = None
-        if config.warm_start:
+        self._one_hot: OneHotEvidence | None = None
+        if isinstance(self.policy, CategoricalPolicy):
+            self._one_hot = OneHotEvidence(self.world_model, demos)
+        elif config.warm_start:
             by_policy, by_inverse_model = (
                 filter_trajectories(self.world_model, demos, source, with_surprise=True)
                 for source in (
@@ -198,10 +207,15 @@ class OnlineImitation:
         """
         config = self.config
         self.task_model.set_trainable(False)
-        filtered = self._beliefs if config.continue_latents else None
-        evidence = self._inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
-        loss = evidence.loss
-        metrics: Metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
+        if isinstance(self.policy, CategoricalPolicy):
+            assert self._one_hot is not None
+            loss, found = self._one_hot.loss(self.policy, demos.rows, demos.valid)
+            metrics: Metrics = {"loss": found["loss"], "demo_kl": found["kl"]}
+        else:
+            filtered = self._beliefs if config.continue_latents else None
+            evidence = self._inference.evidence(self.policy, demos, self._noise, starts=filtered, embeddings=embeddings)
+            loss = evidence.loss
+            metrics = {"loss": loss.detach(), "demo_elbo": evidence.elbo.detach()}
         losses = [(1.0, loss)]
         if self._beliefs is not None:
             valid = demos.valid[1:]

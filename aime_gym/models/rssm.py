@@ -87,6 +87,22 @@ class InverseActions:
         return actions if t else actions.new_zeros(actions.shape)
 
 
+@dataclass(frozen=True)
+class LikeliestActions:
+    """Of one-hot actions those under which the observations surprise least, one after the other.
+
+    :param rssm: RSSM that filters with them.
+    :param embeddings: embeddings (T, B, E) of the observations that are filtered.
+    """
+
+    rssm: RSSM
+    embeddings: Tensor
+
+    def __call__(self, t: int, state: State) -> Tensor:
+        surprise = self.rssm.surprise_of_each_action(state, self.embeddings[t])
+        return F.one_hot(surprise.argmin(-1), surprise.shape[-1]).to(state.deter.dtype)
+
+
 class Latents(NamedTuple):
     """States, distributions and actions of one pass over time."""
 
@@ -168,6 +184,21 @@ class RSSM(nn.Module):
         mean, raw = outputs if len(outputs) == 2 else outputs[0].chunk(2, dim=-1)
         std = F.softplus(raw) if self.config.softplus_std else 2 * torch.sigmoid(raw / 2)
         return Normal(mean, std + self.config.min_std)
+
+    def surprise_of_each_action(self, state: State, embeddings: Tensor) -> Tensor:
+        """Compute KL(q(s_t | h_t, e_t) || p(s_t | h_t)) in nats for each one-hot action in a state, (B, A).
+
+        The decoder's part of the evidence is left out: it is much the same for all actions, as the posterior knows the
+        observation, and where the model is far from its play, its errors outweigh what the action does.
+
+        :param state: states (B, ...) that the actions are taken in.
+        :param embeddings: embeddings (B, E) of the observations that followed.
+        """
+        count = self.action_size
+        before = State(*(part.repeat_interleave(count, 0) for part in state))
+        h = self.transition(before, torch.eye(count, device=embeddings.device).repeat(len(embeddings), 1))
+        prepared = [part.repeat_interleave(count, 0) for part in self.prepare(embeddings)]
+        return self.posterior(h, prepared).kl(self.prior(h)).sum(-1).view(-1, count)
 
     def forward(self, embeddings: Tensor, source: ActionSource, noise: Tensor, initial: State | None = None) -> Latents:
         """Filter a sequence; every phase uses this pass over time.

@@ -2,15 +2,19 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from aime_gym.model_based.action_inference import ActionBelief, ActionInference
+from aime_gym.data import TrajectoryDataset
+from aime_gym.model_based.action_inference import ActionBelief, ActionInference, OneHotEvidence
 from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents
 from aime_gym.models.config import PRESETS, WorldModelConfig
+from aime_gym.models.policies import CategoricalPolicy
 from aime_gym.models.rssm import RecordedActions
 from aime_gym.models.world_model import WorldModel
+from aime_gym.types import Trajectory
 
 T, B, A = 6, 3, 2
 
@@ -121,3 +125,37 @@ def test_each_demonstration_has_the_actions_with_more_evidence():
     assert robust.prev_actions[:, 0].tolist() == [2, 2, 1, 1, 1]
     assert robust.features[:, 0].tolist() == [2, 2, 1, 1, 1]
     assert ActionInference(None, None).better(demos, first, first).features[0, 0] == 1
+
+
+def test_the_evidence_of_one_hot_actions_sums_them_out():
+    """Against one pass of the model for each action, in the state that the likeliest ones have led to."""
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(deter=8, stoch=4, hidden=8, decoder_hidden=8), {"observation": (3,)}, A)
+    policy = CategoricalPolicy(model.feature_size, A, hidden=4)
+    demos = [
+        Trajectory(observations=np.random.default_rng(i).normal(size=(length, 3)), actions=None, truncated=True)
+        for i, length in enumerate((T, T - 2))
+    ]
+    dataset = TrajectoryDataset(demos, None)
+    dataset.observations = {name: values.double() for name, values in dataset.observations.items()}
+    found = OneHotEvidence(model, dataset)
+    expected = []
+    for start, length in zip(dataset.starts, dataset.counts, strict=True):
+        rows = torch.arange(int(start), int(start + length))
+        observations = {"observation": dataset.observations["observation"][rows][:, None]}
+        chosen, zeros = found.filtered.prev_actions[rows], torch.zeros(len(rows), 1, 4)
+        for t in range(1, len(rows)):
+            surprise = []
+            for action in torch.eye(A):
+                taken = chosen.clone()
+                taken[t] = action
+                latents = model.evidence(observations, RecordedActions(taken[:, None]), zeros).latents
+                surprise.append(latents.posterior.kl(latents.prior).sum(-1)[t, 0])
+            assert int(torch.stack(surprise).argmin()) == int(chosen[t].argmax())
+            pi = policy(latents.states.feature[t - 1, 0]).log_probs.exp()
+            expected.append(-sum(p * (-nats).exp() for p, nats in zip(pi, surprise, strict=True)).log())
+    steps = torch.arange(T)[:, None]
+    rows = dataset.starts + torch.minimum(steps, dataset.counts - 1)
+    loss, metrics = found.loss(policy, rows, steps < dataset.counts)
+    torch.testing.assert_close(loss, torch.stack(expected).sum() / len(demos))
+    assert metrics["kl"] >= loss  # by Jensen's inequality
