@@ -10,14 +10,15 @@ with the world model frozen in phase 2; the two differ only in where the actions
 Deviations, which the preset ``"aime"`` turns off: phase 2 starts from a policy that was cloned from the actions of an
 inverse model in the latent space (``warm_start``), whose belief is a prior of the actions where they explain more than
 the policy's (``action_prior``); records that no action explains count by the logarithm of their surprise
-(``robust_nats``); sequences of demonstrations continue from the latent state that a filter with the policy's actions reaches there, instead of starting
-from zero (``continue_latents``); Muon trains the matrices (``matrix_learning_rate``, ``policy_matrix_learning_rate``);
-the default world model sees standardised observations through a likelihood of fixed, small sigma. Acting with
-``deterministic=True`` filters with the posterior's mode, in all presets, where the authors sample it.
+(``robust_nats``); sequences of demonstrations continue from the latent state that a filter with the policy's actions
+reaches there, instead of starting from zero (``continue_latents``); Muon trains the matrices
+(``matrix_learning_rate``, ``policy_matrix_learning_rate``); the default world model sees standardised observations
+through a likelihood of fixed, small sigma. Acting with ``deterministic=True`` filters with the posterior's mode, in all
+presets, where the authors sample it.
 
 The papers have continuous actions only. Discrete ones are one-hot vectors to the model, and few enough to compare what
-each of them explains: the likeliest ones are cloned, and the policy then maximises the evidence with its own uncertainty
-summed out ([`aime_gym.model_based.action_inference.OneHotEvidence`][]).
+each of them explains: the likeliest ones are cloned, and the policy then maximises the evidence with its own
+uncertainty summed out ([`aime_gym.model_based.action_inference.OneHotEvidence`][]).
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ class PolicyUpdates:
         self.world_model, self.policy, self.demos, self.noise = world_model, policy, demos, noise
         self.inference = ActionInference.from_config(config, world_model)
         self.continue_latents = config.continue_latents
-        self.sampler, self.optimizer = _sampler(demos, config, generator), _policy_optimizer(policy, config)
+        self.sampler = _sampler(demos, config, generator)
+        self.optimizer = _policy_optimizer(policy, config)
         self.updates = 0
         #: Embeddings (N, E) of all records, unless they are too large: the world model does not change.
         self.embeddings = embed_all(world_model, demos)
@@ -346,7 +347,8 @@ class OneHotPolicyUpdates:
         generator: torch.Generator,
     ) -> None:
         self.policy, self.evidence = policy, evidence
-        self.sampler, self.optimizer = _sampler(demos, config, generator), _policy_optimizer(policy, config)
+        self.sampler = _sampler(demos, config, generator)
+        self.optimizer = _policy_optimizer(policy, config)
 
     def update(self) -> Metrics:
         """Make one update."""

@@ -89,7 +89,7 @@ class InverseActions:
 
 @dataclass(frozen=True)
 class LikeliestActions:
-    """Of one-hot actions those under which the observations surprise least, one after the other.
+    """One-hot actions under which the observations surprise least, chosen one after the other.
 
     :param rssm: RSSM that filters with them.
     :param embeddings: embeddings (T, B, E) of the observations that are filtered.
