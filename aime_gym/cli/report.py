@@ -13,6 +13,7 @@ def report(
     results: Annotated[tuple[Path, ...], "RESULTS"],
     *,
     against: Annotated[str, "POLICY"] | None = None,
+    html: bool = False,
     out: shared.Folder | None = None,
 ) -> int:
     """Normalised means and interquartile means with 95% bootstrap intervals,
@@ -21,11 +22,12 @@ def report(
 
     :param results: folders of `aime-gym benchmark` or `compare`
     :param against: policy that the others are to improve on (default: the first)
+    :param html: whether to write report.html too: one page with tables, figures, and the videos of `aime-gym compare`
     :param out: folder for report.md, report.json and the figures (default: the first one)
 
     Examples:
       aime-gym report runs/classic
-      aime-gym report runs/classic --against bco
+      aime-gym report runs/classic --against bco --html
       aime-gym report runs/one runs/other/results.jsonl --out runs/both
     """
     with shared.checks():
@@ -36,7 +38,7 @@ def report(
         analysed = analyse(loaded, against)
         out = out or (results[0] if results[0].is_dir() else results[0].parent)
         shared.check_output(out, "out", folder=True)
-    files = write_report(analysed, out)
+    files = write_report(analysed, out, html=html)
     print_tables(*report_tables(analysed))
     print(f"{loaded.progress}; wrote {', '.join(map(str, files))}")
     return 0

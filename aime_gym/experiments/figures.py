@@ -15,6 +15,8 @@ from aime_gym.experiments.results import Report, Results, Role, Run
 from aime_gym.experiments.statistics import Estimate, Profile
 from aime_gym.serialization import atomically
 
+#: Pixels for an inch of a figure.
+RESOLUTION = 150
 _COLOURS: dict[Role, str] = {"random": "0.45", "expert": "#1a7f37", "agent": "#1f5fbf", "oracle": "#b35900"}
 
 
@@ -74,7 +76,8 @@ def _caption(run: Run) -> str:
 def draw_report(report: Report, out: Path) -> list[Path]:
     """Write the figures that there are data for, and return their paths."""
     results = report.results
-    colours = {policy: colormaps["tab10"](index % 10) for index, policy in enumerate(results.policies)}
+    palette = colormaps["tab10" if len(results.policies) <= 10 else "tab20"]
+    colours = {policy: palette(index % palette.N) for index, policy in enumerate(results.policies)}
     figures = [_draw_scores(report, colours, out / "scores.png")]
     if report.profile is not None:
         figures.append(_draw_profile(report.profile, report.common_tasks, colours, out / "profile.png"))
@@ -89,7 +92,7 @@ def _draw_scores(report: Report, colours: Mapping[str, Any], path: Path) -> Path
     """Draw interquartile means with their intervals, and each run; returns where there is nothing to normalise by."""
     tasks = report.tasks
     height = 1.2 + 0.45 * max(map(len, tasks.values()))
-    figure, axes = _subplots(len(tasks), 1.2 + 3.4 * len(tasks), height)
+    figure, axes = _subplots(len(tasks), 3.8, height)
     for axis, (task, lines) in zip(axes, tasks.items(), strict=True):
         normalised = all(line.iqm is not None for line in lines)
         _draw_intervals(axis, {line.policy: line.iqm if normalised else line.mean for line in lines}, colours)
@@ -131,7 +134,7 @@ def _draw_improvements(report: Report, colours: Mapping[str, Any], path: Path) -
 def _draw_curves(results: Results, colours: Mapping[str, Any], path: Path) -> Path:
     """Draw the mean return over the agent's environment steps: each run thin, their mean thick."""
     tasks = [task for task in results.tasks if any(run.curve for run in results.runs if run.task == task)]
-    figure, axes = _subplots(len(tasks), 1.0 + 4.2 * len(tasks), 3.6)
+    figure, axes = _subplots(len(tasks), 4.5, 3.6)
     for axis, task in zip(axes, tasks, strict=True):
         for policy in results.policies:
             curves = [run.curve for run in results.of(task, policy) if run.curve]
@@ -169,9 +172,14 @@ def _draw_intervals(axis: Any, estimates: Mapping[str, Estimate | None], colours
 
 
 def _subplots(count: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
-    """Return a figure outside of pyplot's state, and its axes beside each other."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    """Return a figure outside of pyplot's state, and its axes in rows of three.
+
+    :param width: inches of each axes, and so ``height``.
+    """
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
 def _save(figure: Any, axes: Iterable[Any], path: Path) -> Path:
@@ -179,5 +187,5 @@ def _save(figure: Any, axes: Iterable[Any], path: Path) -> Path:
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     with atomically(path) as file:
-        figure.savefig(file, dpi=150)
+        figure.savefig(file, dpi=RESOLUTION)
     return path

@@ -1,22 +1,40 @@
-"""The report of results: tables on the terminal and in Markdown, figures, and all numbers as JSON."""
+"""The report of results: tables on the terminal, in Markdown and HTML, figures, and all numbers as JSON."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from aime_gym.experiments.figures import draw_report
+from aime_gym.experiments.figures import RESOLUTION, draw_report
+from aime_gym.experiments.jobs import as_file_name
 from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
 from aime_gym.serialization import write_text
 
 #: Cells between two columns, and those that the first one, which may fold, needs beside the others.
 _GAP, _FIRST_COLUMN = 2, 14
+_LEGEND = (
+    "A run is one trained agent, and its score the mean return of its episodes. Normalised: 0 is random, 1 the expert. "
+    "IQM: interquartile mean of normalised scores. In brackets: 95% stratified bootstrap intervals."
+)
+#: Captions of the figures on the page.
+_CAPTIONS = {
+    "scores": "Scores of each task, with intervals; a dot is a run",
+    "profile": "Performance profile: share of runs above a score",
+    "improvement": "Probability of improvement",
+    "curves": "Learning curves: thin lines are runs, thick ones their mean",
+}
+#: Pixels on the page for an inch of a figure.
+_PIXELS = 96
 
 
 def run_table(runs: Sequence[Run], title: str) -> Table:
@@ -130,33 +148,72 @@ def _with_interval(estimate: Estimate | None, form: str = ".2f") -> str:
     return f"{estimate.value:{form}}{interval or ''}"
 
 
-def write_report(report: Report, out: Path) -> list[Path]:
-    """Write ``report.md``, ``report.json`` and the figures, and return what was written."""
+def write_report(report: Report, out: Path, *, html: bool = False) -> list[Path]:
+    """Write ``report.md``, ``report.json`` and the figures, and return what was written.
+
+    :param html: whether to write ``report.html`` too, one page that holds all figures and videos and loads nothing.
+    """
     out.mkdir(parents=True, exist_ok=True)
     figures = draw_report(report, out)
-    write_text(out / "report.md", _markdown(report, figures))
+    content = _content(report)
+    write_text(out / "report.md", _render("report.md", **content, figures=figures))
     write_text(out / "report.json", report_as_json(report) + "\n")
-    return [out / "report.md", out / "report.json", *figures]
+    if not html:
+        return [out / "report.md", out / "report.json", *figures]
+    images = [{"name": figure.stem, "data": _inlined(figure), "width": _width(figure)} for figure in figures]
+    videos = [{"name": video.stem, "data": _inlined(video)} for video in _videos(report.results)]
+    page = _render("report.html", **content, images=images, captions=_CAPTIONS, videos=videos)
+    write_text(out / "report.html", page)
+    return [out / "report.html", out / "report.md", out / "report.json", *figures]
 
 
-def _markdown(report: Report, figures: Sequence[Path]) -> str:
+def _content(report: Report) -> dict[str, Any]:
     results = report.results
-    parts = [
-        "# Benchmark",
-        f"From {', '.join(f'`{source}`' for source in results.sources)}: {results.progress}.",
-        "A run is one trained agent, and its score the mean return of its episodes. Normalised: 0 is random, 1 the "
-        "expert. IQM: interquartile mean of normalised scores. In brackets: 95% stratified bootstrap intervals.",
+    tables = [
+        {
+            "title": table.title,
+            "header": [str(column.header) for column in table.columns],
+            "rows": list(zip(*(map(str, column.cells) for column in table.columns), strict=True)),
+        }
+        for table in report_tables(report)
     ]
-    for table in report_tables(report):
-        header = [str(column.header) for column in table.columns]
-        rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
-        lines = [header, ["---"] * len(header), *rows]
-        parts.append(f"## {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    left_out = [task for task in results.tasks if task not in report.common_tasks]
-    if left_out:
-        parts.append(f"Left out where tasks are taken together, for want of runs or references: {', '.join(left_out)}.")
-    parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
-    if results.failed:
-        parts.append("## Failed")
-        parts.append("\n".join(f"- {title}: {error}" for title, error in results.failed.items()))
-    return "\n\n".join(parts) + "\n"
+    left_out = ", ".join(task for task in results.tasks if task not in report.common_tasks)
+    return {
+        "sources": results.sources,
+        "progress": results.progress,
+        "legend": _LEGEND,
+        "tables": tables,
+        "left_out": left_out
+        and f"Left out where tasks are taken together, for want of runs or references: {left_out}.",
+        "failed": results.failed,
+    }
+
+
+def _render(name: str, **content: Any) -> str:
+    """Fill in a template of this package; in HTML, all texts are escaped."""
+    templates = Environment(
+        loader=PackageLoader("aime_gym.experiments"),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template(name).render(content)
+
+
+def _videos(results: Results) -> list[Path]:
+    """Return the videos of agents in the folders of results, as a comparison records them."""
+    names = [f"{as_file_name(agent)}.mp4" for agent in dict.fromkeys(run.record["agent"] for run in results.runs)]
+    paths = [Path(source) / name for source in results.sources for name in names]
+    return [path for path in paths if path.is_file()]
+
+
+def _inlined(path: Path) -> str:
+    kind = {".png": "image/png", ".mp4": "video/mp4"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _width(figure: Path) -> int:
+    with Image.open(figure, formats=["PNG"]) as image:
+        return round(image.width * _PIXELS / RESOLUTION)

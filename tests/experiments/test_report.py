@@ -1,7 +1,10 @@
 """The numbers of a report are those that one works out by hand, from whatever is finished."""
 
+import base64
 import builtins
+import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -197,6 +200,25 @@ def test_what_is_written(out, tmp_path):
     assert "| bc (oracle) | 5 |" in text
     assert "## over car, pole" in text
     assert "![curves](curves.png)" in text
+
+
+def test_the_page_holds_all_that_it_shows_and_escapes_texts(out, tmp_path, capsys):
+    label = "<script>alert(1)</script>"
+    write(out, [cell(task, label, seed, 50.0) for task in REFERENCES for seed in range(2)])
+    write(out, [{**cell("pole", "bco", 9, 0.0), "status": "failed", "error": "ValueError: <b>no</b>"}])
+    (out / "bco.mp4").write_bytes(b"video")
+    assert main(["report", str(out), "--html", "--out", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    links = re.findall(r"(?:src|href)=\"([^\"]{1,22})", page)
+    assert {link for link in links if link[0] != "#"} == {"data:image/png;base64,", "data:video/mp4;base64,"}
+    assert links.count("data:image/png;base64,") == 3
+    assert f"base64,{base64.b64encode(b'video').decode()}" in page
+    assert "://" not in page
+    assert "<script" not in page
+    assert "<b>no" not in page
+    assert f"<td>{html.escape(label)}</td>" in page
+    assert "<td>-152.0 (" in page
+    assert "report.html" in capsys.readouterr().out
 
 
 def test_half_finished_results_draw(tmp_path, capsys):
