@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import Positive
+from aime_gym.experiments.config import Positive, Tracker
 
 
 @shared.verb("run a suite of agents, tasks and seeds on all cores")
@@ -17,6 +17,7 @@ def benchmark(
     out: shared.Folder | None = None,
     workers: Positive | None = None,
     retry_failed: bool = False,
+    track: Tracker | None = None,
     allow_imports: bool = False,
 ) -> int:
     """Train and evaluate all agents of a suite on all of its tasks, with all of its
@@ -35,6 +36,7 @@ def benchmark(
     :param out: folder for all that is written (default: runs/SUITE)
     :param workers: processes (default: one for each core)
     :param retry_failed: whether to do again what failed before
+    :param track: tensorboard or wandb: what agents log, each cell as one run; in a folder of that name in OUT
     :param allow_imports: whether to import modules and read SB3 models that the suite names
 
     Examples:
@@ -59,12 +61,15 @@ def benchmark(
         from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
+        from aime_gym.experiments.tracking import Tracking
         from aime_gym.processes import available_cores
 
         checked = check(read_suite(suite, allow_imports=allow_imports))
         out = out or Path("runs") / suite.stem
         shared.check_output(out, "out", folder=True)
-        outcome = run_suite(checked, out, workers=workers or available_cores(), retry_failed=retry_failed)
+        tracking = None if track is None else Tracking(track, out, suite.stem)
+        workers = workers or available_cores()
+        outcome = run_suite(checked, out, workers=workers, retry_failed=retry_failed, tracking=tracking)
     if outcome.done:
         print_tables(*result_tables(load_results([out])))
     for title, error in outcome.failed.items():

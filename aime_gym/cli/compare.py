@@ -72,13 +72,13 @@ def compare(
     """
     with shared.checks():
         from aime_gym.experiments.agent_spec import AgentSpec
+        from aime_gym.experiments.cells import as_file_name
         from aime_gym.experiments.comparison import (
             check_comparison,
             check_folder,
             comparison_suite,
             run_comparison,
         )
-        from aime_gym.experiments.jobs import as_file_name
 
         specs = tuple(map(AgentSpec.parse, agents))
         suite = comparison_suite(task, specs, data, eval_episodes=eval_episodes, seed=seed)

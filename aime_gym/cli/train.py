@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 from annotated_types import Ge
 
 from aime_gym.cli import shared
-from aime_gym.experiments.config import DataConfig
+from aime_gym.experiments.config import DataConfig, Tracker
 from aime_gym.tasks import TaskConfig
 
 
@@ -21,6 +22,7 @@ def train(
     option: Annotated[tuple[str, ...], "-o", "OPTION=VALUE"] = (),
     learn: Annotated[int, Ge(0)] = 0,
     checkpoint: shared.Folder | None = None,
+    track: Tracker | None = None,
     seed: shared.Seed = 0,
     out: shared.File,
 ) -> int:
@@ -33,6 +35,7 @@ def train(
     :param option: a hyper-parameter, or preset=NAME; again for further ones
     :param learn: environment steps of learn, after imitate
     :param checkpoint: progress of the training: the same command, after Ctrl-C or a crash, goes on from there
+    :param track: tensorboard or wandb: what the agent logs, in a folder of that name beside OUT
     :param seed: seed of all random numbers: the same seed gives the same run
     :param out: the agent's file, a .zip
 
@@ -50,6 +53,7 @@ def train(
         from aime_gym.experiments.agent_spec import train as run_phases
         from aime_gym.experiments.data import derived_seeds, prepare_data
         from aime_gym.experiments.experts import RecordingInterrupted
+        from aime_gym.experiments.tracking import Tracking
         from aime_gym.processes import available_cores
 
         spec = AgentSpec.parse(agent + (":" + ",".join(option) if option else ""))
@@ -65,6 +69,7 @@ def train(
             progress=True,
         )
         shared.check_output(out, "out")
+        tracking = None if track is None else Tracking(track, out.parent, spec.name)
         shared.check_output(checkpoint, "checkpoint_dir", folder=True)
     try:
         if prepared.expert is not None and data.records_demos:
@@ -83,7 +88,8 @@ def train(
         with shared.checks():
             made = spec.build(task, env, seed, checkpoint_dir=checkpoint)
         try:
-            with shared.checks():  # checkpoints of another run
+            run = tracking.run(made, out.stem, {"task": str(task), "seed": seed}) if tracking else nullcontext()
+            with shared.checks(), run:  # checkpoints of another run
                 seconds = run_phases(made, play, demos, learn=learn)
         except KeyboardInterrupt:
             if checkpoint is None:

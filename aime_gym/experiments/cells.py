@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -139,6 +140,11 @@ class Cell:
         return f"{self.task.label}, {self.agent}, {count} demonstrations, seed {self.seed}"
 
     @property
+    def pretraining_title(self) -> str:
+        """The cell's pretraining in words."""
+        return f"{self.task.label}, {self.agent}, pretraining, seed {self.seed}"
+
+    @property
     def key(self) -> str:
         """A short name, equal for cells of equal results: a cell whose key has a result is not run again."""
         identity = {
@@ -178,3 +184,8 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
     """Return a short name for a JSON document: equal for equal ones."""
     text = json.dumps(identity, sort_keys=True, default=list)
     return digest([text], size=8)
+
+
+def as_file_name(text: str) -> str:
+    """Return a name for a file, from a label that may hold slashes and colons."""
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-")

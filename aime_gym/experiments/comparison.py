@@ -15,11 +15,10 @@ from rich.console import Console
 
 from aime_gym.agents.registry import load_agent
 from aime_gym.experiments.agent_spec import AgentSpec
-from aime_gym.experiments.cells import Cell, Suite, SuiteTask
+from aime_gym.experiments.cells import Cell, Suite, SuiteTask, as_file_name
 from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig
 from aime_gym.experiments.experts import prepare_expert
 from aime_gym.experiments.figures import draw_returns
-from aime_gym.experiments.jobs import as_file_name
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.report import print_tables, run_table
 from aime_gym.experiments.results import Run, load_results

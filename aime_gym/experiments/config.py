@@ -8,7 +8,7 @@ Importing this module loads no PyTorch: the command line reads its flags from he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge
 
@@ -21,6 +21,7 @@ EXPERT = "expert"
 PLAY_EPISODES, DEMONSTRATIONS = 600, 20
 
 Positive = Annotated[int, Ge(1)]
+Tracker = Literal["tensorboard", "wandb"]
 
 
 def check_bounds(config: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 import traceback
@@ -17,13 +16,14 @@ from typing import Any, TypeAlias
 
 from aime_gym.data import save_minari
 from aime_gym.experiments.agent_spec import pretrain, train, training_env
-from aime_gym.experiments.cells import Cell, Suite, SuiteTask, identity_digest
+from aime_gym.experiments.cells import Cell, Suite, SuiteTask, as_file_name, identity_digest
 from aime_gym.experiments.config import DEMONSTRATIONS
 from aime_gym.experiments.data import describe, load_for_task, load_play, record_play
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random, evaluation_envs
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.learning_curve import LearningCurve
 from aime_gym.experiments.provenance import describe_machine, package_versions
+from aime_gym.experiments.tracking import Tracking, log_score, tracked
 from aime_gym.serialization import new_folder
 from aime_gym.types import Trajectory
 
@@ -90,6 +90,7 @@ def jobs_of(
     keep: Path | None,
     *,
     recorders: int = 1,
+    tracking: Tracking | None = None,
 ) -> list[Job]:
     """Return the jobs of a suite, each after those that it needs. Of equal ones there is the first.
 
@@ -98,6 +99,7 @@ def jobs_of(
     :param data: folder of the data that cells share.
     :param keep: folder for trained agents and experts; ``None`` to keep none.
     :param recorders: greatest number of processes in which a job records play or demonstrations.
+    :param tracking: tracker of cells and of pretraining, each as one run.
     """
     pretrained = {cell.key: _pretraining_key(cell, learners[cell.task.label, cell.agent]) for cell in suite.cells}
     sharing = Counter(pretrained.values())
@@ -108,10 +110,9 @@ def jobs_of(
     jobs: dict[str, Job] = {}
     for task in suite.tasks:
         count = counts[identity_digest(task.expert_identity())] or 1
-        sources = _Sources(task, count, data, keep, jobs, recorders)
+        sources = _Sources(task, count, data, {"keep": keep, "tracking": tracking}, jobs, recorders)
         for cell in suite.cells_of(task):
-            key = pretrained[cell.key]
-            sources.add_cell(cell, key, sharing[key])
+            sources.add_cell(cell, pretrained[cell.key], sharing[pretrained[cell.key]])
     return list(jobs.values())
 
 
@@ -127,14 +128,15 @@ class _Sources:
     """The jobs of a task: those of its references and its data, and of the cells that read the data.
 
     :param count: the most demonstrations that a cell takes.
+    :param outputs: arguments ``keep`` and ``tracking`` of the work.
     :param jobs: jobs so far, by what they are and their keys.
     :param recorders: greatest number of processes in which a job records.
     """
 
     def __init__(
-        self, task: SuiteTask, count: int, data: Path, keep: Path | None, jobs: dict[str, Job], recorders: int
+        self, task: SuiteTask, count: int, data: Path, outputs: dict[str, Any], jobs: dict[str, Job], recorders: int
     ) -> None:
-        self._task, self._data, self._keep, self._jobs = task, data, keep, jobs
+        self._task, self._data, self._outputs, self._jobs = task, data, outputs, jobs
         play_key = identity_digest(task.play_identity())
         self._play_folder = data / f"play-{play_key}"
         self._demos_folder = data / f"demos-{identity_digest(task.demos_identity(count))}"
@@ -142,7 +144,7 @@ class _Sources:
             "random": identity_digest(task.random_identity()),
             "expert": identity_digest(task.expert_identity()),
         }
-        expert_work = partial(record_expert, task, count, self._demos_folder, keep, workers=recorders)
+        expert_work = partial(record_expert, task, count, self._demos_folder, outputs["keep"], workers=recorders)
         play_work = partial(record_shared_play, task, self._play_folder, workers=recorders)
         self._expert = self._add(_job(task, "expert", self._references["expert"], expert_work))
         self._add(_job(task, "random", self._references["random"], partial(score_random, task)))
@@ -174,9 +176,9 @@ class _Sources:
         folder = None
         if pretraining is not None and play is not None and sharing > 1:
             folder = self._data / f"pretrained-{pretraining}"
-            work = partial(pretrain_for_cells, cell, folder, play_source=play, keep=self._keep)
-            title = f"{task.label}, {cell.agent}, pretraining, seed {cell.seed}"
-            job = self._add(replace(_job(task, "pretraining", pretraining, work, **agent), title=title, needs=needs))
+            work = partial(pretrain_for_cells, cell, folder, play_source=play, **self._outputs)
+            job = _job(task, "pretraining", pretraining, work, **agent)
+            job = self._add(replace(job, title=cell.pretraining_title, needs=needs))
             if not cell.learn:  # which reads the play again
                 play = None
                 needs = frozenset()
@@ -193,7 +195,7 @@ class _Sources:
             demos_source=demos,
             pretrained=folder,
             sharing=sharing,
-            keep=self._keep,
+            **self._outputs,
         )
         about = agent | {"demonstrations": cell.demonstrations} | self._references
         self._add(replace(_job(task, "cell", cell.key, cell_work, **about), title=cell.title, needs=needs))
@@ -271,6 +273,7 @@ def pretrain_for_cells(
     *,
     play_source: _Play,
     keep: Path | None,
+    tracking: Tracking | None = None,
     progress: bool = False,
 ) -> Result:
     """Pretrain the agent that a cell has in common with others, and save it in a folder.
@@ -281,7 +284,7 @@ def pretrain_for_cells(
     play = load_play(task.config, play_source, limit=task.data.play_episodes)
     with training_env(cell.spec.agent_class, task.config) as training:
         agent = cell.spec.build(task.config, training, cell.seed)
-        with _kept_if_interrupted(agent, keep, cell.agent):
+        with tracked(tracking, agent, cell.pretraining_title, cell), _kept_if_interrupted(agent, keep, cell.agent):
             seconds = pretrain(agent, play, progress=progress)
         result = {
             "pretrain_seconds": seconds,
@@ -305,6 +308,7 @@ def run_cell(
     pretrained: Path | None,
     sharing: int,
     keep: Path | None,
+    tracking: Tracking | None = None,
     progress: bool = False,
 ) -> Result:
     """Train and evaluate one agent.
@@ -337,14 +341,15 @@ def run_cell(
             agent = agent_class.load(pretrained / _AGENT, play=play)
             agent.known_task = None  # stored play serves every task that shows the same, whatever its action repeat
             agent.set_env(training)
-        curve = None
-        if cell.curve is not None:
-            curve = LearningCurve(agent, envs, cell.curve.steps, cell.curve.episodes, seed)
-        with _kept_if_interrupted(agent, keep, cell.agent):
-            pretrain_seconds = pretrain(agent, play, callback=curve, progress=progress)
-            train_seconds = train(agent, None, demos, learn=cell.learn, callback=curve, progress=progress)
-        file = _save(agent, keep, cell.agent)
-        score = evaluate(agent, envs, task.eval_episodes, seed=seed, title=cell.agent, progress=progress)
+        every = cell.curve
+        curve = None if every is None else LearningCurve(agent, envs, every.steps, every.episodes, seed)
+        with tracked(tracking, agent, cell.title, cell):
+            with _kept_if_interrupted(agent, keep, cell.agent):
+                pretrain_seconds = pretrain(agent, play, callback=curve, progress=progress)
+                train_seconds = train(agent, None, demos, learn=cell.learn, callback=curve, progress=progress)
+            file = _save(agent, keep, cell.agent)
+            score = evaluate(agent, envs, task.eval_episodes, seed=seed, title=cell.agent, progress=progress)
+            log_score(agent, score)
     described = {"play": None if play is None else describe(play), "demos": describe(demos)}
     if pretrained is not None:
         shared = json.loads((pretrained / _RESULT).read_text(encoding="utf-8"))
@@ -381,11 +386,6 @@ def _kept_if_interrupted(model: Any, keep: Path | None, label: str) -> Iterator[
     except KeyboardInterrupt:
         _save(model, keep, f"{label}-interrupted")
         raise
-
-
-def as_file_name(text: str) -> str:
-    """Return a name for a file, from a label that may hold slashes and colons."""
-    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-")
 
 
 def _scored(score: Score) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from aime_gym.agents.base import ImitationAgent
 from aime_gym.experiments.evaluation import evaluate
+from aime_gym.experiments.tracking import log_score
 
 
 class LearningCurve(BaseCallback):
@@ -42,4 +43,5 @@ class LearningCurve(BaseCallback):
 
     def _measure(self) -> None:
         score = evaluate(self._agent, self._envs, self._episodes, seed=self._seed)
+        log_score(self._agent, score)
         self.points.append({"env_steps": self._agent.num_timesteps, "returns": list(score.returns)})

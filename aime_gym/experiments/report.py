@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from aime_gym.experiments.cells import as_file_name
 from aime_gym.experiments.figures import RESOLUTION, draw_report
-from aime_gym.experiments.jobs import as_file_name
 from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
 from aime_gym.serialization import write_text

@@ -21,6 +21,7 @@ from aime_gym.experiments.cells import Cell, Imports, Suite, SuiteTask, identity
 from aime_gym.experiments.data import appearance, load_for_task, prepare_data
 from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
 from aime_gym.experiments.records import append_record, cut_torn_line, read_records
+from aime_gym.experiments.tracking import Tracking
 from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.processes import available_cores
 from aime_gym.serialization import write_text
@@ -130,6 +131,7 @@ def run_suite(
     retry_failed: bool = False,
     data: Path | None = None,
     keep: Path | None = None,
+    tracking: Tracking | None = None,
     progress: bool = True,
     after_job: Callable[[Outcome], object] = lambda outcome: None,
 ) -> Outcome:
@@ -143,6 +145,7 @@ def run_suite(
     :param retry_failed: whether to run again the jobs that failed in an earlier run.
     :param data: folder of the data that cells share; ``data`` in ``out`` by default.
     :param keep: folder for trained agents and experts; by default they are not kept.
+    :param tracking: tracker of cells, each as one run.
     :param after_job: function that is called after each job.
     :raises ValueError: another run works in the folder, or its results are damaged.
     """
@@ -151,7 +154,8 @@ def run_suite(
         console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
         # Without processes for jobs, a recording has all cores; and else those that other tasks' recordings leave idle.
         recorders = available_cores() if workers is None else max(1, workers // len(checked.suite.tasks))
-        jobs = jobs_of(checked.suite, checked.learners, data or out / "data", keep, recorders=recorders)
+        shared = data or out / "data"
+        jobs = jobs_of(checked.suite, checked.learners, shared, keep, recorders=recorders, tracking=tracking)
         queue = _Queue(len(checked.suite.cells), jobs, out, retry_failed, console, after_job)
         cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
         plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}

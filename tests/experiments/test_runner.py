@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from stable_baselines3.common.logger import Logger
 
 from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import main
@@ -423,11 +424,16 @@ def test_a_torn_line_is_cut_and_a_damaged_one_named(tmp_path):
 def test_a_learning_curve_follows_the_agent_s_environment_steps():
     class Agent:
         num_timesteps = 0
+        logger = Logger(None, [])
+
+        def dump_logs(self):
+            evaluations.append((self.num_timesteps, self.logger.name_to_value["eval/mean_reward"]))
 
         def predict(self, observation, state=None, episode_start=None, deterministic=False):
             assert deterministic
             return [self.num_timesteps // 10 % 2], None
 
+    evaluations = []
     agent = Agent()
     with TaskConfig("CartPole-v1", "state").make() as env:
         curve = LearningCurve(agent, env, 10, 2, 0)
@@ -436,3 +442,4 @@ def test_a_learning_curve_follows_the_agent_s_environment_steps():
             assert curve._on_step()
     assert [point["env_steps"] for point in curve.points] == [12, 20, 45]
     assert all(len(point["returns"]) == 2 for point in curve.points)
+    assert evaluations == [(point["env_steps"], sum(point["returns"]) / 2) for point in curve.points]
