@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aime_gym.data.aime_folder import trajectory_of_records
+from aime_gym.data.lerobot import is_lerobot_folder, read_lerobot
 from aime_gym.data.minari import is_minari_folder, local_minari_folder, read_minari, refuse_malformed_id
 from aime_gym.data.paths import files_in
 from aime_gym.data.resampling import check_frame_rate
@@ -55,6 +56,9 @@ def load_trajectories(
       ``next_observations``, without which each episode ends one action earlier;
     - a Minari dataset: the object, its id, or the path of its folder. Images that
       [`save_minari`][] wrote stay on disk: their arrays are read-only views of the mapped file;
+    - the path of a LeRobotDataset's folder, of version 2.0 to 3.0: ``sensors`` names its columns. Without them it is
+      one: ``observation.state``, or the only camera where ``frame_shape`` asks for images. Other cameras are not
+      decoded. An episode has one action less than frames: what the last one led to is not recorded;
     - the path of an AIME folder (one ``.npz`` or ``.hdf5`` file per trajectory), or of one such file; an ``.npz`` or
       ``.hdf5`` file of the dicts above; an ``.npy`` file of observations, ``(T + 1, D)`` or ``(E, T + 1, ...)``;
     - videos: a file (``.mp4``, ``.mkv``, ``.avi``, ``.mov``, ``.webm``, ``.gif``), a folder of numbered frames
@@ -103,18 +107,21 @@ def load_trajectories(
     if isinstance(source, str | os.PathLike):
         source = [source]
     if isinstance(source, Sequence) and source and all(isinstance(entry, str | os.PathLike) for entry in source):
-        stored = _Stored(wanted, actions, check_digests, argument)
+        frames: dict[str, Any] = {
+            "frame_rate": frame_rate,
+            "frame_shape": frame_shape,
+            "resize": resize,
+            "progress": progress,
+        }
+        stored = _Stored(wanted, actions, check_digests, argument, frames)
         places = stored.find(source)
         # All videos in one go, which has one progress bar and one warning; their places are kept.
         episodes = iter(
             read_videos(
                 [video for _, videos in places for video in videos or ()],
                 argument,
-                frame_rate=frame_rate,
-                frame_shape=frame_shape,
-                resize=resize,
                 check_digests=check_digests,
-                progress=progress,
+                **frames,
             )
         )
         trajectories: list[Trajectory] = []
@@ -142,6 +149,7 @@ class _Stored:
     actions: bool
     check_digests: bool
     argument: str
+    frames: Mapping[str, Any]
 
     def find(self, sources: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, list[Path] | None]]:
         """Return the paths of names and patterns, each with the videos there; ``None`` where other data is."""
@@ -152,7 +160,9 @@ class _Stored:
         return [(path, None if self._is_other(path) else find_videos(path, self.argument)) for path in paths]
 
     def _is_other(self, path: Path) -> bool:
-        return path.is_dir() and (is_minari_folder(path) or bool(files_in(path, ARRAYS_SUFFIXES)))
+        return path.is_dir() and (
+            is_minari_folder(path) or is_lerobot_folder(path) or bool(files_in(path, ARRAYS_SUFFIXES))
+        )
 
     def read(self, path: Path) -> list[Trajectory]:
         """Read all trajectories that are stored there, videos excepted."""
@@ -162,11 +172,14 @@ class _Stored:
         if path.is_dir():
             if is_minari_folder(path):
                 return read_minari(path, actions=self.actions, wanted=self.sensors, check_digests=self.check_digests)
+            if is_lerobot_folder(path):
+                options = {"actions": self.actions, "wanted": self.sensors, **self.frames}
+                return read_lerobot(path, self.argument, **options)
             if files := files_in(path, ARRAYS_SUFFIXES):
                 return [trajectory for file in files for trajectory in self._file(file)]
             raise FileNotFoundError(
-                f"{self.argument}: expected a Minari dataset or files ({', '.join(ARRAYS_SUFFIXES)}, videos, numbered "
-                f"frames), found none in {path}"
+                f"{self.argument}: expected a Minari or LeRobot dataset or files ({', '.join(ARRAYS_SUFFIXES)}, "
+                f"videos, numbered frames), found none in {path}"
             )
         if path.exists():
             raise ValueError(

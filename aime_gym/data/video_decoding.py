@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -71,6 +72,19 @@ def read_video(path: Path, check_shape: ShapeCheck, size: tuple[int, int] | None
     if path.is_dir():
         return _read_folder(path, frames)
     return (_read_gif if path.suffix.lower() == ".gif" else _read_container)(path, frames)
+
+
+def read_pictures(
+    contents: Iterable[bytes], path: Path, check_shape: ShapeCheck, size: tuple[int, int] | None = None
+) -> Array:
+    """Read encoded pictures of one file, ``(N, H, W, C)``; bounds and errors are those of [`read_video`][].
+
+    :param contents: PNG or JPEG of each picture.
+    """
+    frames = _Frames(check_shape, size)
+    for content in contents:
+        frames.append(_read_picture(path, BytesIO(content)), path)
+    return frames.stacked(path)
 
 
 def same_suffix(folder: Path, paths: Sequence[Path]) -> None:
@@ -307,9 +321,9 @@ def _numbered(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return [by_number[number] for number in numbers]
 
 
-def _read_picture(path: Path) -> Array:
-    """Read a picture (H, W, C), turned as its EXIF orientation says."""
-    with _pillow(path, _IMAGE_FORMATS) as opened:
+def _read_picture(path: Path, content: IO[bytes] | None = None) -> Array:
+    """Read a picture (H, W, C), turned as its EXIF orientation says: of a file, or of a part of one."""
+    with _pillow(path, _IMAGE_FORMATS, content) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode == "P":  # colours by number
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -321,9 +335,9 @@ def _read_picture(path: Path) -> Array:
 
 
 @contextmanager
-def _pillow(path: Path, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def _pillow(path: Path, formats: tuple[str, ...], content: IO[bytes] | None = None) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=formats) as image:
+        with Image.open(content or path, formats=formats) as image:
             _check_size(path, image.width, image.height)
             yield image
     except _PILLOW_ERRORS as error:

@@ -90,7 +90,7 @@ def read_videos(
             described = read_description(path)
             if described is not None and check_digests:
                 check_digest(path, described)
-            check_shape = partial(_check_shape, expected=frame_shape, resize=resize, path=path, argument=argument)
+            check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, path=path, argument=argument)
             size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
             video = read_video(path, check_shape, size)
             if described is not None:  # believed more than the container, which rounds
@@ -116,9 +116,15 @@ def read_videos(
     return trajectories
 
 
-def _check_shape(
+def check_frame_shape(
     shape: tuple[int, ...], expected: tuple[int, ...] | None, resize: bool, path: Path, argument: str
 ) -> None:
+    """Check the shape of a video's frames against what the environment shows.
+
+    :param expected: the environment's shape ``(H, W, C)``; ``None`` if it shows no images.
+    :param resize: whether frames of another size will be resized.
+    :raises ValueError: another shape.
+    """
     if expected is None or shape == tuple(expected) or (resize and shape[2] == expected[2]):
         return
     advice = "make the environment with image_size=, or resize the video (resize=True, --resize)"
