@@ -17,6 +17,8 @@ import numpy as np
 MAX_UNITS, MAX_LAYERS, MAX_ROWS, MAX_RECORDS = 2**14, 64, 2**24, 2**20
 #: Greatest value of every other number.
 MAX_NUMBER = 10**12
+#: Bounds that the classes of configurations have checked their fields by.
+_DECLARED: dict[type, dict[str, tuple[float, float | None]]] = {}
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
@@ -48,6 +50,7 @@ def check_bounds(config: Any, **ranges: tuple[float, float | None]) -> None:
     :param ranges: least and greatest value for each name; ``None`` for any number up to ``MAX_NUMBER``.
     :raises ValueError: a value outside, by name.
     """
+    _DECLARED.setdefault(type(config), {}).update(ranges)
     types = {field.name: getattr(field.type, "__name__", str(field.type)) for field in fields(config)}
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
@@ -56,6 +59,11 @@ def check_bounds(config: Any, **ranges: tuple[float, float | None]) -> None:
     for name, kind in types.items():
         if kind == "bool" and not isinstance(getattr(config, name), bool | np.bool_):
             raise ValueError(f"{name}: expected True or False, got {getattr(config, name)!r}")
+
+
+def declared_bounds(config: Any) -> Mapping[str, tuple[float, float | None]]:
+    """Return the bounds that a configuration has been checked by, as [`check_bounds`][] takes them."""
+    return _DECLARED.get(type(config), {})
 
 
 def check_number(name: str, value: Any, least: float, most: float | None = None, *, whole: bool) -> None:

@@ -23,10 +23,11 @@ from aime_gym.cli.names import list_, options
 from aime_gym.cli.report import report
 from aime_gym.cli.shared import Verbs, error_line
 from aime_gym.cli.train import train
+from aime_gym.cli.tune import tune
 
 _PROGRAM = Verbs(
     "aime-gym",
-    commands=[compare, collect, train, evaluate, diagnose, beliefs, label, benchmark, report, list_, options],
+    commands=[compare, collect, train, evaluate, diagnose, beliefs, label, benchmark, report, tune, list_, options],
     help="Imitation from demonstrations without actions, in any Gymnasium environment.",
     epilog="`aime-gym VERB --help` has examples. A first one: aime-gym compare reach-v3",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -61,13 +61,13 @@ def benchmark(
         from aime_gym.experiments.results import load_results
         from aime_gym.experiments.runner import check, run_suite
         from aime_gym.experiments.suite import read_suite
-        from aime_gym.experiments.tracking import Tracking
+        from aime_gym.experiments.tracking import tracking_by
         from aime_gym.processes import available_cores
 
         checked = check(read_suite(suite, allow_imports=allow_imports))
         out = out or Path("runs") / suite.stem
         shared.check_output(out, "out", folder=True)
-        tracking = None if track is None else Tracking(track, out, suite.stem)
+        tracking = tracking_by(track, out, suite.stem)
         workers = workers or available_cores()
         outcome = run_suite(checked, out, workers=workers, retry_failed=retry_failed, tracking=tracking)
     if outcome.done:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Annotated
 
 from annotated_types import Ge
@@ -53,7 +52,7 @@ def train(
         from aime_gym.experiments.agent_spec import train as run_phases
         from aime_gym.experiments.data import derived_seeds, prepare_data
         from aime_gym.experiments.experts import RecordingInterrupted
-        from aime_gym.experiments.tracking import Tracking
+        from aime_gym.experiments.tracking import tracked, tracking_by
         from aime_gym.processes import available_cores
 
         spec = AgentSpec.parse(agent + (":" + ",".join(option) if option else ""))
@@ -69,7 +68,7 @@ def train(
             progress=True,
         )
         shared.check_output(out, "out")
-        tracking = None if track is None else Tracking(track, out.parent, spec.name)
+        tracking = tracking_by(track, out.parent, spec.name)
         shared.check_output(checkpoint, "checkpoint_dir", folder=True)
     try:
         if prepared.expert is not None and data.records_demos:
@@ -88,8 +87,8 @@ def train(
         with shared.checks():
             made = spec.build(task, env, seed, checkpoint_dir=checkpoint)
         try:
-            run = tracking.run(made, out.stem, {"task": str(task), "seed": seed}) if tracking else nullcontext()
-            with shared.checks(), run:  # checkpoints of another run
+            # The checks are of checkpoints of another run.
+            with shared.checks(), tracked(tracking, made, out.stem, {"task": str(task), "seed": seed}):
                 seconds = run_phases(made, play, demos, learn=learn)
         except KeyboardInterrupt:
             if checkpoint is None:

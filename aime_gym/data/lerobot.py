@@ -11,7 +11,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -30,8 +30,6 @@ from aime_gym.types import Array, Trajectory
 
 _INFO, _EPISODES = "meta/info.json", "meta/episodes"
 _STATE, _ACTION, _REWARD = "observation.state", "action", "next.reward"
-#: Types of columns that hold images.
-_CAMERAS = ("video", "image")
 #: Greatest number of bytes of a number.
 _WIDEST = 8
 
@@ -91,161 +89,140 @@ def read_lerobot(
         raise ImportError(
             f"{argument}: {folder} is a LeRobot dataset, which needs pyarrow: pip install 'aime-gym[lerobot]'"
         ) from error
+    check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, argument=argument)
+    size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
+    frames: Array | None = None
     try:
-        dataset = _Dataset(folder, argument, frame_shape, resize, progress)
-        names = list(wanted) if wanted is not None else [dataset.default_column(images=frame_shape is not None)]
+        dataset = _Dataset(folder, check_shape, size, progress)
+        names = list(wanted) if wanted is not None else [_STATE if frame_shape is None else dataset.only_camera()]
         columns = {name: dataset.read(name) for name in names}
         kept = {"rewards": _REWARD} | ({"actions": _ACTION} if actions else {})
         others = {field: dataset.read(name) for field, name in kept.items() if name in dataset.info.features}
         trajectories = []
-        for index, frames in enumerate(dataset.frames_at_decisions(frame_rate)):
+        for index, episode in enumerate(dataset.episodes):
+            times = np.arange(episode.length + 1) / dataset.info.fps
+            frames = frames_at_decisions(Video(times[:-1], times, rounding=0.0), frame_rate)
             shown = {name: parts[index] if frames is None else parts[index][frames] for name, parts in columns.items()}
             fields: Any = {field: parts[index][:-1] for field, parts in others.items() if frames is None}
             if "rewards" in fields:
                 fields["rewards"] = fields["rewards"].reshape(-1)
             trajectories.append(Trajectory(shown if wanted is not None else shown[names[0]], **fields))
-        return trajectories
     except (ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{argument}: expected a LeRobot dataset that can be read in {folder}: {error}") from error
+    if frames is not None:
+        warnings.warn(
+            f"{argument}: {folder} has {dataset.info.fps:g} frames per second, and the environment decides "
+            f"{frame_rate:g} times: observations are resampled to its decisions, without actions and rewards",
+            stacklevel=3,
+        )
+    return trajectories
 
 
 class _Dataset:
     """Reader of columns, each as one array for each episode."""
 
     def __init__(
-        self, folder: Path, argument: str, frame_shape: tuple[int, ...] | None, resize: bool, progress: bool
+        self, folder: Path, check_shape: Callable[..., None], size: tuple[int, int] | None, progress: bool
     ) -> None:
-        self._folder, self._progress = folder, progress
-        self._check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, argument=argument)
-        self._size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
+        self._folder, self._check_shape, self._size, self._progress = folder, check_shape, size, progress
         self.info = _parsed(_Info, json.loads((folder / _INFO).read_text(encoding="utf-8")), _INFO)
-        if not re.match(r"v?[23]\.\d", self.info.codebase_version):
+        version = self.info.codebase_version.removeprefix("v")
+        if not version.startswith(("2.", "3.")):
             raise ValueError(f"codebase_version: expected v2.0 to v3.0, got {self.info.codebase_version!r}")
-        self._many_in_a_file = self.info.codebase_version.lstrip("v").startswith("3")
-        self._episodes = sorted(self._read_episodes(), key=lambda episode: episode.episode_index)
-        count = len(self._episodes)
-        frames = sum(episode.length for episode in self._episodes)
-        if (count, frames) != (self.info.total_episodes, self.info.total_frames):
+        entries = self._entries() if version.startswith("3.") else self._lines()
+        self.episodes = sorted(
+            (_parsed(_Episode, one, _EPISODES) for one in entries), key=lambda one: one.episode_index
+        )
+        count = len(self.episodes)
+        frames = sum(episode.length for episode in self.episodes)
+        said = (self.info.total_episodes, self.info.total_frames)
+        if (count, frames) != said or [episode.episode_index for episode in self.episodes] != list(range(count)):
             raise ValueError(
-                f"{_EPISODES}: expected {self.info.total_episodes} episodes of {self.info.total_frames} frames, as "
-                f"{_INFO} says, got {count} of {frames}"
+                f"{_EPISODES}: expected {said[0]} episodes of {said[1]} frames, as in {_INFO}, each once, got {count} "
+                f"of {frames}"
             )
-        if [episode.episode_index for episode in self._episodes] != list(range(count)):
-            raise ValueError(f"{_EPISODES}: expected the numbers 0 to {count - 1}, each once")
 
-    def _read_episodes(self) -> list[_Episode]:
-        if self._many_in_a_file:
-            places = [f"videos/{name}" for name, feature in self.info.features.items() if feature.dtype == "video"]
-            columns = ["episode_index", "length"]
-            columns += [f"{place}/{index}_index" for place in ("data", *places) for index in ("chunk", "file")]
-            columns += [f"{place}/from_timestamp" for place in places]
-            paths = sorted((self._folder / _EPISODES).rglob("*.parquet"), key=natural_order)
-            entries = [entry for path in paths for entry in _read_table(path, columns, len(columns)).to_pylist()]
-        else:
-            lines = (self._folder / f"{_EPISODES}.jsonl").read_text(encoding="utf-8").splitlines()
-            entries = [json.loads(line) for line in lines if line.strip()]
-        return [_parsed(_Episode, entry, _EPISODES) for entry in entries]
+    def _lines(self) -> Iterator[Any]:
+        """Yield what is known of each episode that has files of its own."""
+        for line in (self._folder / f"{_EPISODES}.jsonl").read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                entry = json.loads(line)
+                yield {"episode_chunk": int(entry["episode_index"]) // self.info.chunks_size, **entry}
 
-    def default_column(self, *, images: bool) -> str:
-        """Return the only camera, or the state."""
-        cameras = [name for name, feature in self.info.features.items() if feature.dtype in _CAMERAS]
-        if images and len(cameras) != 1:
+    def _entries(self) -> Iterator[Any]:
+        """Yield what is known of each episode that shares files with others."""
+        places = [f"videos/{name}" for name, feature in self.info.features.items() if feature.dtype == "video"]
+        columns = ["episode_index", "length", *(f"{place}/from_timestamp" for place in places)]
+        columns += [f"{place}/{kind}_index" for place in ("data", *places) for kind in ("chunk", "file")]
+        for path in sorted((self._folder / _EPISODES).rglob("*.parquet"), key=natural_order):
+            yield from _read_table(path, columns, len(columns)).to_pylist()
+
+    def only_camera(self) -> str:
+        """Return the name of the only camera."""
+        cameras = [name for name, feature in self.info.features.items() if feature.dtype in ("video", "image")]
+        if len(cameras) != 1:
             raise ValueError(f"one camera is needed, and it has {cameras or 'none'}; sensors= names the one to take")
-        return cameras[0] if images else _STATE
-
-    def frames_at_decisions(self, frame_rate: float | None) -> list[Array | None]:
-        """Return the frames of each episode that an environment's decisions see; ``None`` for all of them.
-
-        Warns of another rate than the environment's.
-        """
-        chosen: list[Array | None] = []
-        for episode in self._episodes:
-            times = np.arange(episode.length + 1) / self.info.fps
-            chosen.append(frames_at_decisions(Video(times[:-1], times, rounding=0.0), frame_rate))
-        if any(frames is not None for frames in chosen):
-            warnings.warn(
-                f"{self._folder}: its {self.info.fps:g} frames per second are resampled to the environment's "
-                f"{frame_rate:g} decisions, without actions and rewards",
-                stacklevel=4,
-            )
-        return chosen
+        return cameras[0]
 
     def read(self, name: str) -> list[Array]:
         """Return a column of each episode, (N, ...)."""
-        if name not in self.info.features:
+        feature = self.info.features.get(name)
+        if feature is None:
             raise ValueError(f"expected columns out of {sorted(self.info.features)}, got {name!r}")
-        if self.info.features[name].dtype == "video":
-            parts = dict(self._videos(name))
-        else:
-            parts = dict(self._tables(name))
-        return [parts[episode.episode_index] for episode in self._episodes]
+        template, place, read = self.info.data_path, "data/", self._rows
+        if feature.dtype == "video":
+            template, place, read = self.info.video_path or "", f"videos/{name}/", self._frames
+        files: dict[Path, list[_Episode]] = {}
+        for episode in self.episodes:
+            known = {key.removeprefix(place): value for key, value in dict(episode).items()}
+            path = self._folder / _filled_in(template, known | {"video_key": name})
+            files.setdefault(path, []).append(episode)
+        parts = {}
+        with progress_bar(name, len(files), enabled=self._progress) as advance:
+            for path, episodes in files.items():
+                values, starts = read(path, name, episodes)
+                for episode, start in zip(episodes, starts, strict=True):
+                    part = parts[episode.episode_index] = values[max(start, 0) : start + episode.length]
+                    if len(part) != episode.length:
+                        raise ValueError(
+                            f"{path}: expected {episode.length} frames from {start} on, as {_EPISODES} says of episode "
+                            f"{episode.episode_index}, got {len(values)} in all"
+                        )
+                advance(1, path.name)
+        return [parts[episode.episode_index] for episode in self.episodes]
 
-    def _tables(self, name: str) -> Iterator[tuple[int, Array]]:
-        """Yield the rows of each episode."""
-        for path, episodes in self._files(self.info.data_path, "data", name):
-            values, owners = self._rows(path, name)
-            lengths = [episode.length for episode in episodes]
-            expected = [episode.episode_index for episode in episodes]
-            if len(owners) != sum(lengths) or not np.array_equal(owners, np.repeat(expected, lengths)):
-                raise ValueError(f"{path}: expected {sum(lengths)} rows of the episodes {expected[:5]}, got others")
-            yield from zip(expected, np.split(values, np.cumsum(lengths)[:-1]), strict=True)
+    def _frames(self, path: Path, name: str, episodes: Sequence[_Episode]) -> tuple[Array, list[int]]:
+        """Return the frames of a video, and the first one of each episode."""
+        seconds = [dict(episode).get(f"videos/{name}/from_timestamp", 0) for episode in episodes]
+        frames = read_video(path, partial(self._check_shape, path=path), self._size).frames
+        return frames, [round(second * self.info.fps) for second in seconds]
 
-    def _rows(self, path: Path, name: str) -> tuple[Array, Array]:
-        """Return a column of a file, and the number of the episode of each row."""
+    def _rows(self, path: Path, name: str, episodes: Sequence[_Episode]) -> tuple[Array, list[int]]:
+        """Return the rows of a column of a file, and the first one of each episode."""
         feature = self.info.features[name]
         table = _read_table(path, [name, "episode_index"], 1 + math.prod(feature.shape))
-        owners = _numbers(table, "episode_index", path).reshape(-1)
+        owners = _numbers(table, "episode_index", path)
+        lengths = [episode.length for episode in episodes]
+        expected = [episode.episode_index for episode in episodes]
+        if len(owners) != sum(lengths) or not np.array_equal(owners, np.repeat(expected, lengths)):
+            raise ValueError(f"{path}: expected {sum(lengths)} rows of the episodes {expected[:5]}, got others")
+        starts = np.cumsum([0, *lengths[:-1]]).tolist()
         if feature.dtype == "image":
             contents = [row["bytes"] for row in table.column(name).to_pylist()]
-            return read_pictures(contents, path, partial(self._check_shape, path=path), self._size), owners
+            return read_pictures(contents, path, partial(self._check_shape, path=path), self._size), starts
         values = _numbers(table, name, path)
         if values.size != len(owners) * math.prod(feature.shape):
-            raise ValueError(
-                f"{path}: expected {feature.shape} in each row of {name!r}, got {values.size} numbers in all"
-            )
-        return values.reshape(len(owners), *feature.shape), owners
-
-    def _videos(self, name: str) -> Iterator[tuple[int, Array]]:
-        """Yield the frames of each episode by a camera."""
-        files = list(self._files(self.info.video_path or "", f"videos/{name}", name))
-        with progress_bar("videos", len(files), enabled=self._progress) as advance:
-            for path, episodes in files:
-                frames = read_video(path, partial(self._check_shape, path=path), self._size).frames
-                for episode in episodes:
-                    seconds = (episode.model_extra or {}).get(f"videos/{name}/from_timestamp", 0)
-                    start = round(seconds * self.info.fps)
-                    if not 0 <= start <= len(frames) - episode.length:
-                        raise ValueError(
-                            f"{path}: expected {episode.length} frames from {start} on, for episode "
-                            f"{episode.episode_index}, got {len(frames)} in all"
-                        )
-                    yield episode.episode_index, frames[start : start + episode.length]
-                advance(1, path.name)
-
-    def _files(self, template: str, place: str, name: str) -> Iterator[tuple[Path, list[_Episode]]]:
-        """Yield the files of a column, and the episodes in each."""
-        files: dict[Path, list[_Episode]] = {}
-        for episode in self._episodes:
-            index = episode.episode_index
-            values: dict[str, Any] = {
-                "video_key": name,
-                "episode_index": index,
-                "episode_chunk": index // self.info.chunks_size,
-            }
-            if self._many_in_a_file:
-                extra = episode.model_extra or {}
-                values |= {key: extra[f"{place}/{key}"] for key in ("chunk_index", "file_index")}
-            files.setdefault(self._folder / _filled_in(template, values), []).append(episode)
-        yield from files.items()
+            raise ValueError(f"{path}: expected {feature.shape} in each row of {name!r}, got {values.size} numbers")
+        return values.reshape(len(owners), *feature.shape), starts
 
 
-def _filled_in(template: str, values: dict[str, Any]) -> PurePosixPath:
-    """Fill in a path of ``info.json``, which stays inside the folder.
+def _filled_in(template: str, values: Mapping[str, Any]) -> PurePosixPath:
+    """Fill in a path of ``info.json``, which leads to no place outside the folder.
 
-    The names in it do; links on the disk are the user's, as in the cache of Hugging Face's downloads.
+    Links on the disk are the user's, as in the cache of Hugging Face's downloads.
     """
     if unknown := set(re.findall(r"\{(\w+)", template)) - set(values):
-        raise ValueError(f"expected {sorted(values)} in the paths of {_INFO}, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"expected names that are known in the paths of {_INFO}, got {', '.join(sorted(unknown))}")
     text = re.sub(r"\{(\w+)(:0\dd)?\}", lambda found: format(values[found[1]], (found[2] or ":")[1:]), template)
     path = PurePosixPath(text)
     if not text or path.is_absolute() or ".." in path.parts:
@@ -283,8 +260,6 @@ def _read_table(path: Path, columns: list[str], numbers: int) -> Any:
 def _numbers(table: Any, name: str, path: Path) -> Array:
     """Return the numbers of a column, flat, whether its rows are numbers or (nested) lists of them."""
     column = table.column(name).combine_chunks()
-    while hasattr(column, "storage"):
-        column = column.storage
     while hasattr(column.type, "value_field"):
         column = column.flatten()
     values: Array = column.to_numpy(zero_copy_only=False)

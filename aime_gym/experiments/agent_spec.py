@@ -67,14 +67,17 @@ class AgentSpec:
         return get_agent_class(self.name)
 
     @property
-    def reads_actions(self) -> bool:
-        """Whether the agent reads the demonstrations' actions."""
+    def config(self) -> Any:
+        """The agent's configuration, with the preset's world model."""
         options = dict(self.options)
         preset = options.pop("preset", "default")
         options.pop("world_model", None)  # maybe a file, which the constructor reads
-        return self.agent_class.reads_actions(
-            preset_config(self.agent_class.__name__, self.agent_class.presets, preset, options)
-        )
+        return preset_config(self.agent_class.__name__, self.agent_class.presets, preset, options)
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether the agent reads the demonstrations' actions."""
+        return self.agent_class.reads_actions(self.config)
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -140,6 +140,11 @@ class Cell:
         return f"{self.task.label}, {self.agent}, {count} demonstrations, seed {self.seed}"
 
     @property
+    def about(self) -> dict[str, Any]:
+        """Entries that tell the cell from others with the same hyper-parameters."""
+        return {"task": self.task.label, "agent": self.agent, "demonstrations": self.demonstrations, "seed": self.seed}
+
+    @property
     def pretraining_title(self) -> str:
         """The cell's pretraining in words."""
         return f"{self.task.label}, {self.agent}, pretraining, seed {self.seed}"
@@ -167,6 +172,7 @@ class Suite:
 
     :param name: name of the file, or of the only task.
     :param agents: labels, in the order of the file.
+    :param search: values of hyper-parameters to search, by the label of an agent and their names.
     """
 
     name: str
@@ -174,6 +180,7 @@ class Suite:
     agents: tuple[str, ...]
     cells: tuple[Cell, ...]
     imports: Imports = Imports()
+    search: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells_of(self, task: SuiteTask) -> list[Cell]:
         """Return the cells on a task."""

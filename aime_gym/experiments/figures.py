@@ -15,8 +15,6 @@ from aime_gym.experiments.results import Report, Results, Role, Run
 from aime_gym.experiments.statistics import Estimate, Profile
 from aime_gym.serialization import atomically
 
-#: Pixels for an inch of a figure.
-RESOLUTION = 150
 _COLOURS: dict[Role, str] = {"random": "0.45", "expert": "#1a7f37", "agent": "#1f5fbf", "oracle": "#b35900"}
 
 
@@ -187,5 +185,5 @@ def _save(figure: Any, axes: Iterable[Any], path: Path) -> Path:
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     with atomically(path) as file:
-        figure.savefig(file, dpi=RESOLUTION)
+        figure.savefig(file, dpi=150)
     return path

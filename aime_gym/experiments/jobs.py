@@ -25,7 +25,6 @@ from aime_gym.experiments.learning_curve import LearningCurve
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.tracking import Tracking, log_score, tracked
 from aime_gym.serialization import new_folder
-from aime_gym.types import Trajectory
 
 #: Results of a job for its record, as JSON.
 Result = dict[str, Any]
@@ -284,7 +283,8 @@ def pretrain_for_cells(
     play = load_play(task.config, play_source, limit=task.data.play_episodes)
     with training_env(cell.spec.agent_class, task.config) as training:
         agent = cell.spec.build(task.config, training, cell.seed)
-        with tracked(tracking, agent, cell.pretraining_title, cell), _kept_if_interrupted(agent, keep, cell.agent):
+        title = cell.pretraining_title
+        with tracked(tracking, agent, title, cell.about), _kept_if_interrupted(agent, keep, cell.agent):
             seconds = pretrain(agent, play, progress=progress)
         result = {
             "pretrain_seconds": seconds,
@@ -322,9 +322,7 @@ def run_cell(
     task = cell.task
     config = task.config
     agent_class = cell.spec.agent_class
-    play: list[Trajectory] | None = None
-    if play_source is not None:
-        play = load_play(config, play_source, limit=task.data.play_episodes)
+    play = None if play_source is None else load_play(config, play_source, limit=task.data.play_episodes)
     demos = load_for_task(
         config,
         demos_source,
@@ -343,7 +341,7 @@ def run_cell(
             agent.set_env(training)
         every = cell.curve
         curve = None if every is None else LearningCurve(agent, envs, every.steps, every.episodes, seed)
-        with tracked(tracking, agent, cell.title, cell):
+        with tracked(tracking, agent, cell.title, cell.about):
             with _kept_if_interrupted(agent, keep, cell.agent):
                 pretrain_seconds = pretrain(agent, play, callback=curve, progress=progress)
                 train_seconds = train(agent, None, demos, learn=cell.learn, callback=curve, progress=progress)

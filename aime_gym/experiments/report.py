@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from aime_gym.experiments.cells import as_file_name
-from aime_gym.experiments.figures import RESOLUTION, draw_report
+from aime_gym.experiments.figures import draw_report
 from aime_gym.experiments.results import Line, Report, Results, Run, report_as_json, summarise, summarise_runs
 from aime_gym.experiments.statistics import Estimate
 from aime_gym.serialization import write_text
@@ -26,15 +25,6 @@ _LEGEND = (
     "A run is one trained agent, and its score the mean return of its episodes. Normalised: 0 is random, 1 the expert. "
     "IQM: interquartile mean of normalised scores. In brackets: 95% stratified bootstrap intervals."
 )
-#: Captions of the figures on the page.
-_CAPTIONS = {
-    "scores": "Scores of each task, with intervals; a dot is a run",
-    "profile": "Performance profile: share of runs above a score",
-    "improvement": "Probability of improvement",
-    "curves": "Learning curves: thin lines are runs, thick ones their mean",
-}
-#: Pixels on the page for an inch of a figure.
-_PIXELS = 96
 
 
 def run_table(runs: Sequence[Run], title: str) -> Table:
@@ -160,10 +150,9 @@ def write_report(report: Report, out: Path, *, html: bool = False) -> list[Path]
     write_text(out / "report.json", report_as_json(report) + "\n")
     if not html:
         return [out / "report.md", out / "report.json", *figures]
-    images = [{"name": figure.stem, "data": _inlined(figure), "width": _width(figure)} for figure in figures]
-    videos = [{"name": video.stem, "data": _inlined(video)} for video in _videos(report.results)]
-    page = _render("report.html", **content, images=images, captions=_CAPTIONS, videos=videos)
-    write_text(out / "report.html", page)
+    pictures = {figure.stem: _inlined(figure) for figure in figures}
+    videos = {video.stem: _inlined(video) for video in _videos(report.results)}
+    write_text(out / "report.html", _render("report.html", **content, figures=pictures, videos=videos))
     return [out / "report.html", out / "report.md", out / "report.json", *figures]
 
 
@@ -210,10 +199,5 @@ def _videos(results: Results) -> list[Path]:
 
 
 def _inlined(path: Path) -> str:
-    kind = {".png": "image/png", ".mp4": "video/mp4"}[path.suffix]
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _width(figure: Path) -> int:
-    with Image.open(figure, formats=["PNG"]) as image:
-        return round(image.width * _PIXELS / RESOLUTION)
+    kind = "video" if path.suffix == ".mp4" else "image"
+    return f"data:{kind}/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"

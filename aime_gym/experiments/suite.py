@@ -28,6 +28,10 @@ A suite is a TOML file; only tasks and agents are required:
     [tasks.reach.options.bco]    # hyper-parameters on this task only
     stack = 3
 
+    [search.bco]                 # where `aime-gym tune` searches: a list of values, or a range
+    batch_size = [50, 100, 200]
+    learning_rate = { low = 1e-4, high = 1e-2, log = true }
+
     [plays]                      # a task without a play of its own becomes one task, NAME/PLAY, for each of these;
     random = "data/random"       # agents that need no play run on NAME alone
     mix = ["data/random", "data/walk"]
@@ -126,6 +130,7 @@ class _SuiteTable(_Table):
     curve_episodes: Positive | None = None
     imports: _Names = ()
     plays: dict[str, _Play] = {}
+    search: dict[str, dict[str, Any]] = {}
     tasks: dict[str, _TaskTable]
     agents: dict[str, _AgentTable]
 
@@ -190,7 +195,7 @@ _LISTS = {
 
 def _message(error: Any, document: dict[str, Any]) -> str:
     """Return an error of pydantic in this package's grammar."""
-    depths = {"tasks": 3, "agents": 3, "plays": 2}
+    depths = {"tasks": 3, "agents": 3, "plays": 2, "search": 2}
     depth = 4 if error["loc"][2:3] == ("options",) else depths.get(error["loc"][0], 1)
     place = [part for part in error["loc"][:depth] if isinstance(part, str)]
     kind = error["type"]
@@ -225,6 +230,7 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
     specs = {label: _spec(label, table, tables) for label, table in tables.agents.items()}
     for label, table in tables.tasks.items():
         _check_names(table.options, specs, f"tasks.{label}.options")
+    _check_names(tables.search, specs, "search")
     cells = []
     for task_label, own in tables.tasks.items():
         for label, table in tables.agents.items():
@@ -241,7 +247,7 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
                         cells.append(Cell(task, label, spec, count, seed, curve, table.learn))
     used = {cell.task.label for cell in cells}
     kept = [task for group in tasks.values() for task in group if len(group) == 1 or task.label in used]
-    return Suite(path.stem, tuple(kept), tuple(specs), tuple(cells), imports)
+    return Suite(path.stem, tuple(kept), tuple(specs), tuple(cells), imports, tables.search)
 
 
 def _refuse_code(tables: _SuiteTable) -> None:

@@ -6,27 +6,78 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
 
 from aime_gym.agents.base import ImitationAgent
-from aime_gym.experiments.cells import Cell, as_file_name
+from aime_gym.experiments.cells import as_file_name
 from aime_gym.experiments.config import Tracker
 from aime_gym.experiments.evaluation import Score
 
 
-class WandbOutputFormat(KVWriter):
-    """Output of SB3's logger to a run of Weights & Biases, whose steps are the metric ``step``.
+class Tracking(Protocol):
+    """A tracker of runs; it may be sent to other processes."""
 
-    Phases count updates or environment steps, and a run's own steps cannot go back.
+    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
+        """Return the output of SB3's logger that makes a new run of this title."""
 
-    :param settings: arguments of ``wandb.init``.
+
+@dataclass(frozen=True)
+class TensorBoardTracking:
+    """TensorBoard, with a folder for each run.
+
+    :param folder: folder that gets a folder ``tensorboard``.
     """
+
+    folder: Path
+
+    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
+        """Return a writer in a folder of this title; files of an earlier run there are replaced."""
+        folder = self.folder / "tensorboard" / as_file_name(title)
+        if agent.checkpoint_dir is None:  # otherwise an earlier file may be the beginning of this run
+            for earlier in folder.glob("events.out.tfevents.*"):
+                earlier.unlink()
+        return TensorBoardOutputFormat(str(folder))
+
+
+@dataclass(frozen=True)
+class WandbTracking:
+    """Weights & Biases, in the project ``aime_gym`` or ``WANDB_PROJECT``.
+
+    :param folder: folder that gets a folder ``wandb``.
+    :param group: name that the runs have in common.
+    :raises ImportError: it is not installed.
+    :raises ValueError: it has no account, and is not offline.
+    """
+
+    folder: Path
+    group: str
+
+    def __post_init__(self) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError("track: wandb is not installed: pip install 'aime-gym[wandb]'") from error
+        try:
+            wandb.login()  # asks, if there is somebody to ask
+        except wandb.errors.Error as error:
+            raise ValueError(f"track: {error} WANDB_MODE=offline keeps runs in {self.folder / 'wandb'}") from error
+
+    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
+        """Return a writer of a new run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return _WandbOutputFormat(
+            project=os.environ.get("WANDB_PROJECT", "aime_gym"), name=title, group=self.group, dir=str(self.folder)
+        )
+
+
+class _WandbOutputFormat(KVWriter):
+    """Run of Weights & Biases, whose x-axis is the metric ``step``: a run's own steps cannot begin anew in a phase."""
 
     def __init__(self, **settings: Any) -> None:
         import wandb
@@ -35,7 +86,6 @@ class WandbOutputFormat(KVWriter):
         self._run.define_metric("*", step_metric="step")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Log the scalars, and take hyper-parameters into the run's configuration."""
         for value in key_values.values():
             if isinstance(value, HParam):
                 self._run.config.update(dict(value.hparam_dict))
@@ -44,71 +94,36 @@ class WandbOutputFormat(KVWriter):
             self._run.log({**scalars, "step": step})
 
     def close(self) -> None:
-        """End the run, as failed if it is closed because of an error."""
         self._run.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
-@dataclass(frozen=True)
-class Tracking:
-    """Tracker of runs, and the place of its files.
+def tracking_by(tracker: Tracker | None, folder: Path, group: str) -> Tracking | None:
+    """Return a tracker by its name; ``None`` for none."""
+    if tracker is None:
+        return None
+    return TensorBoardTracking(folder) if tracker == "tensorboard" else WandbTracking(folder, group)
 
-    :param folder: folder in which it has a folder: ``tensorboard``, with one for each run, or ``wandb``.
-    :param group: name of the suite or of the agent, for runs of Weights & Biases.
-    :raises ImportError: Weights & Biases is not installed.
-    :raises ValueError: it has no account, and is not offline.
+
+@contextmanager
+def tracked(tracking: Tracking | None, agent: ImitationAgent, title: str, about: Mapping[str, Any]) -> Iterator[None]:
+    """Track an agent as one run with its configuration, if runs are tracked.
+
+    :param about: further entries of the run's configuration.
     """
-
-    tracker: Tracker
-    folder: Path
-    group: str
-
-    def __post_init__(self) -> None:
-        if self.tracker == "wandb":
-            try:
-                import wandb
-            except ImportError as error:
-                raise ImportError("track: wandb is not installed: pip install 'aime-gym[wandb]'") from error
-            try:
-                wandb.login()  # asks, if there is somebody to ask
-            except wandb.errors.Error as error:
-                raise ValueError(f"track: {error} WANDB_MODE=offline keeps runs in {self.folder / 'wandb'}") from error
-
-    @contextmanager
-    def run(self, agent: ImitationAgent, title: str, about: Mapping[str, Any]) -> Iterator[None]:
-        """Track an agent as one run, with its configuration.
-
-        :param title: name of the run.
-        :param about: further entries of the run's configuration.
-        """
-        writer: KVWriter
-        if self.tracker == "tensorboard":
-            folder = self.folder / "tensorboard" / as_file_name(title)
-            if agent.checkpoint_dir is None:  # otherwise an earlier file may be the beginning of this run
-                for earlier in folder.glob("events.out.tfevents.*"):
-                    earlier.unlink()
-            writer = TensorBoardOutputFormat(str(folder))
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            project = os.environ.get("WANDB_PROJECT", "aime_gym")
-            writer = WandbOutputFormat(project=project, name=title, group=self.group, dir=str(self.folder))
-        agent.set_logger(Logger(str(self.folder), [writer]))
-        try:
-            options = {name: _plain(value) for name, value in {**about, **asdict(agent.config)}.items()}
-            agent.logger.record("hparams", HParam(options, {"eval/mean_reward": 0.0}))
-            agent.logger.dump()
-            yield
-        finally:
-            agent.logger.close()
-
-
-def tracked(tracking: Tracking | None, agent: ImitationAgent, title: str, cell: Cell) -> AbstractContextManager[None]:
-    """Track the agent of a cell as one run, if runs are tracked."""
-    about = {"task": cell.task.label, "agent": cell.agent, "demonstrations": cell.demonstrations, "seed": cell.seed}
-    return nullcontext() if tracking is None else tracking.run(agent, title, about)
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+    if tracking is None:
+        yield
+        return
+    agent.set_logger(Logger(None, [tracking.writer(agent, title)]))
+    try:
+        options = {**about, **asdict(agent.config)}
+        texts = {
+            name: json.dumps(value) for name, value in options.items() if isinstance(value, Mapping | tuple | list)
+        }
+        agent.logger.record("hparams", HParam({**options, **texts}, {"eval/mean_reward": 0.0}))
+        agent.logger.dump()
+        yield
+    finally:
+        agent.logger.close()
 
 
 def log_score(agent: ImitationAgent, score: Score) -> None:

@@ -173,7 +173,7 @@ def test_an_environment_of_images_gets_the_camera(folder):
     np.testing.assert_array_equal(small.observations, frames(3, 5)[:, :8, :8])
     with pytest.raises(ValueError, match=r"expected frames \(H, W, C\) of \(8, 8, 3\), got \(16, 16, 3\)"):
         load_trajectories(folder, frame_shape=(8, 8, 3))
-    with pytest.warns(UserWarning, match="its 10 frames per second are resampled to the environment's 5 decisions"):
+    with pytest.warns(UserWarning, match="has 10 frames per second, and the environment decides 5 times"):
         slow = load_trajectories(folder, frame_shape=shape, frame_rate=5.0)[0]
     np.testing.assert_array_equal(slow.observations, frames(5, 0)[::2])
     assert slow.actions is slow.rewards is None
@@ -214,8 +214,11 @@ def cut_video(folder):
         (change_info(data_path="{unknown}"), "in the paths of meta/info.json, got unknown"),
         (change_info(data_path=""), "expected paths inside the folder"),
         (change_info(video_path="{video_key}/../../x.mp4"), "expected paths inside the folder"),
-        (change_info(total_episodes=4), "expected 4 episodes of 12 frames, as meta/info.json says, got 3 of 12"),
-        (change_info(total_frames=10**15), "frames, as meta/info.json says, got 3 of 12"),
+        (
+            change_info(total_episodes=4),
+            "expected 4 episodes of 12 frames, as in meta/info.json, each once, got 3 of 12",
+        ),
+        (change_info(total_frames=10**15), "frames, as in meta/info.json, each once, got 3 of 12"),
         (change_info(codebase_version="v1.6"), "codebase_version: expected v2.0 to v3.0, got 'v1.6'"),
         (change_info(fps=0), r"info.json.fps: Input should be greater than 0, got 0"),
         (change_info(features=[]), "info.json.features"),
@@ -250,7 +253,7 @@ def test_missing_columns_and_episodes(tmp_path):
         load_trajectories(folder, sensors="observation.images.front")
     episodes = folder / "meta" / "episodes.jsonl"
     episodes.write_text(episodes.read_text().replace('"episode_index": 2', '"episode_index": 1'))
-    with pytest.raises(ValueError, match="expected the numbers 0 to 2, each once"):
+    with pytest.raises(ValueError, match="expected 3 episodes of 12 frames, as in meta/info.json, each once"):
         load_trajectories(folder)
 
 

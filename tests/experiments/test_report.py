@@ -209,7 +209,7 @@ def test_the_page_holds_all_that_it_shows_and_escapes_texts(out, tmp_path, capsy
     (out / "bco.mp4").write_bytes(b"video")
     assert main(["report", str(out), "--html", "--out", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "report.html").read_text()
-    links = re.findall(r"(?:src|href)=\"([^\"]{1,22})", page)
+    links = re.findall(r"(?:src|srcset|href)=\"([^\"]{1,22})", page)
     assert {link for link in links if link[0] != "#"} == {"data:image/png;base64,", "data:video/mp4;base64,"}
     assert links.count("data:image/png;base64,") == 3
     assert f"base64,{base64.b64encode(b'video').decode()}" in page
