@@ -89,7 +89,7 @@ def read_lerobot(
         raise ImportError(
             f"{argument}: {folder} is a LeRobot dataset, which needs pyarrow: pip install 'aime-gym[lerobot]'"
         ) from error
-    check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, argument=argument)
+    check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, argument="images")
     size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
     frames: Array | None = None
     try:
@@ -102,6 +102,9 @@ def read_lerobot(
         for index, episode in enumerate(dataset.episodes):
             times = np.arange(episode.length + 1) / dataset.info.fps
             frames = frames_at_decisions(Video(times[:-1], times, rounding=0.0), frame_rate)
+            if actions and frames is not None:
+                expected = f"the environment's {frame_rate:g} decisions per second, since actions cannot be resampled"
+                raise ValueError(f"{_INFO}.fps: expected {expected}, got {dataset.info.fps:g}")
             shown = {name: parts[index] if frames is None else parts[index][frames] for name, parts in columns.items()}
             fields: Any = {field: parts[index][:-1] for field, parts in others.items() if frames is None}
             if "rewards" in fields:
@@ -112,7 +115,7 @@ def read_lerobot(
     if frames is not None:
         warnings.warn(
             f"{argument}: {folder} has {dataset.info.fps:g} frames per second, and the environment decides "
-            f"{frame_rate:g} times: observations are resampled to its decisions, without actions and rewards",
+            f"{frame_rate:g} times: observations are resampled to its decisions, without rewards",
             stacklevel=3,
         )
     return trajectories
@@ -178,7 +181,7 @@ class _Dataset:
             path = self._folder / _filled_in(template, known | {"video_key": name})
             files.setdefault(path, []).append(episode)
         parts = {}
-        with progress_bar(name, len(files), enabled=self._progress) as advance:
+        with progress_bar(name, len(files), enabled=self._progress and feature.dtype == "video") as advance:
             for path, episodes in files.items():
                 values, starts = read(path, name, episodes)
                 for episode, start in zip(episodes, starts, strict=True):
