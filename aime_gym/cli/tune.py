@@ -31,12 +31,12 @@ def tune(
 
     :param suite: a TOML file, as for `aime-gym benchmark`; its [search] may say where to search
     :param agent: the suite's agent (default: its first)
-    :param task: the suite's task (default: its first)
+    :param task: the suite's task (default: the agent's first)
     :param search: a hyper-parameter to search beside [search], around its value; again for further ones (default,
         without [search]: all learning rates)
     :param trials: trials in the storage
     :param storage: sqlite:///FILE or another database of Optuna's, or a journal file (default: OUT/trials.journal)
-    :param out: folder for data, logs and best.toml (default: runs/SUITE-tune)
+    :param out: folder for data and best.toml (default: runs/SUITE-tune)
     :param allow_imports: whether to import modules and read SB3 models that the suite names
 
     Examples:
@@ -52,8 +52,7 @@ def tune(
         read = read_suite(suite, allow_imports=allow_imports)
         out = out or Path("runs") / f"{suite.stem}-tune"
         shared.check_output(out, "out", folder=True)
-        names = (agent or read.agents[0], task or read.tasks[0].label)
-        prepared = prepare_search(read, *names, search, storage or str(out / "trials.journal"))
+        prepared = prepare_search(read, agent, task, search, storage or str(out / "trials.journal"))
     study = prepared.run(out, trials)
     with shared.checks():  # no trial may have succeeded
         best = agent_table(prepared, study.best_params)

@@ -118,24 +118,27 @@ class _TrialTracking(KVWriter):
         pass
 
 
-def prepare_search(suite: Suite, agent: str, task: str, names: tuple[str, ...], storage: str) -> Search:
+def prepare_search(suite: Suite, agent: str | None, task: str | None, names: tuple[str, ...], storage: str) -> Search:
     """Check what a search needs.
 
     Its seeds are others than the suite's, whose results are then not those that were selected.
 
-    :param agent: label of the agent in the suite.
-    :param task: label of the task.
+    :param agent: label of the agent in the suite; ``None`` for the first one.
+    :param task: label of the task; ``None`` for the first one of the agent.
     :param names: hyper-parameters to search beside those in ``[search]`` of the suite: from a tenth of their values to
         ten times of them, or between the bounds that the agent declares. By default all learning rates.
     :raises ValueError: an agent, a task or hyper-parameters that are not there, or cannot be searched.
     """
-    found = [cell for cell in suite.cells if (cell.agent, cell.task.label) == (agent, task)]
-    if not found:
-        known = dict.fromkeys(f"{cell.agent} on {cell.task.label}" for cell in suite.cells)
-        raise ValueError(f"agent: expected one of {', '.join(known)}, got {agent} on {task}")
+    pairs = dict.fromkeys((cell.agent, cell.task.label) for cell in suite.cells)
+    chosen = next((pair for pair in pairs if agent in (None, pair[0]) and task in (None, pair[1])), None)
+    if chosen is None:
+        known = ", ".join(f"{label} on {name}" for label, name in pairs)
+        raise ValueError(f"agent: expected one of {known}, got {agent or 'any'} on {task or 'any'}")
+    found = [cell for cell in suite.cells if (cell.agent, cell.task.label) == chosen]
     spec = found[0].spec
-    table = suite.search.get(agent, {})
-    space = {name: _listed(spec, name, values, f"search.{agent}.{name}") for name, values in table.items()}
+    label = chosen[0]
+    table = suite.search.get(label, {})
+    space = {name: _listed(spec, name, values, f"search.{label}.{name}") for name, values in table.items()}
     bounds = {name: ends for name, ends in declared_bounds(spec.config).items() if getattr(spec.config, name)}
     rates = [name for name in bounds if name.endswith("learning_rate")]
     for name in names or ([] if table else rates):
@@ -145,7 +148,7 @@ def prepare_search(suite: Suite, agent: str, task: str, names: tuple[str, ...], 
     first = max(cell.seed for cell in suite.cells) + 1
     by_seed = {cell.seed: replace(found[0], seed=first + cell.seed) for cell in found}
     cells = tuple(by_seed.values())
-    return Search(check(replace(suite, tasks=(found[0].task,), agents=(agent,), cells=cells)), space, storage)
+    return Search(check(replace(suite, tasks=(found[0].task,), agents=(label,), cells=cells)), space, storage)
 
 
 def _changed(spec: AgentSpec, options: Mapping[str, Any]) -> AgentSpec:

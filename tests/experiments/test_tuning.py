@@ -152,7 +152,7 @@ def test_a_trial_that_fails_costs_no_other(suite, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("search", "arguments", "message"),
     [
-        ("", ["--agent", "gail"], "--agent: expected one of small on car, bc on car, got gail on car"),
+        ("", ["--agent", "gail"], "--agent: expected one of small on car, bc on car, got gail on any"),
         ("", ["--search", "learning_rat"], "--search: expected a number above zero, got 'learning_rat'; did you mean"),
         ("", ["--trials", "0"], "--trials: expected at least 1, got 0"),
         ("[search.small]\nbatch = [1]", [], "agent bco: unknown option 'batch'; did you mean batch_size"),
