@@ -17,12 +17,14 @@ from aime_gym.simulators import (
     View,
     domain_and_task,
     expected_name,
+    is_atari,
     list_envs,
     make_simulator,
     nearest_ids,
+    register_atari,
 )
 from aime_gym.wrappers import OverrideSpec, OwnGLContext, SuccessLatch
-from aime_gym.wrappers.modality import observe_pixels, observe_sensors, observe_vector
+from aime_gym.wrappers.modality import observe_atari, observe_pixels, observe_sensors, observe_vector
 from aime_gym.wrappers.quality import QUALITIES, Quality, use_fast_rendering
 from aime_gym.wrappers.rendering import require_gl
 
@@ -53,14 +55,16 @@ def make_env(
     do it in ``info["is_success"]``, which is true once the episode has succeeded at any simulator step.
 
     :param id: ``"walker-walk"`` (dm_control, with the papers' tasks such as ``"walker-flip"``), ``"reach-v3"``
-        (Meta-World), or any Gymnasium id, ``"module:Id-v0"`` too.
+        (Meta-World), ``"ALE/Pong-v5"`` (Atari), or any Gymnasium id, ``"module:Id-v0"`` too.
     :param modality: ``"state"`` is everything the simulator reports, and ``"position"`` leaves the velocities out, both
-        as ``float32``; ``"pixels"`` is the rendered frame, ``uint8``, ``(image_size, image_size, 3)``. Positions are
+        as ``float32``; ``"pixels"`` is the rendered frame, ``uint8``, ``(image_size, image_size, 3)``. Atari's state
+        is the 128 bytes of the game's memory, and its frame is grey, ``(image_size, image_size, 1)``. Positions are
         known for dm_control (as in the papers, whose quadruped keeps the velocities of its joints), for Meta-World and
         for Gymnasium's MuJoCo v5 tasks; other environments need ``position_keys`` or ``position_indices``.
-    :param action_repeat: simulator steps per environment step; default 2 for dm_control and Meta-World, otherwise 1.
+    :param action_repeat: simulator steps per environment step; default 2 for dm_control and Meta-World, 4 for Atari,
+        otherwise 1.
     :param max_episode_steps: episode length in simulator steps, before the repeat; default 1000 for dm_control, 200 for
-        Meta-World (as in AIME-v2), otherwise the environment's own.
+        Meta-World (as in AIME-v2), 108,000 for Atari, otherwise the environment's own.
     :param flatten: whether the sensors of a ``Dict`` become one vector, in the simulator's order; ``False`` keeps one
         vector per sensor.
     :param position_keys: sensors of a ``Dict`` observation that are positions.
@@ -86,7 +90,8 @@ def make_env(
     )
     if modality == "pixels":
         render_mode = "rgb_array"
-        require_gl()
+        if not is_atari(id):
+            require_gl()
     # NumPy's numbers are fine, but a specification is JSON.
     action_repeat, max_episode_steps, image_size, camera = map(
         _plain_integer, (action_repeat, max_episode_steps, image_size, camera)
@@ -96,12 +101,16 @@ def make_env(
     if quality == "fast":
         use_fast_rendering(simulator.env)
     repeat = action_repeat or default_action_repeat(id)
-    # The latch is inside the repeat, which returns the info of its last step only; the renderer is outside, so that
-    # repeated steps render no frames.
-    env = simulator.env if render_mode is None else OwnGLContext(simulator.env)
-    env = RepeatAction(SuccessLatch(env), repeat)
+    if is_atari(id):
+        env = observe_atari(simulator.env, repeat, size, pixels=modality == "pixels")
+        simulator = simulator._replace(env=env)
+    else:
+        # The latch is inside the repeat, which returns the info of its last step only; the renderer is outside, so that
+        # repeated steps render no frames.
+        env = simulator.env if render_mode is None else OwnGLContext(simulator.env)
+        env = RepeatAction(SuccessLatch(env), repeat)
     if modality == "pixels":
-        env = observe_pixels(env, size)
+        env = env if is_atari(id) else observe_pixels(env, size)
     else:
         positions: Positions | None = None
         if modality == "position":
@@ -134,6 +143,8 @@ def env_of_id(env_id: str) -> gym.Env[Any, Any]:
     """
     if domain_and_task(env_id) is not None:
         return make_env(env_id)
+    if is_atari(env_id):
+        register_atari()
     with nearest_ids("env", env_id):
         return gym.make(env_id)
 
@@ -209,6 +220,8 @@ def _check_arguments(
 
 def default_action_repeat(env_id: str) -> int:
     """Return the simulator steps per environment step that a task has unless it is told otherwise."""
+    if is_atari(env_id):
+        return 4
     return 1 if domain_and_task(env_id) is None else 2
 
 

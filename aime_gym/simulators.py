@@ -1,4 +1,4 @@
-"""Tasks in their simulators, before any wrapper: dm_control, Meta-World, and all of Gymnasium."""
+"""Tasks in their simulators, before any wrapper: dm_control, Meta-World, Atari, and all of Gymnasium."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ Positions = Mapping[str, int | None] | Sequence[int]
 #: Default simulator steps per episode: the suite's own (its lqr tasks have none), and those of AIME-v2.
 DM_CONTROL_STEPS = 1000
 METAWORLD_STEPS = 200
+#: The usual limit of Atari's episodes in frames: half an hour.
+ATARI_STEPS, ATARI_STEPS_PER_SECOND = 108_000, 60.0
+#: Options of ``make_env`` that stand for arguments of an environment by another name.
+_MEANT = {"frameskip": "action_repeat", "obs_type": "modality"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,25 @@ def domain_and_task(env_id: str) -> tuple[str, str] | None:
     return ("", short) if short in METAWORLD_TASKS else None
 
 
+def is_atari(env_id: str) -> bool:
+    """Return whether an id is that of an Atari game, as ``"ALE/Pong-v5"``."""
+    return env_id.startswith("ALE/")
+
+
+def register_atari() -> None:
+    """Register the games of the Arcade Learning Environment with Gymnasium.
+
+    :raises ModuleNotFoundError: it is not installed, or OpenCV, with which Gymnasium shrinks its frames.
+    """
+    try:
+        import ale_py
+        import cv2  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise _missing(error, "the Arcade Learning Environment and OpenCV", "'aime-gym[atari]'") from error
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or each environment prints its version
+    gym.register_envs(ale_py)
+
+
 def make_simulator(
     env_id: str,
     view: View,
@@ -113,6 +136,10 @@ def _make_gymnasium(
             f"id: expected a task without a modality, as 'walker-walk', got {env_id!r}: gymnasium.make makes it"
         )
     options: dict[str, Any] = {"max_episode_steps": view.max_episode_steps}
+    if is_atari(env_id):
+        register_atari()
+        # AtariPreprocessing skips the frames, and needs to see them.
+        options = {"max_episode_steps": view.max_episode_steps or ATARI_STEPS, "frameskip": 1, "obs_type": "rgb"}
     if view.render_mode is not None:  # a plain environment has no such argument
         choose_gl()
         options["render_mode"] = view.render_mode
@@ -122,8 +149,11 @@ def _make_gymnasium(
         options |= _camera(view.camera)
     if taken := {*options, "render_mode"} & env_kwargs.keys():
         raise ValueError(
-            f"env_kwargs: expected {taken.pop()} as an option of make_env, got it among {dict(env_kwargs)}"
+            f"env_kwargs: expected {_MEANT.get(name := taken.pop(), name)} as an option of make_env, got {name} among "
+            f"{dict(env_kwargs)}"
         )
+    if is_atari(env_id) and "repeat_action_probability" not in env_kwargs:
+        options["repeat_action_probability"] = 0.0
     with nearest_ids("id", env_id):
         try:
             env = gym.make(env_id, **options, **env_kwargs)
@@ -133,7 +163,7 @@ def _make_gymnasium(
             given = ", ".join(f"{name}={value!r}" for name, value in env_kwargs.items())
             raise ValueError(f"env_kwargs: expected arguments of {env_id}, got {given} ({error})") from error
     sensors = list(env.observation_space.spaces) if isinstance(env.observation_space, spaces.Dict) else None
-    steps_per_second = env.metadata.get("render_fps")
+    steps_per_second = ATARI_STEPS_PER_SECOND if is_atari(env_id) else env.metadata.get("render_fps")
     return Simulator(env, sensors, MUJOCO_POSITIONS.get(env_id), steps_per_second=steps_per_second)
 
 

@@ -26,10 +26,10 @@ def collect(
     it: the complete episodes are kept as OUT-interrupted.
 
     :param policy: 'play' (random actions, held for a while, of all sizes; the default), 'random' (uniform), 'expert'
-        (Meta-World's script), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help), 'plan2explore' (looks for
-        what its world model cannot predict, without a reward: all episodes that it takes to learn are the data),
-        'dreamer:20000' (learns the task in its world model's imagination for so many steps: the data are the episodes
-        that it then demonstrates)
+        (a script: Meta-World, Pong, Breakout), 'sac:20000' or 'sac:model.zip' (see aime-gym compare --help),
+        'plan2explore' (looks for what its world model cannot predict, without a reward: all episodes that it takes to
+        learn are the data), 'dreamer:20000' (learns the task in its world model's imagination for so many steps: the
+        data are the episodes that it then demonstrates)
     :param episodes: number of episodes
     :param without_actions: whether to leave the actions out, for demonstrations
     :param video: whether to write each episode as an .mp4, without loss, and a videos.json beside them, in place of a
@@ -59,10 +59,11 @@ def collect(
         from aime_gym.processes import available_cores
 
         with task.make() as env:
-            if video and (frame_shape(env.observation_space) is None or frame_rate_of(env) is None):
+            shape = frame_shape(env.observation_space)
+            if video and (shape is None or shape[2] != 3 or frame_rate_of(env) is None):
                 raise ValueError(
-                    f"video: expected an environment that shows images (--modality pixels) and says at which rate, "
-                    f"got {env.observation_space}"
+                    f"video: expected an environment that shows images (--modality pixels), in colour, and says at "
+                    f"which rate, got {env.observation_space}"
                 )
         if out.exists():
             raise FileExistsError(f"out: {out} exists already: choose another name, or remove it first")

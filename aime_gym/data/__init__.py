@@ -4,7 +4,8 @@ from aime_gym.data.collecting import collect, episode_seeds
 from aime_gym.data.dataset import SequenceSampler, TrajectoryDataset, split_trajectories
 from aime_gym.data.loading import load_trajectories
 from aime_gym.data.minari import save_minari
-from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.data.paddle_expert import PaddleExpert
+from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert, scripted_expert
 from aime_gym.data.recording import EpisodeRecorder
 from aime_gym.data.resampling import frame_rate, frame_rate_of
 from aime_gym.data.spaces import ActionEncoding, ObservationEncoding
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodicPolicy",
     "HeldRandomPolicy",
     "ObservationEncoding",
+    "PaddleExpert",
     "ScriptedExpert",
     "SequenceSampler",
     "TrajectoryDataset",
@@ -35,5 +37,6 @@ __all__ = [
     "save_transitions",
     "save_video",
     "save_videos",
+    "scripted_expert",
     "split_trajectories",
 ]

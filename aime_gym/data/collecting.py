@@ -19,7 +19,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 from aime_gym.config import check_number, check_seed
-from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert
+from aime_gym.data.paddle_expert import PaddleExpert
+from aime_gym.data.policies import EpisodicPolicy, HeldRandomPolicy, ScriptedExpert, scripted_expert
 from aime_gym.data.recording import (
     EPISODE_LIMIT,
     EpisodeRecorder,
@@ -65,7 +66,8 @@ def collect(
         that makes an environment. Other processes make an environment anew by its ``spec``.
     :param policy: a callable ``observation -> action``; or a model with SB3's ``predict``, recurrent ones included; or
         ``"random"`` (uniform actions), ``"play"`` ([`HeldRandomPolicy`][]), ``"expert"``
-        ([`ScriptedExpert`][], Meta-World only). Actions outside a Box are clipped to it, and recorded as clipped.
+        ([`scripted_expert`][], of Meta-World, Pong and Breakout). Actions outside a Box are clipped to it, and recorded
+        as clipped.
     :param episodes: number of episodes. Each one runs until the environment ends it, which one without a time limit
         (``gymnasium.wrappers.TimeLimit``) has to do within 10,000 steps.
     :param seed: seed of the first episode, from which those of the others follow: episode ``k`` begins with
@@ -287,8 +289,9 @@ def _portable(policy: Policy) -> Policy | _SavedModel:
 
     :raises ValueError: a policy that other processes cannot make.
     """
-    if isinstance(policy, ScriptedExpert):
-        raise ValueError("policy: expected 'expert' for several workers, got a ScriptedExpert of one environment")
+    if isinstance(policy, ScriptedExpert | PaddleExpert):
+        name = type(policy).__name__
+        raise ValueError(f"policy: expected 'expert' for several workers, got a {name} of one environment")
     sent: Any = policy
     if isinstance(policy, BaseAlgorithm):
         # SB3's algorithms act by their policies alone, and may hold a buffer of gigabytes.
@@ -313,7 +316,7 @@ def _named_policy(name: str, env: gym.Env) -> Callable[[Observation], Any]:
     if name == "play":
         return HeldRandomPolicy(env.action_space)
     if name == "expert":
-        return ScriptedExpert(env)
+        return scripted_expert(env)
     raise ValueError(f"policy: expected a callable, a model, or one of 'random', 'play', 'expert', got {name!r}")
 
 

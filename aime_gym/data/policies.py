@@ -1,4 +1,4 @@
-"""Policies that data is recorded with: random play without a task, and Meta-World's scripted experts."""
+"""Policies that data is recorded with: random play without a task, and scripted experts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from aime_gym.config import check_seed
+from aime_gym.data.paddle_expert import PaddleExpert
 from aime_gym.data.spaces import check_action_space, legal_actions
 from aime_gym.types import Array, Observation
 
@@ -137,6 +138,14 @@ class ScriptedExpert:
             warnings.filterwarnings("ignore", message="Constant")
             action = self._script.get_action(self.raw_observation())
         return np.clip(action, space.low, space.high).astype(space.dtype)
+
+
+def scripted_expert(env: gym.Env) -> ScriptedExpert | PaddleExpert:
+    """Return the scripted expert of a task of Meta-World, or of Atari's Pong or Breakout.
+
+    :raises ValueError: a task without one.
+    """
+    return (PaddleExpert if hasattr(env.unwrapped, "ale") else ScriptedExpert)(env)
 
 
 def _metaworld_task(simulator: gym.Env) -> str | None:

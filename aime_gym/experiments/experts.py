@@ -1,4 +1,4 @@
-"""Experts: Meta-World's scripts, one of SB3's algorithms, trained here or before, or Dreamer."""
+"""Experts: scripts of Meta-World and Atari, one of SB3's algorithms, trained here or before, or Dreamer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 
 from aime_gym.agents.explorer import Explorer
-from aime_gym.data import ScriptedExpert, collect, episode_seeds
+from aime_gym.data import collect, episode_seeds, scripted_expert
 from aime_gym.experiments.config import EXPERT
 from aime_gym.experiments.evaluation import Policy
 from aime_gym.tasks import TaskConfig
 from aime_gym.types import Array, Observation, Trajectory
 
-#: Name of Meta-World's scripts.
+#: Name of the scripts of Meta-World, and of Atari's Pong and Breakout.
 SCRIPTED = "scripted"
 #: SB3's algorithms that can become an expert.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO, "td3": TD3}
 #: Name of the `Explorer` of the task's reward.
 DREAMER = "dreamer"
 CHOICES = (
-    "'scripted' (Meta-World), 'sac:20000' (train SB3's sac, ppo or td3, or 'dreamer', for so many steps) or "
-    "'sac:model.zip'"
+    "'scripted' (Meta-World, Pong, Breakout), 'sac:20000' (train SB3's sac, ppo or td3, or 'dreamer', for so many "
+    "steps) or 'sac:model.zip'"
 )
 
 
@@ -52,7 +52,7 @@ class Expert:
 
     def policy(self, env: gym.Env) -> Policy:
         """Return the policy for an environment of ``task``."""
-        return ScriptedExpert(env) if self.model is None else self.model
+        return scripted_expert(env) if self.model is None else self.model
 
     def train(self, *, progress: bool = True) -> float | None:
         """Take the steps that are left to learn for, and return the seconds; ``None`` when there were none.
@@ -84,7 +84,7 @@ def prepare_expert(name: str | None, task: TaskConfig, seed: int) -> Expert:
     if name is None or name == SCRIPTED:
         with task.make() as env:
             try:
-                ScriptedExpert(env)
+                scripted_expert(env)
             except ValueError as error:
                 raise ValueError(
                     f"expert: there is no script for {task.env_id}; expected {CHOICES}, or recorded demonstrations"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.wrappers import (
     AddRenderObservation,
+    AtariPreprocessing,
     FlattenObservation,
     TransformObservation,
 )
@@ -63,6 +64,18 @@ def observe_pixels(env: gym.Env[Any, Any], size: int) -> gym.Env[Any, Any]:
         return TransformObservation(env, lambda frame: resized(frame, size, size), space)
     # MuJoCo's frames are views with negative strides, which torch.from_numpy refuses.
     return TransformObservation(env, np.ascontiguousarray, env.observation_space)
+
+
+def observe_atari(env: gym.Env[Any, Any], frame_skip: int, size: int, *, pixels: bool) -> gym.Env[Any, Any]:
+    """Preprocess an Atari game that skips no frames itself: up to 30 no-ops at first, and the larger of two frames.
+
+    :param pixels: whether grey frames ``(size, size, 1)`` are observed, instead of the game's memory, 128 bytes.
+    """
+    env = AtariPreprocessing(env, frame_skip=frame_skip, screen_size=size, grayscale_newaxis=True)
+    if pixels:
+        return env
+    game: Any = env.unwrapped
+    return TransformObservation(env, lambda _: game.ale.getRAM(), spaces.Box(0, 255, (128,), np.uint8))
 
 
 def resized(frame: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
