@@ -21,7 +21,7 @@ PAGES = [*REPOSITORY, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SNIPPET = "--8<--"
 #: Commands whose arguments belong to others: pip, apt and the like.
-FOREIGN = {"apt-get", "pytest", "rl_zoo3"}
+FOREIGN = {"apt-get", "pytest", "rl_zoo3", "torchrun"}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

@@ -37,6 +37,7 @@ from aime_gym.models.parameters import check_parameters
 from aime_gym.models.pretrained import imported_world_model
 from aime_gym.serialization import Source, write_archive
 from aime_gym.tasks import KnownTask
+from aime_gym.training.data_parallel import select_gpu
 from aime_gym.training.phase import PhaseData
 from aime_gym.training.predict import predict_as_sb3
 from aime_gym.training.rollouts import wrap_env
@@ -118,6 +119,7 @@ class Agent(BaseAlgorithm):
             raise ValueError(f"policy: expected {' or '.join(_POLICIES)}, got {policy!r}")
         check_policy_kwargs("policy_kwargs", policy_kwargs)
         seed = check_seed(seed)
+        select_gpu()
         try:
             device = get_device(device)
         except RuntimeError as error:

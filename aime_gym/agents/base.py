@@ -22,6 +22,7 @@ from aime_gym.data.validation import Spread, spreads, warn_of_other_units
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.world_model import WorldModel
 from aime_gym.serialization import digest
+from aime_gym.training.data_parallel import processes_of_torchrun
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.phase import PhaseData, digest_trajectories, run_phase
 from aime_gym.types import Array, Trajectories, Trajectory
@@ -53,6 +54,9 @@ class ImitationAgent(Agent):
     #: Number of copies of its environment that it is best trained in, all in one process; scripts and the command line
     #: make them.
     default_n_envs: ClassVar[int] = 1
+
+    #: Whether processes that ``torchrun`` starts can share the updates of ``pretrain``.
+    divides_pretraining: ClassVar[bool] = False
 
     policy: nn.Module
     saved_attributes: ClassVar[ValueChecks] = {
@@ -148,7 +152,16 @@ class ImitationAgent(Agent):
                 self.imitated = False
             self._pretrain(trajectories, loop)
 
-        run_phase(self, "pretrain", train, play, callback=callback, tb_log_name=tb_log_name, progress_bar=progress_bar)
+        run_phase(
+            self,
+            "pretrain",
+            train,
+            play,
+            callback=callback,
+            tb_log_name=tb_log_name,
+            progress_bar=progress_bar,
+            divided=self.divides_pretraining,
+        )
         if self.improves_online:
             # Where a checkpoint holds the whole phase, random play is recorded anew: the same trajectories.
             self.pretrained_play = list(play() if callable(play) else play)
@@ -189,6 +202,7 @@ class ImitationAgent(Agent):
         progress_bar: bool,
         log_interval: int = 1,
     ) -> Self:
+        processes_of_torchrun("imitate", divided=False)  # before hours of pretrain
         if total_timesteps is not None and not self.imitates_online:
             raise ValueError(
                 f"total_timesteps: expected None, since {type(self).__name__}.imitate takes no environment step, got "
@@ -276,6 +290,7 @@ class ImitationAgent(Agent):
         :raises ValueError: no data, and nothing learnt before; no environment to interact with, or copies of it that
             disagree.
         """
+        processes_of_torchrun("learn", divided=False)
         total_timesteps = whole_timesteps(total_timesteps, least=0)
         if total_timesteps > 0 and not self.has_online_phase:
             raise NotImplementedError(

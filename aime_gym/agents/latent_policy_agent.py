@@ -19,6 +19,7 @@ class LatentPolicyAgent(ImitationAgent):
     world_model: WorldModel
     policy: LatentPolicy
     needs_play = True
+    divides_pretraining = True
 
     def _fresh_policy(self) -> LatentPolicy:
         features, encoding = self.world_model.feature_size, self.action_encoding

@@ -54,7 +54,9 @@ def train(
         from aime_gym.experiments.experts import RecordingInterrupted
         from aime_gym.experiments.tracking import tracked, tracking_by
         from aime_gym.processes import available_cores
+        from aime_gym.training.data_parallel import processes_of_torchrun
 
+        processes_of_torchrun("train", divided=False)
         spec = AgentSpec.parse(agent + (":" + ",".join(option) if option else ""))
         check_learn(spec.agent_class, learn)
         with task.make() as env:

@@ -144,6 +144,7 @@ class SequenceSampler:
     :param start_fraction: share of sequences that start where an episode starts. Uniform windows hardly ever do, and
         yet every evaluation does.
     :param generator: the only source of randomness, on the CPU.
+    :param part: part of the batch that is returned, of all that is drawn.
     """
 
     def __init__(
@@ -154,9 +155,10 @@ class SequenceSampler:
         batch_size: int,
         generator: torch.Generator,
         start_fraction: float = 0.0,
+        part: slice = slice(None),
     ) -> None:
         self.dataset, self.batch_size, self.start_fraction = dataset, batch_size, start_fraction
-        self.generator = generator
+        self.generator, self.part = generator, part
         self.sequence_length = min(sequence_length, int(dataset.counts.max()))
         self._windows = (dataset.counts - self.sequence_length + 1).clamp_min(1)
         self._window_ends = self._windows.cumsum(0)
@@ -192,4 +194,4 @@ class SequenceSampler:
         steps = offset + torch.arange(self.sequence_length)[:, None]  # (T, B)
         last = dataset.counts[episode] - 1
         rows = dataset.starts[episode] + torch.minimum(steps, last)
-        return rows, steps <= last, offset == 0
+        return rows[:, self.part], (steps <= last)[:, self.part], (offset == 0)[self.part]

@@ -89,12 +89,14 @@ def fit_world_model(
     world_model: WorldModel, play: TrajectoryDataset, loop: TrainingLoop, config: PretrainingConfig
 ) -> None:
     """Maximise the ELBO of play under its recorded actions (Eq. 4 of AIME); the model is frozen afterwards."""
+    part = loop.parallel.part(config.batch_size)
     world_model.requires_grad_(True)
     world_model.fit_standardizers(play.observations)
 
     def loss(batch: SequenceBatch) -> tuple[Tensor, Metrics]:
         assert batch.prev_actions is not None
-        noise = torch.randn(*batch.valid.shape, world_model.config.stoch, generator=loop.generator).to(play.device)
+        shape = len(batch.valid), config.batch_size, world_model.config.stoch
+        noise = torch.randn(shape, generator=loop.generator)[:, part].to(play.device)
         with mixed_precision(play.device, enabled=config.mixed_precision):
             evidence = world_model.evidence(
                 batch.observations, RecordedActions(batch.prev_actions), noise, valid=batch.valid

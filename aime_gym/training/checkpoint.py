@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from aime_gym.serialization import read_archive, write_archive
+from aime_gym.training.data_parallel import ONE_PROCESS, DataParallel
 from aime_gym.types import Metrics
 
 _WHAT = "a checkpoint"
@@ -64,11 +65,14 @@ class PhaseCheckpoint:
     :param path: file that is written at least every ``interval`` updates, and at the end of each run.
     :param interval: number of updates between two checkpoints.
     :param identity: JSON values that have to agree for a file to be of this phase.
+    :param parallel: processes of the phase, which all read the file; the first one writes it.
     :raises ValueError: a file that is damaged, or of another phase.
     """
 
-    def __init__(self, path: Path, *, interval: int, identity: Mapping[str, Any]) -> None:
-        self.path, self.interval = path, interval
+    def __init__(
+        self, path: Path, *, interval: int, identity: Mapping[str, Any], parallel: DataParallel = ONE_PROCESS
+    ) -> None:
+        self.path, self.interval, self._parallel = path, interval, parallel
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=lambda number: number.item()))
         #: Document of the agent at the start, or at the end once ``finished``; ``None`` before ``begin``.
         self.agent: dict[str, Any] | None = None
@@ -84,7 +88,7 @@ class PhaseCheckpoint:
             checkpoint = document.pop("checkpoint")
             identity = checkpoint["identity"]
             self.finished = checkpoint["finished"]
-            threads = checkpoint.get("threads", torch.get_num_threads())
+            division = {name: checkpoint.get(name, number) for name, number in self._division.items()}
             self.runs = [RunState(**run) for run in checkpoint["runs"]]
             differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
         except (KeyError, TypeError, AttributeError) as error:
@@ -94,14 +98,22 @@ class PhaseCheckpoint:
                 f"checkpoint_dir: {self.path} was left by another run, of another {', '.join(differing)}; name another "
                 f"folder, or remove the file to start over"
             )
-        if threads != torch.get_num_threads() and not self.finished:
+        if division != self._division and not self.finished:
+            expected, got = (
+                f"processes={numbers['processes']}, threads={numbers['threads']}"
+                for numbers in (division, self._division)
+            )
             warnings.warn(
-                f"checkpoint_dir: expected {threads} threads of PyTorch, as when {self.path} was written, got "
-                f"{torch.get_num_threads()}; the resumed run may end with other last bits, unless "
-                f"torch.set_num_threads({threads}) comes first",
+                f"checkpoint_dir: expected {expected}, as when {self.path} was written, got {got}; the resumed run may "
+                f"end with other last bits, unless torch.set_num_threads({division['threads']}) comes first",
                 stacklevel=2,
             )
         self.agent = document
+
+    @property
+    def _division(self) -> dict[str, int]:
+        """Numbers that the order of sums depends on, and so the last bits of results."""
+        return {"processes": self._parallel.size, "threads": torch.get_num_threads()}
 
     def begin(self, agent: Mapping[str, Any]) -> None:
         """Start from an agent's document, with nothing on disk yet."""
@@ -124,10 +136,12 @@ class PhaseCheckpoint:
     def write(self) -> None:
         """Replace the file, in one piece or not at all."""
         assert self.agent is not None
+        if self._parallel.rank > 0:
+            return
         checkpoint = {
             "identity": self.identity,
             "finished": self.finished,
-            "threads": torch.get_num_threads(),
+            **self._division,
             "runs": [vars(run) for run in self.runs],
         }
         write_archive(self.path, self.agent | {"checkpoint": checkpoint})

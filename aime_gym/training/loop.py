@@ -20,6 +20,7 @@ from aime_gym.data import SequenceSampler, TrajectoryDataset
 from aime_gym.progress import progress_bar
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint, RunState, Stateful, snapshot
+from aime_gym.training.data_parallel import ONE_PROCESS, DataParallel
 from aime_gym.training.optimizer import Optimizer
 from aime_gym.training.signals import DeferredSignals
 from aime_gym.types import Metrics, SequenceBatch
@@ -64,6 +65,7 @@ class TrainingLoop:
     :param log_interval: rounds of such a phase between two entries in the log.
     :param checkpoint: file that keeps how far the phase came; ``None`` keeps nothing.
     :param signals: holds Ctrl-C back until an update is complete.
+    :param parallel: processes that make the updates together, and stop together.
     :param updates: number of updates in the phase so far.
     :param interrupted: whether Ctrl-C or the callback cut something short.
     """
@@ -78,6 +80,7 @@ class TrainingLoop:
     log_interval: int = 1
     checkpoint: PhaseCheckpoint | None = None
     signals: DeferredSignals = field(default_factory=lambda: DeferredSignals(terminations=False))
+    parallel: DataParallel = ONE_PROCESS
     updates: int = 0
     interrupted: bool = False
 
@@ -102,11 +105,14 @@ class TrainingLoop:
                 advance(1, "")
                 if run.updates % LOG_INTERVAL == 0 or run.updates == total:
                     self._log_updates(run, advance)
+                received = self.parallel.largest(self.signals.pending)
                 due = self.checkpoint is not None and run.updates % self.checkpoint.interval == 0
-                if due or self.signals.pending:
+                if due or received:
                     self._write_checkpoint(run, state.state_dict())
-                self.signals.raise_pending()
-                if callbacks is not None and not callbacks.update(run.updates):
+                if received:
+                    self.signals.raise_pending(received)
+                stopped = callbacks is not None and not callbacks.update(run.updates)
+                if self.parallel.largest(stopped):
                     return False
             self._log_updates(run, advance)
             return True
@@ -122,7 +128,7 @@ class TrainingLoop:
 
         def update() -> Metrics:
             value, metrics = loss()
-            return metrics | {"gradient_norm": optimizer.step(value)}
+            return self.parallel.averaged(metrics) | {"gradient_norm": optimizer.step(value)}
 
         return self.run(name, total, update, optimizer)
 
@@ -179,7 +185,8 @@ class TrainingLoop:
                 advance(getattr(run, unit), "")
                 run.completed = body(run, advance)
         except KeyboardInterrupt:
-            if self.checkpoint is not None:
+            # One of several processes cannot go on to what follows without knowing of the others.
+            if self.checkpoint is not None or self.parallel.size > 1:
                 raise
             done = f"{getattr(run, unit)} of {total} {unit}"
             warnings.warn(f"{name}: interrupted after {done}; what was learnt is kept", stacklevel=3)
@@ -276,6 +283,7 @@ def train_on_sequences(
         batch_size=config.batch_size,
         generator=loop.generator,
         start_fraction=start_fraction,
+        part=loop.parallel.part(config.batch_size),
     )
     optimizer = Optimizer(
         [module],
@@ -283,5 +291,6 @@ def train_on_sequences(
         matrix_learning_rate=matrix_learning_rate,
         max_grad_norm=config.max_grad_norm,
         decay_updates=updates if config.decay_learning_rate else None,
+        parallel=loop.parallel,
     )
     return loop.minimize(name, updates, lambda: loss(sampler.sample()), optimizer)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aime_gym.models.networks import StackedLinear
+from aime_gym.training.data_parallel import ONE_PROCESS, DataParallel
 from aime_gym.training.muon import Muon
 
 
@@ -20,6 +21,7 @@ class Optimizer:
     :param matrix_learning_rate: Muon's learning rate for weights with two dimensions; ``None`` leaves them to Adam.
     :param max_grad_norm: largest global norm of the gradient; ``None`` never clips.
     :param decay_updates: number of updates over which the learning rate falls linearly to zero; ``None`` keeps it.
+    :param parallel: processes over which gradients are averaged.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Optimizer:
         matrix_learning_rate: float | None = None,
         max_grad_norm: float | None = 100.0,
         decay_updates: int | None = None,
+        parallel: DataParallel = ONE_PROCESS,
     ) -> None:
         self.modules = list(modules)
         #: Parameters by their name in ``state_dict``, after the position of their module.
@@ -47,6 +50,7 @@ class Optimizer:
             maps = {layer.weight: layer.maps for layer in layers if isinstance(layer, StackedLinear)}
             self.optimizers.append(Muon([(p, maps.get(p, 1)) for p in matrices], matrix_learning_rate))
         self.max_grad_norm = max_grad_norm
+        self.parallel = parallel
         self.schedules = [
             torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=decay_updates)
             for optimizer in self.optimizers
@@ -82,6 +86,7 @@ class Optimizer:
             optimizer.zero_grad()
 
     def _apply(self) -> Tensor:
+        self.parallel.average(p.grad for p in self.parameters if p.grad is not None)
         norm = nn.utils.clip_grad_norm_(
             self.parameters, self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         )

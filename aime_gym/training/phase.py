@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from aime_gym.serialization import digest, exclusively
 from aime_gym.training.callbacks import StepCallbacks, UpdateCallbacks
 from aime_gym.training.checkpoint import PhaseCheckpoint
+from aime_gym.training.data_parallel import processes_of_torchrun
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.signals import DeferredSignals
 from aime_gym.types import Array, Trajectories, Trajectory, sensors
@@ -68,6 +69,7 @@ def run_phase(
     tb_log_name: str,
     progress_bar: bool,
     online: bool = False,
+    divided: bool = False,
     total_timesteps: int | None = None,
     log_interval: int = 1,
     other_data: Trajectories = (),
@@ -78,28 +80,36 @@ def run_phase(
     :param train: a fixed function of the agent and of the trajectories, all of whose updates run in
         [`TrainingLoop.run`][]; or, with ``online``, in [`aime_gym.training.rollouts.Rollouts`][].
     :param online: whether the phase takes environment steps, which the callback then counts.
+    :param divided: whether several processes of ``torchrun`` can run the phase: they share the updates of
+        [`train_on_sequences`][aime_gym.training.loop.train_on_sequences], and each does all the rest.
     :param total_timesteps: budget of environment steps of such a phase; ``None`` leaves it to the agent.
     :param log_interval: rounds of such a phase between two entries in the log.
     :param other_data: trajectories that such a phase learns from beside ``data``.
     :raises ValueError: a checkpoint that is damaged, or of another run.
     :raises FileExistsError: another process is in this phase, with the same ``checkpoint_dir``.
     :raises KeyboardInterrupt: Ctrl-C where checkpoints are kept.
+    :raises NotImplementedError: several processes of ``torchrun``, and a phase that is not ``divided``.
     """
+    parallel = processes_of_torchrun(name, divided=divided)
     agent.interacts = online
     with ExitStack() as lock:
         checkpoint, resumed = None, False
+        identity = agent.checkpoint_identity(data) if agent.checkpoint_dir is not None or parallel.size > 1 else {}
         if agent.checkpoint_dir is not None:
             path = agent.checkpoint_dir / f"{agent.num_phases:02d}-{name}.zip"
-            lock.enter_context(exclusively(path, "checkpoint_dir"))
-            identity = agent.checkpoint_identity(data)
+            if parallel.rank == 0:
+                lock.enter_context(exclusively(path, "checkpoint_dir"))
             if online:
                 identity |= {
                     "environment steps": total_timesteps,
                     "copies of the environment": agent.n_envs,
                     "play": digest_trajectories(other_data),
                 }
-            checkpoint = PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity)
+            checkpoint = PhaseCheckpoint(path, interval=agent.checkpoint_interval, identity=identity, parallel=parallel)
             resumed = checkpoint.agent is not None
+            identity["checkpoint_dir"] = [checkpoint.finished, *(run.updates for run in checkpoint.runs)]
+        parallel.check_equal(identity | {"seed": digest([agent.generator.get_state()])})
+        if checkpoint is not None:
             if checkpoint.agent is not None:
                 agent.load_document(checkpoint.agent)
             else:
@@ -108,12 +118,18 @@ def run_phase(
                 agent.end_phase(name, failed=False)
                 return
         trajectories = data() if callable(data) else data
-        agent.start_log(tb_log_name, resumed=resumed)
+        logger = Logger(None, [])
+        if parallel.rank == 0:
+            agent.start_log(tb_log_name, resumed=resumed)
+            logger = agent.logger
+        else:
+            callback = None
         loop = TrainingLoop(
             agent,
-            agent.logger,
+            logger,
             agent.generator,
-            progress_bar,
+            progress_bar and parallel.rank == 0,
+            parallel=parallel,
             checkpoint=checkpoint,
             total_timesteps=total_timesteps,
             log_interval=log_interval,
@@ -127,7 +143,7 @@ def run_phase(
             ):
                 train(trajectories, loop)
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt) or checkpoint is not None:
+            if not isinstance(error, KeyboardInterrupt) or checkpoint is not None or parallel.size > 1:
                 agent.end_phase(name, failed=True)
                 raise
             # between the runs of updates, which catch it themselves

@@ -20,20 +20,17 @@ class DeferredSignals:
     def __init__(self, *, terminations: bool) -> None:
         self._signals = (signal.SIGINT, signal.SIGTERM) if terminations else (signal.SIGINT,)
         self._previous: dict[int, Any] = {}
-        self._received: int | None = None
+        #: Number of the signal that is held back, or 0.
+        self.pending = 0
 
-    @property
-    def pending(self) -> bool:
-        """Whether a signal is held back."""
-        return self._received is not None
+    def raise_pending(self, number: int = 0) -> None:
+        """Hand on a pending signal: Python's own handler of Ctrl-C raises ``KeyboardInterrupt``.
 
-    def raise_pending(self) -> None:
-        """Hand on a pending signal: Python's own handler of Ctrl-C raises ``KeyboardInterrupt``."""
-        number = self._received
-        self._received = None
-        if number is None:
-            return
-        handler = self._previous[number]
+        :param number: signal that another process has received, for one that has none itself.
+        """
+        number = self.pending or number
+        self.pending = 0
+        handler = self._previous.get(number)
         if callable(handler):
             handler(number, None)
         elif handler == signal.SIG_DFL:
@@ -42,7 +39,7 @@ class DeferredSignals:
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         again = self.pending
-        self._received = number
+        self.pending = number
         if again:
             self.raise_pending()
 

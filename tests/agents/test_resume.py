@@ -219,7 +219,7 @@ def test_another_number_of_threads_is_warned_of(data, tmp_path, monkeypatch):
         script(*arguments, callback=StopAfter(10))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 3)
-        with pytest.warns(UserWarning, match=r"^checkpoint_dir: expected 1 threads of PyTorch, .*, got 3; "):
+        with pytest.warns(UserWarning, match=r"^checkpoint_dir: expected .* threads=1, .*, got .* threads=3; "):
             script(*arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
