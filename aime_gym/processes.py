@@ -12,9 +12,9 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -25,6 +25,8 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 #: Variables that the numerical libraries read when they are loaded.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+#: Lock of these variables, for threads that start processes.
+_environment_lock = threading.Lock()
 #: A fresh server starts each process.
 _processes = multiprocessing.get_context("forkserver")
 
@@ -189,14 +191,22 @@ def start_server(preload: Sequence[str]) -> None:
     :param preload: modules that the server imports, which its processes then have in milliseconds.
     """
     _processes.set_forkserver_preload(list(preload))
-    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
-    os.environ |= _THREADS
-    try:
+    with single_threaded():
         forkserver.ensure_running()
-    finally:
-        for name in _THREADS:
-            del os.environ[name]
-        os.environ |= before
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Tell the numerical libraries of processes that are started in a ``with`` block to use one thread."""
+    with _environment_lock:
+        before = {name: os.environ[name] for name in _THREADS if name in os.environ}
+        os.environ |= _THREADS
+        try:
+            yield
+        finally:
+            for name in _THREADS:
+                del os.environ[name]
+            os.environ |= before
 
 
 def _serve(connection: Connection, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:

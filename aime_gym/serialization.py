@@ -156,7 +156,7 @@ def _remove_abandoned(path: Path) -> None:
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+(\.[0-9a-f]{{8}})?")
     for entry in path.parent.iterdir():
         if name.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
-            with suppress(FileNotFoundError, BlockingIOError), _open_locked(entry, "rb"):
+            with suppress(FileNotFoundError, BlockingIOError), _open_locked(entry, "r+b"):
                 entry.unlink()
 
 

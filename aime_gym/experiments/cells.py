@@ -45,6 +45,20 @@ class Imports:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """Threads, GPUs and time that a job takes.
+
+    :param threads: threads of PyTorch, and cores to reserve.
+    :param gpus: GPUs to reserve.
+    :param minutes: limit of Slurm for the job; no other executor has one.
+    """
+
+    threads: Positive = 1
+    gpus: Annotated[int, Ge(0)] = 0
+    minutes: Positive = 240
+
+
+@dataclass(frozen=True)
 class Curve:
     """Evaluations in the middle of training.
 
@@ -64,6 +78,7 @@ class SuiteTask:
     :param data: origin of play and demonstrations; each cell has its own number of demonstrations.
     :param eval_episodes: number of episodes in which each policy is evaluated.
     :param data_seed: seed of recording, of the expert and of the evaluation's episodes.
+    :param resources: resources of the references and of recording; each cell has its own.
     :raises ValueError: numbers below their bounds, by name.
     """
 
@@ -72,6 +87,7 @@ class SuiteTask:
     data: DataConfig
     eval_episodes: Positive
     data_seed: Annotated[int, Ge(0)]
+    resources: Resources = Resources()
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -132,6 +148,7 @@ class Cell:
     seed: int
     curve: Curve | None = None
     learn: int = 0
+    resources: Resources = Resources()
 
     @property
     def title(self) -> str:

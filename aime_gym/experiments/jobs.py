@@ -9,25 +9,24 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from aime_gym.data import save_minari
 from aime_gym.experiments.agent_spec import pretrain, train, training_env
-from aime_gym.experiments.cells import Cell, Suite, SuiteTask, as_file_name, identity_digest
+from aime_gym.experiments.cells import Cell, Resources, Suite, SuiteTask, as_file_name, identity_digest
 from aime_gym.experiments.config import DEMONSTRATIONS
 from aime_gym.experiments.data import describe, load_for_task, load_play, record_play
 from aime_gym.experiments.evaluation import Score, evaluate, evaluate_random, evaluation_envs
 from aime_gym.experiments.experts import prepare_expert, record_demonstrations
 from aime_gym.experiments.learning_curve import LearningCurve
 from aime_gym.experiments.provenance import describe_machine, package_versions
+from aime_gym.experiments.records import Failure, Result
 from aime_gym.experiments.tracking import Tracking, log_score, tracked
 from aime_gym.serialization import new_folder
 
-#: Results of a job for its record, as JSON.
-Result = dict[str, Any]
 #: Folders of demonstrations without actions, for observers, and with actions, for oracles.
 _OBSERVED, _WITH_ACTIONS = "observed", "with-actions"
 #: Files of a folder that shared pretraining leaves: the agent, and the results of its job.
@@ -36,18 +35,6 @@ _AGENT, _RESULT = "agent.zip", "result.json"
 _Play: TypeAlias = str | Path | tuple[str, ...]
 #: Jobs without a score, which run only if a cell needs what they leave.
 ON_DEMAND = ("play", "pretraining")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The error of a job, or the end of its process.
-
-    :param error: the error in one line.
-    :param traceback: Python's report of the error.
-    """
-
-    error: str
-    traceback: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +52,7 @@ class Job:
     about: Mapping[str, Any]
     work: Callable[..., Result]
     needs: frozenset[str] = frozenset()
+    resources: Resources = field(default_factory=Resources)
 
     @property
     def is_cell(self) -> bool:
@@ -177,7 +165,7 @@ class _Sources:
             folder = self._data / f"pretrained-{pretraining}"
             work = partial(pretrain_for_cells, cell, folder, play_source=play, **self._outputs)
             job = _job(task, "pretraining", pretraining, work, **agent)
-            job = self._add(replace(job, title=cell.pretraining_title, needs=needs))
+            job = self._add(replace(job, title=cell.pretraining_title, needs=needs, resources=cell.resources))
             if not cell.learn:  # which reads the play again
                 play = None
                 needs = frozenset()
@@ -197,7 +185,8 @@ class _Sources:
             **self._outputs,
         )
         about = agent | {"demonstrations": cell.demonstrations} | self._references
-        self._add(replace(_job(task, "cell", cell.key, cell_work, **about), title=cell.title, needs=needs))
+        job = _job(task, "cell", cell.key, cell_work, **about)
+        self._add(replace(job, title=cell.title, needs=needs, resources=cell.resources))
 
 
 def _missing(job: Job, folder: Path) -> frozenset[str]:
@@ -208,7 +197,7 @@ def _missing(job: Job, folder: Path) -> frozenset[str]:
 def _job(task: SuiteTask, what: str, key: str, work: Callable[..., Result], **about: Any) -> Job:
     origin = {"play": task.data.play, "demos": task.data.demos, "expert": task.data.expert}
     known = {"what": what, "key": key, "task": task.label, "env": task.config.as_json(), "data": origin}
-    return Job(f"{task.label}, {what}", {**known, "data_seed": task.data_seed, **about}, work)
+    return Job(f"{task.label}, {what}", known | {"data_seed": task.data_seed} | about, work, resources=task.resources)
 
 
 def score_random(task: SuiteTask, *, progress: bool = False) -> Result:

@@ -5,11 +5,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 #: Version of a line.
 FORMAT = 1
+#: Name of a file of results.
+RESULTS = "results.jsonl"
+#: Results of a job for its record, as JSON.
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error of a job, or the end of its process.
+
+    :param error: the error in one line.
+    :param traceback: Python's report of the error.
+    """
+
+    error: str
+    traceback: str = ""
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -30,6 +47,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}:{number}: expected a result of format {FORMAT}, got {line[:40]!r}")
         records.append(record)
     return records
+
+
+def read_folder(folder: Path) -> list[dict[str, Any]]:
+    """Read the lines of all shards that write to a folder, in the order of time; see [`read_records`][]."""
+    paths = sorted(folder.glob("results*.jsonl"))
+    return sorted(
+        (record for path in paths for record in read_records(path)), key=lambda record: record.get("time", "")
+    )
 
 
 def cut_torn_line(path: Path) -> None:

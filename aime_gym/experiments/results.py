@@ -12,8 +12,8 @@ import numpy as np
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.evaluation import Score
-from aime_gym.experiments.records import read_records
-from aime_gym.experiments.runner import PLAN, RESULTS
+from aime_gym.experiments.records import RESULTS, read_folder, read_records
+from aime_gym.experiments.runner import PLAN
 from aime_gym.experiments.statistics import (
     Estimate,
     Profile,
@@ -124,10 +124,9 @@ def load_results(paths: Sequence[Path]) -> Results:
     agents: list[str] = []
     planned: dict[str, str] = {}
     for path in paths:
-        file = path / RESULTS if path.is_dir() else path
-        if not file.is_file():
+        if not (path.is_file() or any(path.glob("results*.jsonl"))):
             raise FileNotFoundError(f"results: expected a folder of `aime-gym benchmark` or its {RESULTS}, got {path}")
-        found = read_records(file)
+        found = read_folder(path) if path.is_dir() else read_records(path)
         if (path / PLAN).is_file():
             plan = json.loads((path / PLAN).read_text(encoding="utf-8"))
             titles = {cell["key"]: cell["title"] for cell in plan["cells"]}

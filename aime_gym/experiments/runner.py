@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from aime_gym.agents.files import description
 from aime_gym.experiments.cells import Cell, Imports, Suite, SuiteTask, identity_digest
 from aime_gym.experiments.data import appearance, load_for_task, prepare_data
-from aime_gym.experiments.jobs import ON_DEMAND, Failure, Job, Result, jobs_of
-from aime_gym.experiments.records import append_record, cut_torn_line, read_records
+from aime_gym.experiments.executors import Executor, JobFuture, Processes, ThisProcess
+from aime_gym.experiments.jobs import ON_DEMAND, Job, jobs_of
+from aime_gym.experiments.records import RESULTS, Failure, Result, append_record, cut_torn_line, read_folder
+from aime_gym.experiments.shards import WHOLE, Shard
 from aime_gym.experiments.tracking import Tracking
-from aime_gym.experiments.workers import Worker, first_finished
 from aime_gym.processes import available_cores
-from aime_gym.serialization import write_text
+from aime_gym.serialization import exclusively, write_text
 from aime_gym.tasks import TaskConfig
 from aime_gym.types import Trajectory
 
-RESULTS, PLAN, LOGS = "results.jsonl", "plan.json", "logs"
+PLAN, LOGS = "plan.json", "logs"
+Record = Mapping[str, Any]
+#: Seconds after which a shard looks again whether another one has made what its jobs wait for.
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def run_suite(
     out: Path,
     *,
     workers: int | None,
+    executor: Executor | None = None,
+    shard: Shard = WHOLE,
     retry_failed: bool = False,
     data: Path | None = None,
     keep: Path | None = None,
@@ -142,84 +147,112 @@ def run_suite(
 
     :param workers: number of processes, each with one thread; ``None`` to run in this process, with all threads. Long
         recordings of play and demonstrations start further ones, on cores that would be idle.
+    :param executor: cluster that runs the jobs, in place of processes of this machine.
+    :param shard: part of the cells to run, into a file of results of its own. Other shards may run at the same time, on
+        other machines, in the same folder: what their cells share is made by one of them.
     :param retry_failed: whether to run again the jobs that failed in an earlier run.
     :param data: folder of the data that cells share; ``data`` in ``out`` by default.
     :param keep: folder for trained agents and experts; by default they are not kept.
     :param tracking: tracker of cells, each as one run.
     :param after_job: function that is called after each job.
     :raises ValueError: another run works in the folder, or its results are damaged.
+    :raises FileExistsError: another run works on the same shard.
     """
-    with _locked(out):
-        cut_torn_line(out / RESULTS)
+    results = out / shard.results
+    with _locked(out, results):
+        cut_torn_line(results)
         console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
         # Without processes for jobs, a recording has all cores; and else those that other tasks' recordings leave idle.
         recorders = available_cores() if workers is None else max(1, workers // len(checked.suite.tasks))
         shared = data or out / "data"
+        records = read_folder(out)  # before folders are looked for, which other shards may finish at any time
         jobs = jobs_of(checked.suite, checked.learners, shared, keep, recorders=recorders, tracking=tracking)
-        queue = _Queue(len(checked.suite.cells), jobs, out, retry_failed, console, after_job)
+        claims = None if shard == WHOLE else shared
+        queue = _Queue(shard.part(checked.suite, jobs), records, results, claims, retry_failed, console, after_job)
         cells = [{"key": cell.key, "title": cell.title} for cell in checked.suite.cells]
         plan = {"suite": checked.suite.name, "agents": checked.suite.agents, "cells": cells}
         write_text(out / PLAN, json.dumps(plan, indent=1))
         try:
-            if workers is None:
-                _run_here(queue, progress)
-            else:
-                _run_in_processes(queue, workers, checked.suite.imports)
+            if executor is None:
+                executor = ThisProcess(console, progress) if workers is None else Processes(workers)
+            _run(queue, executor, checked.suite.imports, bar=workers is not None and progress)
         except KeyboardInterrupt:
             queue.outcome.interrupted = True
+        finally:
+            queue.release_all()
     return queue.outcome
 
 
-def _run_here(queue: _Queue, progress: bool) -> None:
-    while (job := queue.next()) is not None:
-        queue.console.print(job.title, markup=False)
-        start = time.perf_counter()
-        queue.finish(job, job.run(progress=progress), start)
+def _run(queue: _Queue, executor: Executor, imports: Imports, *, bar: bool) -> None:
+    """Run the jobs of a queue.
 
-
-def _run_in_processes(queue: _Queue, workers: int, imports: Imports) -> None:
+    :param bar: whether to show how many cells are done.
+    """
     outcome = queue.outcome
-    running: list[Worker] = []
+    running: dict[JobFuture, tuple[Job, float]] = {}
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     titles = TextColumn("{task.description}")
-    with Progress("cells", *columns, titles, console=queue.console, disable=queue.console.quiet) as bar:
-        cells = bar.add_task("", total=outcome.cells)
+    with Progress("cells", *columns, titles, console=queue.console, disable=not bar) as progress:
+        cells = progress.add_task("", total=outcome.cells)
         try:
             while True:
-                while len(running) < workers and (job := queue.next()) is not None:
-                    running.append(Worker(job, imports, queue.out / LOGS / f"{job.about['key']}.log"))
-                about = "; ".join(worker.job.title for worker in running)
-                bar.update(cells, completed=outcome.done + outcome.failed_cells, description=about)
-                if not running:
+                while len(running) < executor.workers and (job := queue.next()) is not None:
+                    start = time.perf_counter()
+                    log = queue.results.parent / LOGS / f"{job.about['key']}.log"
+                    running[executor.submit(job, imports, log)] = job, start
+                about = "; ".join([job.title for job, _ in running.values()][:8])
+                progress.update(cells, completed=outcome.done + outcome.failed_cells, description=about)
+                if not running and not queue.waiting:
                     break
-                worker = first_finished(running)
-                running.remove(worker)
-                queue.finish(worker.job, worker.outcome(), worker.start_time)
+                for future in _finished(running, executor.poll_seconds):
+                    job, start = running.pop(future)
+                    queue.finish(job, _outcome(future), start)
         finally:
-            for worker in running:
-                worker.stop()
+            for future in running:
+                future.cancel()
+
+
+def _finished(running: Iterable[JobFuture], poll_seconds: float) -> list[JobFuture]:
+    """Wait until some jobs are done, for a while at most, and return them."""
+    end = time.monotonic() + _RETRY_SECONDS
+    while not (done := [future for future in running if future.done()]) and time.monotonic() < end:
+        time.sleep(poll_seconds)
+    return done
+
+
+def _outcome(future: JobFuture) -> Result | Failure:
+    try:
+        return future.result()
+    except Exception as error:  # of a cluster, whose job did not come to its end
+        return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 class _Queue:
-    """Jobs that are left to do, each after the jobs that it needs, and the file of their results."""
+    """Jobs that are left to do, each after the jobs that it needs, and the file of their results.
+
+    :param claims: folder in which a shard locks what its cells share with those of others, before it makes that;
+        ``None`` for a run without others.
+    """
 
     def __init__(
         self,
-        cells: int,
         jobs: Sequence[Job],
-        out: Path,
+        records: Iterable[Record],
+        results: Path,
+        claims: Path | None,
         retry_failed: bool,
         console: Console,
         after_job: Callable[[Outcome], object],
     ) -> None:
-        self.out = out
+        #: File of results.
+        self.results = results
+        self._claims_folder = claims
+        self._claims: dict[str, ExitStack] = {}
         self.console = console
         self._after_job = after_job
-        records = {(record["what"], record["key"]): record for record in read_records(out / RESULTS)}
-        self._known = {
-            identity: record for identity, record in records.items() if record["status"] == "done" or not retry_failed
-        }
-        self.outcome = Outcome(cells)
+        self._before = _last(records)
+        self._retry_failed = retry_failed
+        self.outcome = Outcome(sum(job.is_cell for job in jobs))
         self.waiting: list[Job] = []
         needed: set[str] = set()
         for job in reversed(jobs):
@@ -232,18 +265,60 @@ class _Queue:
         self._unfinished = {job.title for job in self.waiting}
 
     def _is_left(self, job: Job) -> bool:
-        record = self._known.get((job.about["what"], job.about["key"]))
-        if record is not None:
-            self.outcome.add(job, record.get("error"))
-        return record is None
+        record = self._before.get((job.about["what"], job.about["key"]))
+        if record is None or (self._retry_failed and record["status"] == "failed"):
+            return True
+        self.outcome.add(job, record.get("error"))
+        return False
 
     def next(self) -> Job | None:
-        """Take the first job that needs no unfinished one, if there is any."""
-        ready = (job for job in self.waiting if not job.needs & self._unfinished)
-        job = next(ready, None)
-        if job is not None:
-            self.waiting.remove(job)
-        return job
+        """Take the first job that needs no unfinished one, and that no other shard is at, if there is any."""
+        for job in self.waiting:
+            if not job.needs & self._unfinished and self._claim(job):
+                self.waiting.remove(job)
+                record = self._record_of_others(job)
+                if record is None:
+                    return job
+                self._take_over(job, record)
+                return self.next()
+        return None
+
+    def _claim(self, job: Job) -> bool:
+        """Lock what other shards may need, and return whether none of them is at it."""
+        if self._claims_folder is None or job.is_cell:
+            return True
+        claim = ExitStack()
+        try:
+            claim.enter_context(exclusively(self._claims_folder / f"claim-{job.about['what']}-{job.about['key']}"))
+        except FileExistsError:
+            return False
+        self._claims[job.title] = claim
+        return True
+
+    def _record_of_others(self, job: Job) -> Record | None:
+        """Return the record of a job that another shard has done since this one started, if there is any."""
+        if job.title not in self._claims:
+            return None
+        identity = job.about["what"], job.about["key"]
+        record = _last(read_folder(self.results.parent)).get(identity)
+        return None if record == self._before.get(identity) else record
+
+    def _take_over(self, job: Job, record: Record) -> None:
+        """Use what another shard has made, or fail as that did."""
+        if record["status"] == "failed":
+            self._fail(job, Failure(record["error"], record.get("traceback", "")))
+        else:
+            self._unfinished.remove(job.title)
+        self._release(job)
+
+    def _release(self, job: Job) -> None:
+        if job.title in self._claims:
+            self._claims.pop(job.title).close()
+
+    def release_all(self) -> None:
+        """Leave to other shards what this one was at."""
+        for claim in self._claims.values():
+            claim.close()
 
     def finish(self, job: Job, result: Result | Failure, start: float) -> None:
         """Record and print a result or a failure."""
@@ -258,6 +333,7 @@ class _Queue:
             if "episodes" in result:
                 about = f": {result['episodes']} episodes, {result['transitions']} transitions"
             text = f"{job.title}{about} ({time.perf_counter() - start:.0f} s)"
+        self._release(job)
         self.console.print(text, markup=False)
         self._after_job(self.outcome)
 
@@ -272,19 +348,29 @@ class _Queue:
 
     def _record(self, job: Job, result: Mapping[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        append_record(self.out / RESULTS, {**job.about, "time": now, **result})
+        append_record(self.results, {**job.about, "time": now, **result})
+
+
+def _last(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
+    """Return the last record of each job."""
+    return {(record["what"], record["key"]): record for record in records}
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder; the system releases it when this process ends, however it ends."""
+def _locked(out: Path, results: Path) -> Iterator[None]:
+    """Hold a folder, alone or beside other shards; the system releases it when this process ends, however it ends.
+
+    :param results: file of results: one of its own for each shard.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
+    whole = out / RESULTS
+    with ExitStack() as stack:
+        # A file that can be written: folders have no locks in NFS.
+        file = stack.enter_context(whole.open("a+b"))
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if results == whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"out: another benchmark is running in {out}") from error
+        if results != whole:
+            stack.enter_context(exclusively(results, "shard"))
         yield
-    finally:
-        os.close(folder)

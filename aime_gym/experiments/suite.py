@@ -8,6 +8,7 @@ A suite is a TOML file; only tasks and agents are required:
     data_seed = 0                # of recording and of evaluation (default: 0)
     curve_steps = 10_000         # learning curve: environment steps between two evaluations (default: no curve)
     curve_episodes = 10          # of each of them (default: 10)
+    resources = { threads = 2, gpus = 1, minutes = 90 }  # of a job, mostly on clusters (default: 1, 0 and 240)
     imports = ["my_agents"]      # modules that register agents of other packages, installed or beside this file
 
     [tasks.reach]                # a name of your choice; the id unless there is another one
@@ -15,13 +16,13 @@ A suite is a TOML file; only tasks and agents are required:
     modality = "position"        # default: "state"; of "pixels" image_size, quality and camera too
     play = "play"                # and play_episodes, demos, expert, as `aime-gym compare`; or a list of datasets
     demos = "expert"             # of videos, resize = true fits their size to the task's
-    eval_episodes = 100          # this, demonstrations and seeds may be a task's own,
+    eval_episodes = 100          # this, demonstrations, seeds and resources may be a task's own,
 
     [agents.bco]                 # a name of your choice; the registered one unless `agent` says another
     [agents.bco-wide]
     agent = "bco"
     options = { batch_size = 500 }
-    seeds = [0]                  # or an agent's own, which comes first
+    seeds = [0]                  # or, but for eval_episodes, an agent's own, which comes first
     tasks = ["reach"]            # where it runs (default: everywhere)
     learn = 10_000               # environment steps of `learn`, after `imitate` (default: none)
 
@@ -61,7 +62,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec, check_learn
-from aime_gym.experiments.cells import Cell, Curve, Imports, Suite, SuiteTask
+from aime_gym.experiments.cells import Cell, Curve, Imports, Resources, Suite, SuiteTask
 from aime_gym.experiments.config import DEMONSTRATIONS, DataConfig, Positive
 from aime_gym.tasks import TaskConfig
 
@@ -94,6 +95,7 @@ class _Overrides(_Table):
 
     demonstrations: _Counts | None = None
     seeds: _Seeds | None = None
+    resources: Resources | None = None
 
 
 class _TaskKeys(_Overrides):
@@ -128,6 +130,7 @@ class _SuiteTable(_Table):
     data_seed: Annotated[int, Ge(0)] = 0
     curve_steps: Positive | None = None
     curve_episodes: Positive | None = None
+    resources: Resources = Resources()
     imports: _Names = ()
     plays: dict[str, _Play] = {}
     search: dict[str, dict[str, Any]] = {}
@@ -181,7 +184,8 @@ _MESSAGES = {
     "value_error": "{error}",
     "literal_error": "expected one of {expected}, got {value!r}",
 }
-_TYPES = {"int_type": "a whole number", "string_type": "text", "dict_type": "a table", "model_type": "a table"}
+_TYPES = {"int_type": "a whole number", "string_type": "text"}
+_TYPES |= dict.fromkeys(("dict_type", "model_type", "dataclass_type"), "a table")
 #: Types of keys that hold several values.
 _LISTS = {
     "seeds": "a list of whole numbers",
@@ -205,6 +209,9 @@ def _message(error: Any, document: dict[str, Any]) -> str:
         message = (
             f"unknown key; {nearest_names(key, [field.alias or name for name, field in table.model_fields.items()])}"
         )
+    elif kind == "unexpected_keyword_argument":
+        unknown = str(error["loc"][-1])
+        message = f"unknown key {unknown!r}; {nearest_names(unknown, [field.name for field in fields(Resources)])}"
     elif kind in _MESSAGES:
         message = _MESSAGES[kind].format(value=error["input"], **error["ctx"])
     else:
@@ -244,7 +251,8 @@ def _suite(path: Path, tables: _SuiteTable, allow_imports: bool) -> Suite:
             for task in with_play if with_play and spec.agent_class.needs_play else [alone]:
                 for count in table.demonstrations or own.demonstrations or tables.demonstrations:
                     for seed in table.seeds or own.seeds or tables.seeds:
-                        cells.append(Cell(task, label, spec, count, seed, curve, table.learn))
+                        resources = table.resources or own.resources or tables.resources
+                        cells.append(Cell(task, label, spec, count, seed, curve, table.learn, resources))
     used = {cell.task.label for cell in cells}
     kept = [task for group in tasks.values() for task in group if len(group) == 1 or task.label in used]
     return Suite(path.stem, tuple(kept), tuple(specs), tuple(cells), imports, tables.search)
@@ -285,7 +293,8 @@ def _task(label: str, table: Any, tables: _SuiteTable) -> SuiteTask:
     with _errors_at(f"tasks.{label}."):
         config = TaskConfig(**{name: getattr(table, name) for name in _keys_of(TaskConfig)})
         data = DataConfig(**{name: getattr(table, name) for name in _keys_of(DataConfig)})
-    return SuiteTask(label, config, data, table.eval_episodes or tables.eval_episodes, tables.data_seed)
+    resources = table.resources or tables.resources
+    return SuiteTask(label, config, data, table.eval_episodes or tables.eval_episodes, tables.data_seed, resources)
 
 
 def _spec(label: str, table: _AgentTable, tables: _SuiteTable) -> AgentSpec:

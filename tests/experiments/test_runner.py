@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,12 +18,14 @@ from aime_gym.agents.registry import AGENTS
 from aime_gym.cli import main
 from aime_gym.data import load_trajectories
 from aime_gym.experiments import runner
+from aime_gym.experiments.cells import Resources
 from aime_gym.experiments.jobs import jobs_of
 from aime_gym.experiments.learning_curve import LearningCurve
-from aime_gym.experiments.records import append_record, cut_torn_line, read_records
+from aime_gym.experiments.records import append_record, cut_torn_line, read_folder, read_records
 from aime_gym.experiments.results import load_results
+from aime_gym.experiments.shards import Shard
 from aime_gym.experiments.suite import read_suite
-from aime_gym.experiments.workers import first_finished
+from aime_gym.serialization import exclusively
 from aime_gym.tasks import TaskConfig
 
 TINY = "options = { min_epochs = 1, max_epochs = 1, min_updates = 2 }"
@@ -190,13 +193,15 @@ def test_a_killed_run_goes_on(tmp_path):
 def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     suite, out = write(tmp_path / "suite.toml"), tmp_path / "out"
 
-    def interrupted(workers):
+    finished_jobs = runner._finished
+
+    def interrupted(running, poll_seconds):
         if len(cells(out)) == 3:
             raise KeyboardInterrupt
-        return first_finished(workers)
+        return finished_jobs(running, poll_seconds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "first_finished", interrupted)
+        patch.setattr(runner, "_finished", interrupted)
         assert main(["benchmark", str(suite), "--out", str(out), "--workers", "2"]) == 130
     printed = capsys.readouterr()
     assert "interrupted; the same command goes on" in printed.err
@@ -210,7 +215,11 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
 
 
 def test_two_runs_do_not_share_a_folder(finished):
-    with runner._locked(finished / "out"), pytest.raises(ValueError, match="out: another benchmark is running in"):
+    out = finished / "out"
+    with (
+        runner._locked(out, out / runner.RESULTS),
+        pytest.raises(ValueError, match="out: another benchmark is running in"),
+    ):
         run(finished / "suite.toml", finished / "out")
 
 
@@ -234,6 +243,117 @@ options = { timesteps = 100, batch_size = 8, algorithm_kwargs = { n_steps = 13, 
     assert line["env_steps"] == 104  # whole rounds of eight copies
     assert [point["env_steps"] for point in line["curve"]] == [40, 80]
     assert all(point["returns"] == [-20.0, -20.0] for point in line["curve"])
+
+
+# ---- several machines ----
+
+
+def run_shards(suite, out, numbers=(1, 2), **options):
+    """Run shards at the same time, as two machines would."""
+    with ThreadPoolExecutor(len(numbers)) as threads:
+        shards = [Shard(number, 2) for number in numbers]
+        return list(threads.map(lambda shard: run(suite, out, workers=1, shard=shard, **options), shards))
+
+
+def returns(out):
+    return {(line["what"], line["key"]): line.get("returns") for line in read_folder(out)}
+
+
+def test_shards_share_a_folder(finished, tmp_path):
+    outcomes = run_shards(finished / "suite.toml", tmp_path)
+    assert [(outcome.done, outcome.cells, outcome.failed) for outcome in outcomes] == [(6, 6, {}), (6, 6, {})]
+    assert returns(tmp_path) == returns(finished / "out")
+    assert len(read_folder(tmp_path)) == len(read_folder(finished / "out"))  # shared data is made once
+    assert run(finished / "suite.toml", tmp_path, shard=Shard(1, 2)).done == 6
+    assert run(finished / "suite.toml", tmp_path).done == CELLS
+    assert (tmp_path / runner.RESULTS).read_bytes() == b""
+
+    together = load_results([tmp_path])
+    assert together.missing == ()
+    for number in (1, 2):  # as if each had had a folder of its own
+        (tmp_path / str(number)).mkdir()
+        shutil.copy(tmp_path / f"results-{number}-of-2.jsonl", tmp_path / str(number))
+        shutil.copy(tmp_path / runner.PLAN, tmp_path / str(number))
+    assert len(load_results([tmp_path / "1"]).missing) == 6
+    apart = load_results([tmp_path / "1", tmp_path / "2"])
+    assert (apart.runs, apart.missing) == (together.runs, ())
+
+
+def test_a_shard_waits_for_what_another_one_makes(finished, tmp_path):
+    suite = read_suite(finished / "suite.toml")
+    play = next(record for record in read_folder(finished / "out") if record["what"] == "play")
+    with ThreadPoolExecutor(1) as thread:
+        with exclusively(tmp_path / "data" / f"claim-play-{play['key']}"):
+            outcome = thread.submit(run_shards, finished / "suite.toml", tmp_path, numbers=(1,))
+            results = tmp_path / "results-1-of-2.jsonl"
+            while len([line for line in read_records(results) if line["what"] == "cell"]) < 4:
+                time.sleep(0.05)
+            time.sleep(2 * runner._RETRY_SECONDS)
+            assert not outcome.done()
+            append_record(tmp_path / "results-2-of-2.jsonl", play | {"status": "failed", "error": "no space"})
+        (outcome,) = outcome.result()
+    assert suite.tasks[0].label == play["task"] == "car"
+    assert outcome.failed["car, play"] == "no space"
+    assert outcome.failed["car, bco, 2 demonstrations, seed 0"] == "it needs car, play, which failed"
+    assert (outcome.done, outcome.failed_cells) == (4, 2)
+
+
+def test_a_shard_is_refused_where_it_is_wrong_or_runs(finished, tmp_path, capsys):
+    suite, out = str(finished / "suite.toml"), finished / "out"
+    for shard, message in [
+        ("3/2", "--shard: expected 1/2 to 2/2, got 3/2"),
+        ("half", "--shard: expected a part and the number of parts, as in 1/2, got 'half'"),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["benchmark", suite, "--out", str(tmp_path), "--shard", shard])
+        assert message in capsys.readouterr().err
+    with runner._locked(out, out / "results-1-of-2.jsonl"):
+        with runner._locked(out, out / "results-2-of-2.jsonl"):
+            pass
+        with pytest.raises(FileExistsError, match="shard: expected one writer at a time"):
+            run(finished / "suite.toml", out, shard=Shard(1, 2))
+        with pytest.raises(ValueError, match="out: another benchmark is running in"):
+            run(finished / "suite.toml", out)
+
+
+def test_a_suite_states_what_jobs_take(tmp_path):
+    text = SUITE.replace("eval_episodes = 2", "eval_episodes = 2\nresources = { minutes = 5 }")
+    text = text.replace("[agents.bc]", "[agents.bc]\nresources = { threads = 2, gpus = 1 }")
+    suite = read_suite(write(tmp_path / "suite.toml", text))
+    assert {cell.agent: cell.resources for cell in suite.cells} == {
+        "bco": Resources(minutes=5),
+        "bc": Resources(threads=2, gpus=1),
+    }
+    jobs = jobs_of(suite, dict.fromkeys([("car", "bc"), ("pole", "bc")]) | {("car", "bco"): "a", ("pole", "bco"): "b"},
+                   tmp_path, None)  # fmt: skip
+    taken = {(job.about["what"], job.about.get("agent")): job.resources for job in jobs}
+    assert taken["play", None] == taken["pretraining", "bco"] == taken["cell", "bco"] == Resources(minutes=5)
+    assert taken["cell", "bc"] == Resources(threads=2, gpus=1)
+    for old, new, message in [
+        ("gpus = 1", "gpu = 1", "agents.bc.resources: unknown key 'gpu'; did you mean gpus?"),
+        ("threads = 2", "threads = 0", "agents.bc.resources: expected at least 1, got 0"),
+        ("{ minutes = 5 }", "5", "resources: expected a table, got 5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_suite(write(tmp_path / "suite.toml", text.replace(old, new)))
+
+
+@pytest.mark.parametrize("name", ["submitit", "ray"])
+def test_a_missing_executor_has_its_command(name, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(finished / "suite.toml"), "--out", str(tmp_path / "out"), "--executor", name])
+    assert f"pip install 'aime-gym[{name}]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["submitit", "ray"])
+def test_a_cluster_gives_the_same_returns(name, finished, tmp_path, monkeypatch):
+    pytest.importorskip(name)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([PARENT, *sys.path]))
+    arguments = ["benchmark", str(finished / "suite.toml"), "--out", str(tmp_path / "out"), "--executor", name]
+    assert main(arguments) == 0
+    assert returns(tmp_path / "out") == returns(finished / "out")
 
 
 # ---- failures ----
