@@ -64,7 +64,9 @@ class PaddleExpert:
         self._copy = ALEInterface()
         self._copy.setLoggerMode(LoggerMode.Error)
         self._copy.setFloat("repeat_action_probability", 0.0)
-        self._copy.loadROM(roms.get_rom_path(name))
+        rom = roms.get_rom_path(name)
+        assert rom is not None  # the package has the ROM of every game
+        self._copy.loadROM(rom)
         self.reset()
 
     def reset(self, *, seed: int | None = None) -> None:
