@@ -2,6 +2,7 @@
 
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import small
@@ -9,6 +10,7 @@ import small
 import aime_gym
 from aime_gym.agents import BCAgent, DITTOAgent
 from aime_gym.data import PaddleExpert, collect
+from aime_gym.data.collecting import registered_here
 from aime_gym.tasks import TaskConfig, known_task
 
 STEPS = 160
@@ -97,3 +99,12 @@ def test_agents_learn_from_grey_frames(name, tmp_path):
     observation = env.reset(seed=0)[0]
     assert loaded.predict(observation, deterministic=True)[0] == agent.predict(observation, deterministic=True)[0]
     assert loaded.known_task.config.env_id == "ALE/Pong-v5"
+
+
+def test_other_processes_register_the_games_themselves():
+    """What ale_py finds registered when it is imported, it warns of, game by game."""
+    pong()
+    assert any(name.startswith("ALE/") for name in gym.registry)
+    sent = registered_here()
+    assert "CartPole-v1" in sent
+    assert not any(name.startswith("ALE/") for name in sent)

@@ -33,5 +33,5 @@ class DGAILAgent(ImaginationAgent):
     [`ImaginedImitationConfig`][aime_gym.model_based.imagined_imitation.ImaginedImitationConfig].
     """
 
-    presets: ClassVar = {"default": ImaginedImitationConfig(actor_learning_rate=1e-4)}
+    presets: ClassVar = {"default": ImaginedImitationConfig(actor_learning_rate=1e-4, bootstrap=True)}
     adversarial = True

@@ -16,9 +16,9 @@ as in the paper.
 Deviations from the paper and its code, beside those of AIME's default world model: actions in [-1, 1] learn by the
 gradient through the dynamics and the reward; one-hot actions by REINFORCE, as in the paper. The value network is that
 of AIME-v2, whose target network moves at each update. The paper compares whole latent states; its code, and this,
-deterministic ones, and by default less their mean over the demonstrations (``center_latents``). Returns are those of
-r_k - 1, which changes no policy and spares the value network a large constant. A demonstration that is shorter than the
-horizon ends the rollouts that follow it.
+deterministic ones, and by default less their mean over the demonstrations (``center_latents``). A return ends with its
+rollout by default (``bootstrap``). Returns are those of r_k - 1, which changes no policy and spares the value network a
+large constant. A demonstration that is shorter than the horizon ends the rollouts that follow it.
 
 ``preset="ditto"`` has the paper's numbers for Atari and its world model, with categorical latents; the paper's policy
 takes ``policy_kwargs={"hidden": 256, "layers": 8}`` too. Deviations that are left: sequences of the world model start
@@ -50,6 +50,7 @@ _PAPER = ImaginedImitationConfig(
     expert_actions=True,
     cloned_start=False,
     center_latents=False,
+    bootstrap=True,
     imagination_updates=50_000,
     imagination_warmup=0,
     gamma=0.95,

@@ -110,7 +110,7 @@ def collect(
         elsewhere: Callable[[], _Recorder] | None = None
         if workers > 1:
             elsewhere = functools.partial(
-                _recorder_elsewhere, dict(gym.registry), _maker(env), _portable(policy), deterministic
+                _recorder_elsewhere, registered_here(), _maker(env), _portable(policy), deterministic
             )
         recording = stack.enter_context(closing(_record(record, seeds, elsewhere, workers)))
         stack.enter_context(_callers_random_numbers(policy, seeded=seed is not None))
@@ -244,6 +244,11 @@ def _record(
     from aime_gym.processes import map_in_processes  # not every system has all that it needs
 
     yield from map_in_processes(record, elsewhere, left, workers, preload=[__name__])
+
+
+def registered_here() -> dict[str, EnvSpec]:
+    """Return what other processes may not know, all but Atari's games: these are registered where they are imported."""
+    return {name: spec for name, spec in gym.registry.items() if not str(spec.entry_point).startswith("ale_py.")}
 
 
 def _recorder_elsewhere(

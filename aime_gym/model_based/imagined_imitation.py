@@ -44,6 +44,9 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
         these are read; otherwise from new weights, as in the paper.
     :param center_latents: whether DITTO's reward compares states less their mean over the demonstrations, instead of
         whole ones as in the paper, where what all states have in common outweighs the rest.
+    :param bootstrap: whether the value network stands for what would follow the end of a rollout, as in the paper.
+        Otherwise the return ends there: the demonstration at the same time, which DITTO's reward compares with, is
+        nothing that the network sees, and its errors, fed back to it as targets, grow.
     :param imagination_updates: number of updates in imagination.
     :param imagination_warmup: number of those, the first ones, that train value network and discriminator alone: before
         they have learnt anything, their gradients would only spoil a policy that was cloned.
@@ -54,6 +57,7 @@ class ImaginedImitationConfig(ImaginationConfig, InferenceConfig):
     expert_actions: bool = False
     cloned_start: bool = True
     center_latents: bool = True
+    bootstrap: bool = False
     imagination_updates: int = 1000
     imagination_warmup: int = 100
     actor_learning_rate: float = 3e-4
@@ -183,7 +187,7 @@ class ImaginedImitation:
                 rewards = latent_similarity(expert[1:] - self.center, deter[1:] - self.center) - 1
             else:
                 rewards = self.discriminator.relabel(deter)[1:]
-            following = torch.cat([valid[2:], valid[-1:]])  # the value function takes over at the horizon
+            following = torch.cat([valid[2:], valid[-1:] & self.config.bootstrap])
             return self.critic.evaluate(imagined, rewards * valid[1:], following.to(rewards.dtype))
 
     def _policy_loss(self, rollout: EvaluatedRollout) -> Tensor:
