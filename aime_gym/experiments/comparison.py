@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -22,12 +22,14 @@ from aime_gym.experiments.figures import draw_returns
 from aime_gym.experiments.provenance import describe_machine, package_versions
 from aime_gym.experiments.report import print_tables, run_table
 from aime_gym.experiments.results import Run, load_results
-from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, check_task, run_suite
+from aime_gym.experiments.runner import PLAN, RESULTS, CheckedSuite, Outcome, check_idle, check_task, run_suite
 from aime_gym.experiments.video import VideoPolicy, record_video
 from aime_gym.serialization import write_text
 from aime_gym.tasks import TaskConfig
 
 _DOCUMENT, _FIGURE = "results.json", "returns.png"
+#: Folder of the data that cells share, while they run.
+_DATA = ".data"
 
 
 def comparison_suite(
@@ -85,10 +87,12 @@ def run_comparison(
 
     :param video_episodes: number of the evaluation's episodes in the video; 0 for no video.
     :return: the content of ``results.json``.
+    :raises ValueError: a folder with another benchmark, or in which another run works.
     """
     check_folder(out)
     start = time.perf_counter()
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not progress)
+    check_idle(out)
     _remove_previous(out)
     out.mkdir(parents=True, exist_ok=True)
     suite = checked.suite
@@ -104,8 +108,11 @@ def run_comparison(
         return document
 
     write(Outcome(cells=len(suite.agents)))
-    with TemporaryDirectory(dir=out, prefix=".data-") as data:
-        outcome = run_suite(checked, out, workers=None, data=Path(data), keep=out, progress=progress, after_job=write)
+    data = out / _DATA
+    try:
+        outcome = run_suite(checked, out, workers=None, data=data, keep=out, progress=progress, after_job=write)
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
     if outcome.interrupted:
         console.print("interrupted: reporting what is finished")
     write(outcome)
@@ -149,6 +156,7 @@ def _remove_previous(out: Path) -> None:
     for name in files:
         if isinstance(name, str) and Path(name).name == name:
             (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / _DATA, ignore_errors=True)
 
 
 def _load_runs(out: Path) -> list[Run]:

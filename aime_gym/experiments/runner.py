@@ -356,6 +356,16 @@ def _last(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
     return {(record["what"], record["key"]): record for record in records}
 
 
+def check_idle(out: Path) -> None:
+    """Check that no run works in a folder.
+
+    :raises ValueError: one does.
+    """
+    if (out / RESULTS).exists():
+        with _locked(out, out / RESULTS):
+            pass
+
+
 @contextmanager
 def _locked(out: Path, results: Path) -> Iterator[None]:
     """Hold a folder, alone or beside other shards; the system releases it when this process ends, however it ends.

@@ -1,5 +1,6 @@
 """A comparison, from a task's name to its files, with budgets of seconds."""
 
+import fcntl
 import json
 import re
 import zipfile
@@ -146,10 +147,20 @@ def test_a_second_comparison_leaves_nothing_of_the_first(killed, stored, tmp_pat
     if killed:  # before bco was reported
         first |= {"files": ["results.json"], "policies": [], "not_finished": ["bco", "bc"]}
         (tmp_path / "results.json").write_text(json.dumps(first))
+        (tmp_path / ".data" / "play-0").mkdir(parents=True)
     results = run(compare(stored, f"bc:{TINY}", eval_episodes=1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*results["files"], "mine.txt"}
     assert "bco.zip" not in results["files"]
     assert [row["policy"] for row in results["policies"]] == ["random", "expert (demonstrations)", "bc"]
+
+
+def test_a_running_comparison_keeps_its_files(stored, tmp_path):
+    before = run(compare(stored, f"bc:{TINY}"), tmp_path)
+    with (tmp_path / "results.jsonl").open("a+b") as results:
+        fcntl.flock(results, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="^out: another benchmark is running in"):
+            run(compare(stored, f"bc:{TINY}"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(before["files"])
 
 
 def test_files_elsewhere_stay_whatever_a_document_says(stored, tmp_path):
