@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import numbers
 import re
@@ -19,6 +20,19 @@ MAX_UNITS, MAX_LAYERS, MAX_ROWS, MAX_RECORDS = 2**14, 64, 2**24, 2**20
 MAX_NUMBER = 10**12
 #: Bounds that the classes of configurations have checked their fields by.
 _DECLARED: dict[type, dict[str, tuple[float, float | None]]] = {}
+
+
+def import_extra(name: str, extra: str, need: str) -> Any:
+    """Import a module of an optional dependency.
+
+    :param extra: extra of this package that installs it.
+    :param need: what needs the module, which the error begins with.
+    :raises ImportError: it is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{need} ({error}): pip install 'aime-gym[{extra}]'") from error
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:

@@ -14,12 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from annotated_types import Ge, Gt
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from aime_gym.config import import_extra
 from aime_gym.data.paths import natural_order
 from aime_gym.data.resampling import frames_at_decisions
 from aime_gym.data.stored_arrays import Budget
@@ -34,6 +35,7 @@ _STATE, _ACTION, _REWARD = "observation.state", "action", "next.reward"
 _WIDEST = 8
 
 _Count = Annotated[int, Ge(0)]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Feature(BaseModel):
@@ -83,12 +85,8 @@ def read_lerobot(
     :raises ValueError: a dataset that is damaged, leads out of its folder, or lacks a column.
     :raises ImportError: pyarrow is not installed.
     """
-    try:
-        from pyarrow import ArrowException
-    except ImportError as error:
-        raise ImportError(
-            f"{argument}: {folder} is a LeRobot dataset, which needs pyarrow: pip install 'aime-gym[lerobot]'"
-        ) from error
+    need = f"{argument}: {folder} is a LeRobot dataset, which needs pyarrow"
+    arrow_error = import_extra("pyarrow", "lerobot", need).ArrowException
     check_shape = partial(check_frame_shape, expected=frame_shape, resize=resize, argument="images")
     size = (frame_shape[0], frame_shape[1]) if resize and frame_shape is not None else None
     frames: Array | None = None
@@ -110,7 +108,7 @@ def read_lerobot(
             if "rewards" in fields:
                 fields["rewards"] = fields["rewards"].reshape(-1)
             trajectories.append(Trajectory(shown if wanted is not None else shown[names[0]], **fields))
-    except (ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (arrow_error, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{argument}: expected a LeRobot dataset that can be read in {folder}: {error}") from error
     if frames is not None:
         warnings.warn(
@@ -133,9 +131,8 @@ class _Dataset:
         if not version.startswith(("2.", "3.")):
             raise ValueError(f"codebase_version: expected v2.0 to v3.0, got {self.info.codebase_version!r}")
         entries = self._entries() if version.startswith("3.") else self._lines()
-        self.episodes = sorted(
-            (_parsed(_Episode, one, _EPISODES) for one in entries), key=lambda one: one.episode_index
-        )
+        episodes = [_parsed(_Episode, one, _EPISODES) for one in entries]
+        self.episodes = sorted(episodes, key=lambda one: one.episode_index)
         count = len(self.episodes)
         frames = sum(episode.length for episode in self.episodes)
         said = (self.info.total_episodes, self.info.total_frames)
@@ -233,9 +230,9 @@ def _filled_in(template: str, values: Mapping[str, Any]) -> PurePosixPath:
     return path
 
 
-def _parsed(model: Any, values: Any, where: str) -> Any:
+def _parsed(model: type[_Model], values: Any, where: str) -> _Model:
     try:
-        return TypeAdapter(model).validate_python(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, (where, *first["loc"])))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from rich.console import Console
 
+from aime_gym.config import import_extra
 from aime_gym.experiments.cells import Imports
 from aime_gym.experiments.jobs import Job
 from aime_gym.experiments.records import Failure, Result
@@ -25,7 +27,7 @@ from aime_gym.processes import (
     start_server,
 )
 
-Outcome: TypeAlias = Result | Failure
+JobOutcome: TypeAlias = Result | Failure
 #: Modules that jobs import.
 _PRELOAD = ("aime_gym.experiments.jobs", "torch._dynamo")
 #: Number of jobs that a cluster has at once: the others wait here.
@@ -38,7 +40,7 @@ class JobFuture(Protocol):
     def done(self) -> bool:
         """Return whether there is an outcome, or an error."""
 
-    def result(self) -> Outcome:
+    def result(self) -> JobOutcome:
         """Wait for the outcome, and return it, or raise an error."""
 
     def cancel(self) -> Any:
@@ -61,7 +63,7 @@ class Executor(Protocol):
         """
 
 
-def run_job(job: Job, imports: Imports) -> Outcome:
+def run_job(job: Job, imports: Imports) -> JobOutcome:
     """Run a job in a process that was started for it."""
     torch.set_num_threads(job.resources.threads)
     imports.load()
@@ -71,36 +73,35 @@ def run_job(job: Job, imports: Imports) -> Outcome:
 # This machine
 
 
+@dataclass
 class ThisProcess:
     """Executor that runs a job at once, with all threads.
 
     :param progress: whether to show progress bars.
     """
 
-    workers = 1
-    poll_seconds = 0.0
-
-    def __init__(self, console: Console, progress: bool) -> None:
-        self._console, self._progress = console, progress
+    console: Console
+    progress: bool
+    workers: int = 1
+    poll_seconds: float = 1.0  # its jobs are done at once: only those of other shards are waited for
 
     def submit(self, job: Job, imports: Imports, log: Path) -> JobFuture:
         """Run a job."""
-        self._console.print(job.title, markup=False)
-        future: Future[Outcome] = Future()
-        future.set_result(job.run(progress=self._progress))
+        self.console.print(job.title, markup=False)
+        future: Future[JobOutcome] = Future()
+        future.set_result(job.run(progress=self.progress))
         return future
 
 
+@dataclass
 class Processes:
     """Executor with a new process for each job.
 
     :param workers: number of processes.
     """
 
-    poll_seconds = 0.02
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    workers: int
+    poll_seconds: float = 0.02
 
     def submit(self, job: Job, imports: Imports, log: Path) -> JobFuture:
         """Start the process of a job; its output goes to the log, of which an empty one is removed."""
@@ -116,10 +117,9 @@ class _ProcessFuture:
     def done(self) -> bool:
         return first_ready([self._process], timeout=0) is not None
 
-    def result(self) -> Outcome:
-        outcome: Outcome
+    def result(self) -> JobOutcome:
         try:
-            outcome = self._process.receive()
+            outcome: JobOutcome = self._process.receive()
         except ProcessEndedError as error:
             outcome = Failure(f"{error}; see {self._log}")
         self._process.join()
@@ -158,10 +158,7 @@ class Submitit:
     poll_seconds = 0.5
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise ImportError(f"executor: expected submitit ({error}): pip install 'aime-gym[submitit]'") from error
+        submitit = import_extra("submitit", "submitit", "executor: expected submitit")
         self._executor = submitit.AutoExecutor(folder)
         # Without Slurm, submitit has no queue.
         self.workers = _CLUSTER_JOBS if self._executor.cluster == "slurm" else available_cores()
@@ -187,10 +184,7 @@ class Ray:
     poll_seconds = 0.1
 
     def __init__(self) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError(f"executor: expected Ray ({error}): pip install 'aime-gym[ray]'") from error
+        self._ray = ray = import_extra("ray", "ray", "executor: expected Ray")
         ray.init(ignore_reinit_error=True, log_to_driver=False)
         # A new process for each job, whose memory ends with it; one that dies is a failure, as everywhere.
         self._run = ray.remote(max_calls=1, max_retries=0)(run_job)
@@ -199,25 +193,20 @@ class Ray:
         """Submit a job."""
         needed = job.resources
         task = self._run.options(num_cpus=needed.threads, num_gpus=needed.gpus)
-        return _RayFuture(task.remote(job, imports))
+        return _RayFuture(self._ray, task.remote(job, imports))
 
 
+@dataclass(frozen=True)
 class _RayFuture:
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
+    ray: Any
+    reference: Any
 
     def done(self) -> bool:
-        import ray
+        return bool(self.ray.wait([self.reference], timeout=0)[0])
 
-        return bool(ray.wait([self._reference], timeout=0)[0])
-
-    def result(self) -> Outcome:
-        import ray
-
-        outcome: Outcome = ray.get(self._reference)
+    def result(self) -> JobOutcome:
+        outcome: JobOutcome = self.ray.get(self.reference)
         return outcome
 
     def cancel(self) -> None:
-        import ray
-
-        ray.cancel(self._reference, force=True)
+        self.ray.cancel(self.reference, force=True)

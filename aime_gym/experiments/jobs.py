@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import traceback
 from collections import Counter
@@ -245,13 +244,10 @@ def record_expert(
     if not task.data.records_demos or folder.is_dir():  # killed between the recording and its record
         return result
     demos = record_demonstrations(expert, config, count, seed=seeds["demos"], progress=progress, workers=workers)
-    partial_folder = folder.with_name(f".{folder.name}")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    with config.make() as env:
+    with config.make() as env, new_folder(folder) as unfinished:
         for name, actions in ((_OBSERVED, False), (_WITH_ACTIONS, True)):
-            save_minari(partial_folder / name, demos, env, actions=actions, metadata={"policy": expert.name})
-    _save(expert.model, partial_folder if expert.steps else None, "expert")
-    partial_folder.rename(folder)
+            save_minari(unfinished / name, demos, env, actions=actions, metadata={"policy": expert.name})
+        _save(expert.model, unfinished if expert.steps else None, "expert")
     return result | {"demonstrations": describe(demos)}
 
 

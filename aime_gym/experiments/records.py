@@ -51,10 +51,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def read_folder(folder: Path) -> list[dict[str, Any]]:
     """Read the lines of all shards that write to a folder, in the order of time; see [`read_records`][]."""
-    paths = sorted(folder.glob("results*.jsonl"))
-    return sorted(
-        (record for path in paths for record in read_records(path)), key=lambda record: record.get("time", "")
-    )
+    records = [record for path in results_files(folder) for record in read_records(path)]
+    return sorted(records, key=lambda record: record.get("time", ""))
+
+
+def results_files(folder: Path) -> list[Path]:
+    """Return the files of results in a folder: that of a whole suite, and those of shards."""
+    return [*folder.glob(RESULTS), *sorted(folder.glob("results-*-of-*.jsonl"))]
 
 
 def cut_torn_line(path: Path) -> None:

@@ -151,7 +151,7 @@ def write_report(report: Report, out: Path, *, html: bool = False) -> list[Path]
     if not html:
         return [out / "report.md", out / "report.json", *figures]
     pictures = {figure.stem: _inlined(figure) for figure in figures}
-    videos = {video.stem: _inlined(video) for video in _videos(report.results)}
+    videos = {title: _inlined(video) for title, video in _videos(report.results).items()}
     write_text(out / "report.html", _render("report.html", **content, figures=pictures, videos=videos))
     return [out / "report.html", out / "report.md", out / "report.json", *figures]
 
@@ -191,11 +191,12 @@ def _render(name: str, **content: Any) -> str:
     return templates.get_template(name).render(content)
 
 
-def _videos(results: Results) -> list[Path]:
-    """Return the videos of agents in the folders of results, as a comparison records them."""
-    names = [f"{as_file_name(agent)}.mp4" for agent in dict.fromkeys(run.record["agent"] for run in results.runs)]
-    paths = [Path(source) / name for source in results.sources for name in names]
-    return [path for path in paths if path.is_file()]
+def _videos(results: Results) -> dict[str, Path]:
+    """Return the videos of agents in the folders of results, as a comparison records them, by their titles."""
+    names = dict.fromkeys(as_file_name(run.record["agent"]) for run in results.runs)
+    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path, results.sources))
+    paths = [folder / f"{name}.mp4" for folder in folders for name in names]
+    return {f"{path.stem}, {path.parent}" if len(folders) > 1 else path.stem: path for path in paths if path.is_file()}
 
 
 def _inlined(path: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from aime_gym.config import nearest_names
 from aime_gym.experiments.evaluation import Score
-from aime_gym.experiments.records import RESULTS, read_folder, read_records
+from aime_gym.experiments.records import RESULTS, read_folder, read_records, results_files
 from aime_gym.experiments.runner import PLAN
 from aime_gym.experiments.statistics import (
     Estimate,
@@ -124,7 +124,7 @@ def load_results(paths: Sequence[Path]) -> Results:
     agents: list[str] = []
     planned: dict[str, str] = {}
     for path in paths:
-        if not (path.is_file() or any(path.glob("results*.jsonl"))):
+        if not (path.is_file() or results_files(path)):
             raise FileNotFoundError(f"results: expected a folder of `aime-gym benchmark` or its {RESULTS}, got {path}")
         found = read_folder(path) if path.is_dir() else read_records(path)
         if (path / PLAN).is_file():

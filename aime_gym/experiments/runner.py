@@ -6,7 +6,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,11 +276,7 @@ class _Queue:
         for job in self.waiting:
             if not job.needs & self._unfinished and self._claim(job):
                 self.waiting.remove(job)
-                record = self._record_of_others(job)
-                if record is None:
-                    return job
-                self._take_over(job, record)
-                return self.next()
+                return self.next() if self._take_over(job) else job
         return None
 
     def _claim(self, job: Job) -> bool:
@@ -288,32 +284,26 @@ class _Queue:
         if self._claims_folder is None or job.is_cell:
             return True
         claim = ExitStack()
-        try:
+        with suppress(FileExistsError):
             claim.enter_context(exclusively(self._claims_folder / f"claim-{job.about['what']}-{job.about['key']}"))
-        except FileExistsError:
-            return False
-        self._claims[job.title] = claim
-        return True
+            self._claims[job.title] = claim
+        return job.title in self._claims
 
-    def _record_of_others(self, job: Job) -> Record | None:
-        """Return the record of a job that another shard has done since this one started, if there is any."""
-        if job.title not in self._claims:
-            return None
+    def _take_over(self, job: Job) -> bool:
+        """Use what another shard has made since this one started, or fail as that did; return whether there is any."""
         identity = job.about["what"], job.about["key"]
-        record = _last(read_folder(self.results.parent)).get(identity)
-        return None if record == self._before.get(identity) else record
-
-    def _take_over(self, job: Job, record: Record) -> None:
-        """Use what another shard has made, or fail as that did."""
+        record = _last(read_folder(self.results.parent)).get(identity) if job.title in self._claims else None
+        if record is None or record == self._before.get(identity):
+            return False
         if record["status"] == "failed":
             self._fail(job, Failure(record["error"], record.get("traceback", "")))
         else:
             self._unfinished.remove(job.title)
         self._release(job)
+        return True
 
     def _release(self, job: Job) -> None:
-        if job.title in self._claims:
-            self._claims.pop(job.title).close()
+        self._claims.pop(job.title, ExitStack()).close()
 
     def release_all(self) -> None:
         """Leave to other shards what this one was at."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from aime_gym.config import import_extra
 from aime_gym.types import Array
 
 #: Resamples of an interval.
@@ -59,10 +60,7 @@ def require_rliable() -> None:
 
     :raises ImportError: it is not; the message has the command.
     """
-    try:
-        import rliable.library  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"a report needs rliable ({error}): pip install 'aime-gym[report]'") from error
+    import_extra("rliable.library", "report", "a report needs rliable")
 
 
 def estimates(scores: Array, *, repetitions: int = REPETITIONS) -> tuple[Estimate, Estimate]:

@@ -15,6 +15,7 @@ import numpy as np
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
 
 from aime_gym.agents.base import ImitationAgent
+from aime_gym.config import import_extra
 from aime_gym.experiments.cells import as_file_name
 from aime_gym.experiments.config import Tracker
 from aime_gym.experiments.evaluation import Score
@@ -59,10 +60,7 @@ class WandbTracking:
     group: str
 
     def __post_init__(self) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError("track: wandb is not installed: pip install 'aime-gym[wandb]'") from error
+        wandb = import_extra("wandb", "wandb", "track: wandb is not installed")
         try:
             wandb.login()  # asks, if there is somebody to ask
         except wandb.errors.Error as error:

@@ -311,9 +311,8 @@ class OneHotEvidence:
         """Return the surprise (N, A) of each record under each action; of first records it has no meaning."""
         sizes = [model.config.deter, model.config.stoch]
         pieces = []
-        for rows in torch.arange(len(demos), device=demos.device).split(
-            max(_TRANSITIONS_AT_ONCE // model.action_size, 1)
-        ):
+        count = max(_TRANSITIONS_AT_ONCE // model.action_size, 1)
+        for rows in torch.arange(len(demos), device=demos.device).split(count):
             before = State(*self.filtered.features[(rows - 1).clamp_min(0)].split(sizes, dim=-1))
             embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, demos, piece)), rows)
             pieces.append(model.rssm.surprise_of_each_action(before, embeddings))
@@ -329,40 +328,6 @@ class OneHotEvidence:
         loss = per_sequence(-torch.logsumexp(log_probs - surprise, dim=-1), valid[1:])
         expected = (log_probs.detach().exp() * surprise).sum(-1)
         return loss, {"loss": loss.detach(), "kl": per_sequence(expected, valid[1:])}
-
-
-class OneHotPolicyUpdates:
-    """Updates of a policy of one-hot actions by the evidence of demonstrations.
-
-    :param demos: demonstrations, without actions.
-    :param evidence: their evidence.
-    """
-
-    def __init__(
-        self,
-        policy: CategoricalPolicy,
-        demos: TrajectoryDataset,
-        evidence: OneHotEvidence,
-        config: InferenceConfig,
-        generator: torch.Generator,
-    ) -> None:
-        self.policy, self.evidence = policy, evidence
-        self.sampler = _sampler(demos, config, generator)
-        self.optimizer = _policy_optimizer(policy, config)
-
-    def update(self) -> Metrics:
-        """Make one update."""
-        rows, valid, _ = (part.to(self.evidence.surprise.device) for part in self.sampler.sample_rows())
-        loss, metrics = self.evidence.loss(self.policy, rows, valid)
-        return metrics | {"gradient_norm": self.optimizer.step(loss)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that [`update`][] changes."""
-        return {"optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state."""
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _sampler(demos: TrajectoryDataset, config: InferenceConfig, generator: torch.Generator) -> SequenceSampler:
@@ -422,12 +387,15 @@ def infer_policy(
         )
         if not completed:
             return False
-    updates: PolicyUpdates | OneHotPolicyUpdates
-    if isinstance(policy, CategoricalPolicy):
-        assert one_hot is not None
-        updates = OneHotPolicyUpdates(policy, demos, one_hot, config, loop.generator)
-    else:
-        updates = PolicyUpdates(world_model, policy, demos, config, noise, loop.generator, belief)
+    if isinstance(policy, CategoricalPolicy) and one_hot is not None:
+        sampler = _sampler(demos, config, loop.generator)
+
+        def loss() -> tuple[Tensor, Metrics]:
+            rows, valid, _ = (part.to(one_hot.surprise.device) for part in sampler.sample_rows())
+            return one_hot.loss(policy, rows, valid)
+
+        return loop.minimize("policy", config.policy_updates, loss, _policy_optimizer(policy, config))
+    updates = PolicyUpdates(world_model, policy, demos, config, noise, loop.generator, belief)
     return loop.run("policy", config.policy_updates, updates.update, updates)
 
 

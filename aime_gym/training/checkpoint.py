@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aime_gym.serialization import read_archive, write_archive
+from aime_gym.serialization import plain_number, read_archive, write_archive
 from aime_gym.training.data_parallel import ONE_PROCESS, DataParallel
 from aime_gym.types import Metrics
 
@@ -73,7 +73,7 @@ class PhaseCheckpoint:
         self, path: Path, *, interval: int, identity: Mapping[str, Any], parallel: DataParallel = ONE_PROCESS
     ) -> None:
         self.path, self.interval, self._parallel = path, interval, parallel
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=lambda number: number.item()))
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=plain_number))
         #: Document of the agent at the start, or at the end once ``finished``; ``None`` before ``begin``.
         self.agent: dict[str, Any] | None = None
         self.finished = False
@@ -99,10 +99,7 @@ class PhaseCheckpoint:
                 f"folder, or remove the file to start over"
             )
         if division != self._division and not self.finished:
-            expected, got = (
-                f"processes={numbers['processes']}, threads={numbers['threads']}"
-                for numbers in (division, self._division)
-            )
+            expected, got = (", ".join(f"{k}={n}" for k, n in of.items()) for of in (division, self._division))
             warnings.warn(
                 f"checkpoint_dir: expected {expected}, as when {self.path} was written, got {got}; the resumed run may "
                 f"end with other last bits, unless torch.set_num_threads({division['threads']}) comes first",

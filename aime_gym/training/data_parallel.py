@@ -7,7 +7,6 @@ together do what one process does, up to the order in which a sum is added.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from aime_gym.serialization import digest
 from aime_gym.types import Metrics
 
 
@@ -63,7 +61,11 @@ class DataParallel:
 
     def largest(self, number: int) -> int:
         """Return the largest of the numbers that the processes call this with."""
-        return self._largest([number])[0]
+        if self.size == 1:
+            return number
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
 
     def check_equal(self, values: Mapping[str, Any]) -> None:
         """Check that all processes start from the same.
@@ -71,19 +73,12 @@ class DataParallel:
         :param values: JSON values by what they are.
         :raises ValueError: values that differ, by name.
         """
-        texts = [json.dumps(value, default=lambda number: number.item()) for value in values.values()]
-        digests = [int(digest([text], size=7), 16) for text in texts]
-        ends = self._largest([*digests, *(-number for number in digests)])
-        differing = [name for name, high, low in zip(values, ends, ends[len(values) :], strict=False) if high != -low]
-        if differing:
+        if self.size == 1:
+            return
+        everywhere: list[Any] = [None] * self.size
+        dist.all_gather_object(everywhere, values)
+        if differing := [name for name in values if any(other[name] != values[name] for other in everywhere)]:
             raise ValueError(f"torchrun: expected processes with the same {', '.join(differing)}, got different ones")
-
-    def _largest(self, numbers: list[int]) -> list[int]:
-        if self.size > 1:
-            values = torch.tensor(numbers)
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-            numbers = values.tolist()
-        return numbers
 
 
 #: Value for a phase of this process alone.

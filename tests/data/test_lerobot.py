@@ -245,7 +245,7 @@ def test_what_is_wrong_is_one_error(folder, damage, message):
 
 def test_without_pyarrow_the_command_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"source: .* needs pyarrow: pip install 'aime-gym\[lerobot\]'"):
+    with pytest.raises(ImportError, match=r"source: .* needs pyarrow \(.*\): pip install 'aime-gym\[lerobot\]'"):
         load_trajectories(folder)
 
 

@@ -25,7 +25,7 @@ from aime_gym.experiments.records import append_record, cut_torn_line, read_fold
 from aime_gym.experiments.results import load_results
 from aime_gym.experiments.shards import Shard
 from aime_gym.experiments.suite import read_suite
-from aime_gym.serialization import exclusively
+from aime_gym.serialization import exclusively, new_folder
 from aime_gym.tasks import TaskConfig
 
 TINY = "options = { min_epochs = 1, max_epochs = 1, min_updates = 2 }"
@@ -277,6 +277,25 @@ def test_shards_share_a_folder(finished, tmp_path):
     assert len(load_results([tmp_path / "1"]).missing) == 6
     apart = load_results([tmp_path / "1", tmp_path / "2"])
     assert (apart.runs, apart.missing) == (together.runs, ())
+
+
+def test_a_wait_for_other_shards_takes_no_core(monkeypatch):
+    calls = []
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds, sleep=time.sleep: calls.append(sleep(seconds)))
+    monkeypatch.setattr(runner, "_RETRY_SECONDS", 0.1)
+    assert runner._finished([], runner.ThisProcess(None, False).poll_seconds) == []
+    assert len(calls) == 1
+
+
+def test_a_recording_of_another_process_is_left_alone(finished, tmp_path):
+    """A job of a cluster may outlive the run that started it, and records the same demonstrations."""
+    checked = runner.check(read_suite(finished / "suite.toml"))
+    (job,) = (job for job in jobs_of(checked.suite, checked.learners, tmp_path, None) if job.title == "pole, expert")
+    folder = job.work.args[2]
+    with new_folder(folder) as unfinished:
+        (unfinished / "written").touch()
+        assert "expected one writer at a time" in job.run().error
+        assert (unfinished / "written").is_file()
 
 
 def test_a_shard_waits_for_what_another_one_makes(finished, tmp_path):
