@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
@@ -20,67 +21,51 @@ from aime_gym.experiments.cells import as_file_name
 from aime_gym.experiments.config import Tracker
 from aime_gym.experiments.evaluation import Score
 
-
-class Tracking(Protocol):
-    """A tracker of runs; it may be sent to other processes."""
-
-    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
-        """Return the output of SB3's logger that makes a new run of this title."""
+#: Function of an agent and of a title that makes a new run, as an output of SB3's logger; it may be sent to other
+#: processes.
+Tracking: TypeAlias = Callable[[ImitationAgent, str], KVWriter]
 
 
-@dataclass(frozen=True)
-class TensorBoardTracking:
-    """TensorBoard, with a folder for each run.
+def tracking_by(tracker: Tracker | None, folder: Path, group: str) -> Tracking | None:
+    """Return a tracker by its name; ``None`` for none.
 
-    :param folder: folder that gets a folder ``tensorboard``.
-    """
+    TensorBoard has a folder for each run. Weights & Biases has the project ``aime_gym`` or ``WANDB_PROJECT``.
 
-    folder: Path
-
-    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
-        """Return a writer in a folder of this title; files of an earlier run there are replaced."""
-        folder = self.folder / "tensorboard" / as_file_name(title)
-        if agent.checkpoint_dir is None:  # otherwise an earlier file may be the beginning of this run
-            for earlier in folder.glob("events.out.tfevents.*"):
-                earlier.unlink()
-        return TensorBoardOutputFormat(str(folder))
-
-
-@dataclass(frozen=True)
-class WandbTracking:
-    """Weights & Biases, in the project ``aime_gym`` or ``WANDB_PROJECT``.
-
-    :param folder: folder that gets a folder ``wandb``.
-    :param group: name that the runs have in common.
-    :raises ImportError: it is not installed.
+    :param folder: folder that gets a folder ``tensorboard`` or ``wandb``.
+    :param group: name that the runs of Weights & Biases have in common.
+    :raises ImportError: Weights & Biases is not installed.
     :raises ValueError: it has no account, and is not offline.
     """
+    if tracker is None:
+        return None
+    if tracker == "tensorboard":
+        return partial(_tensorboard_run, folder=folder / tracker)
+    wandb = import_extra("wandb", "wandb", "track: wandb is not installed")
+    try:
+        wandb.login()  # asks, if there is somebody to ask
+    except wandb.errors.Error as error:
+        raise ValueError(f"track: {error} WANDB_MODE=offline keeps runs in {folder / 'wandb'}") from error
+    return partial(_WandbOutputFormat, folder=folder, group=group)
 
-    folder: Path
-    group: str
 
-    def __post_init__(self) -> None:
-        wandb = import_extra("wandb", "wandb", "track: wandb is not installed")
-        try:
-            wandb.login()  # asks, if there is somebody to ask
-        except wandb.errors.Error as error:
-            raise ValueError(f"track: {error} WANDB_MODE=offline keeps runs in {self.folder / 'wandb'}") from error
-
-    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
-        """Return a writer of a new run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return _WandbOutputFormat(
-            project=os.environ.get("WANDB_PROJECT", "aime_gym"), name=title, group=self.group, dir=str(self.folder)
-        )
+def _tensorboard_run(agent: ImitationAgent, title: str, *, folder: Path) -> KVWriter:
+    """Return a writer in a folder of this title; files of an earlier run there are replaced."""
+    folder /= as_file_name(title)
+    if agent.checkpoint_dir is None:  # otherwise an earlier file may be the beginning of this run
+        for earlier in folder.glob("events.out.tfevents.*"):
+            earlier.unlink()
+    return TensorBoardOutputFormat(str(folder))
 
 
 class _WandbOutputFormat(KVWriter):
     """Run of Weights & Biases, whose x-axis is the metric ``step``: a run's own steps cannot begin anew in a phase."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, agent: ImitationAgent, title: str, *, folder: Path, group: str) -> None:
         import wandb
 
-        self._run = wandb.init(reinit="create_new", **settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        project = os.environ.get("WANDB_PROJECT", "aime_gym")
+        self._run = wandb.init(reinit="create_new", project=project, name=title, group=group, dir=str(folder))
         self._run.define_metric("*", step_metric="step")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -95,13 +80,6 @@ class _WandbOutputFormat(KVWriter):
         self._run.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
-def tracking_by(tracker: Tracker | None, folder: Path, group: str) -> Tracking | None:
-    """Return a tracker by its name; ``None`` for none."""
-    if tracker is None:
-        return None
-    return TensorBoardTracking(folder) if tracker == "tensorboard" else WandbTracking(folder, group)
-
-
 @contextmanager
 def tracked(tracking: Tracking | None, agent: ImitationAgent, title: str, about: Mapping[str, Any]) -> Iterator[None]:
     """Track an agent as one run with its configuration, if runs are tracked.
@@ -111,12 +89,10 @@ def tracked(tracking: Tracking | None, agent: ImitationAgent, title: str, about:
     if tracking is None:
         yield
         return
-    agent.set_logger(Logger(None, [tracking.writer(agent, title)]))
+    agent.set_logger(Logger(None, [tracking(agent, title)]))
     try:
         options = {**about, **asdict(agent.config)}
-        texts = {
-            name: json.dumps(value) for name, value in options.items() if isinstance(value, Mapping | tuple | list)
-        }
+        texts = {key: json.dumps(value) for key, value in options.items() if isinstance(value, Mapping | tuple | list)}
         agent.logger.record("hparams", HParam({**options, **texts}, {"eval/mean_reward": 0.0}))
         agent.logger.dump()
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from stable_baselines3.common.logger import KVWriter
 
-from aime_gym.agents.base import ImitationAgent
 from aime_gym.config import declared_bounds, nearest_names
 from aime_gym.experiments.agent_spec import AgentSpec
 from aime_gym.experiments.cells import Suite, identity_digest
@@ -73,7 +73,8 @@ class Search:
     def _score(self, out: Path, trial: Trial) -> float:
         """Return the mean return over the seeds."""
         options = {name: suggest(trial) for name, suggest in self.space.items()}
-        jobs = self._jobs(out, options, _TrialTracking(trial))
+        reports = _TrialReports(trial)
+        jobs = self._jobs(out, options, lambda agent, title: reports)
         return float(np.mean([np.mean(job.work(progress=False)["returns"]) for job in jobs if job.is_cell]))
 
     def _jobs(self, out: Path, options: Mapping[str, Any], tracking: Tracking | None = None) -> list[Job]:
@@ -98,15 +99,12 @@ class Search:
         return study
 
 
-class _TrialTracking(KVWriter):
-    """Tracker that reports each evaluation to Optuna, which ends a trial below the median of the others."""
+class _TrialReports(KVWriter):
+    """Output of a logger that reports each evaluation to Optuna, which ends a trial below the median of the others."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
         self._steps = count()
-
-    def writer(self, agent: ImitationAgent, title: str) -> KVWriter:
-        return self
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         if "eval/mean_reward" in key_values:
@@ -171,7 +169,7 @@ def _around(name: str, value: float, least: float, most: float | None) -> _Sugge
     if isinstance(value, float) and most is not None:
         return _number(name, float(least), float(most), log=False)
     low = max(1, least, value // _SPREAD) if isinstance(value, int) else max(least, value / _SPREAD)
-    return _number(name, low, min(value * _SPREAD, value * _SPREAD if most is None else most), log=True)
+    return _number(name, low, min(value * _SPREAD, math.inf if most is None else most), log=True)
 
 
 def _number(name: str, low: Any, high: Any, *, log: bool) -> _Suggest:

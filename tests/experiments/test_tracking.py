@@ -10,7 +10,7 @@ from aime_gym.cli import main
 from aime_gym.experiments.records import read_records
 from aime_gym.experiments.runner import check, run_suite
 from aime_gym.experiments.suite import read_suite
-from aime_gym.experiments.tracking import TensorBoardTracking, WandbTracking, tracked
+from aime_gym.experiments.tracking import tracked, tracking_by
 
 SUITE = """
 seeds = [0, 1]
@@ -47,7 +47,7 @@ def scalars(folder):
 
 def test_cells_of_a_benchmark_in_tensorboard(suite, tmp_path):
     out = tmp_path / "out"
-    tracking = TensorBoardTracking(out)
+    tracking = tracking_by("tensorboard", out, "suite")
     outcome = run_suite(check(read_suite(suite)), out, workers=None, tracking=tracking, progress=False)
     assert outcome.done == 3
     runs = {path.name: scalars(path) for path in (out / "tensorboard").iterdir()}
@@ -77,7 +77,7 @@ def test_a_run_that_is_repeated_replaces_its_files(tmp_path):
     folder.mkdir(parents=True)
     (folder / "events.out.tfevents.1").write_text("earlier")
     (folder / "mine.txt").write_text("other")
-    TensorBoardTracking(tmp_path).writer(Agent(), "task, seed 0").close()
+    tracking_by("tensorboard", tmp_path, "suite")(Agent(), "task, seed 0").close()
     names = {path.name for path in folder.iterdir()}
     assert "mine.txt" in names
     assert "events.out.tfevents.1" not in names
@@ -133,7 +133,7 @@ def test_a_run_of_weights_and_biases(tmp_path, monkeypatch):
     agent.config = Config()
 
     def train():
-        with tracked(WandbTracking(tmp_path, "suite"), agent, "task, seed 0", {"seed": 0}):
+        with tracked(tracking_by("wandb", tmp_path, "suite"), agent, "task, seed 0", {"seed": 0}):
             agent.logger.record("train/loss", 0.25)
             agent.logger.dump(7)
             raise KeyError

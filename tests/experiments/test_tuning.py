@@ -129,7 +129,7 @@ def test_a_trial_below_the_median_is_pruned():
     kept = []
     for score in (10.0, 12.0, 11.0, 5.0):
         trial = study.ask()
-        logger = Logger(None, [tuning._TrialTracking(trial).writer(None, "")])
+        logger = Logger(None, [tuning._TrialReports(trial)])
         logger.record("train/loss", 1.0)
         logger.dump()
         logger.record("eval/mean_reward", score)
