@@ -26,13 +26,13 @@ def import_extra(name: str, extra: str, need: str) -> Any:
     """Import a module of an optional dependency.
 
     :param extra: extra of this package that installs it.
-    :param need: what needs the module, which the error begins with.
+    :param need: beginning of the error: who needs the module.
     :raises ImportError: it is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{need} ({error}): pip install 'aime-gym[{extra}]'") from error
+        raise type(error)(f"{need} ({error}): pip install 'aime-gym[{extra}]'", name=error.name) from error
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit, TransformReward
 
+from aime_gym.config import import_extra
 from aime_gym.wrappers import SeededMetaWorld
 from aime_gym.wrappers.custom_tasks import CUSTOM_TASKS
 from aime_gym.wrappers.rendering import choose_gl
@@ -95,11 +96,8 @@ def register_atari() -> None:
 
     :raises ModuleNotFoundError: it is not installed, or OpenCV, with which Gymnasium shrinks its frames.
     """
-    try:
-        import ale_py
-        import cv2  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise _missing(error, "the Arcade Learning Environment and OpenCV", "'aime-gym[atari]'") from error
+    need = "This task needs the Arcade Learning Environment and OpenCV"
+    ale_py, _ = (import_extra(name, "atari", need) for name in ("ale_py", "cv2"))
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or each environment prints its version
     gym.register_envs(ale_py)
 

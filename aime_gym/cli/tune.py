@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,11 @@ def tune(
         out = out or Path("runs") / f"{suite.stem}-tune"
         shared.check_output(out, "out", folder=True)
         prepared = prepare_search(read, agent, task, search, storage or str(out / "trials.journal"))
-    study = prepared.run(out, trials)
+    try:
+        study = prepared.run(out, trials)
+    except RuntimeError as error:
+        print(f"aime-gym tune: failed: {error}", file=sys.stderr)
+        return 1
     with shared.checks():  # no trial may have succeeded
         best = agent_table(prepared, study.best_params)
     write_text(out / "best.toml", best)

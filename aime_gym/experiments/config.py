@@ -55,10 +55,10 @@ class DataConfig:
     :param demos: data to imitate: 'expert' (recorded here; the default), a dataset, or videos ('data/*.mp4', or their
         folder). Actions go to oracles only
     :param demo_count: demonstrations to record (default: 20), or to take from a dataset (default: all)
-    :param expert: policy that demonstrates: 'scripted' (Meta-World; the default), 'sac:20000' (train SB3's sac, ppo or
-        td3 on the task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip' (a trained SB3
-        model; such files run code, load only what you trust). Without one, loaded demonstrations give the expert's
-        score
+    :param expert: policy that demonstrates: 'scripted' (Meta-World, Pong, Breakout; the default), 'sac:20000' (train
+        SB3's sac, ppo or td3 on the task's state for so many steps; or 'dreamer', in imagination), or 'sac:model.zip'
+        (a trained SB3 model; such files run code, load only what you trust). Without one, loaded demonstrations give
+        the expert's score
     :param resize: whether videos of another size than the task's images are resized to it
     :raises ValueError: numbers below 1; no dataset in a list of them, or what is none.
     """

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aime_gym.config import nearest_names
+from aime_gym.config import import_extra, nearest_names
 from aime_gym.experiments.evaluation import Score
 from aime_gym.experiments.records import RESULTS, read_folder, read_records, results_files
 from aime_gym.experiments.runner import PLAN
@@ -22,7 +22,6 @@ from aime_gym.experiments.statistics import (
     normalise,
     performance_profile,
     probability_of_improvement,
-    require_rliable,
 )
 from aime_gym.types import Array
 
@@ -317,7 +316,7 @@ def analyse(results: Results, against: str | None = None) -> Report:
     :raises ValueError: an unknown policy.
     :raises ImportError: rliable is not installed.
     """
-    require_rliable()
+    import_extra("rliable.library", "report", "a report needs rliable")
     if against is None:
         against = results.policies[0]
     elif against not in results.policies:

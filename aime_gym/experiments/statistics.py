@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from aime_gym.config import import_extra
 from aime_gym.types import Array
 
 #: Resamples of an interval.
@@ -53,14 +52,6 @@ def interquartile_mean(values: Any) -> float:
     ordered = np.sort(np.ravel(values))
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())
-
-
-def require_rliable() -> None:
-    """Check that rliable is installed.
-
-    :raises ImportError: it is not; the message has the command.
-    """
-    import_extra("rliable.library", "report", "a report needs rliable")
 
 
 def estimates(scores: Array, *, repetitions: int = REPETITIONS) -> tuple[Estimate, Estimate]:

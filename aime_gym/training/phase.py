@@ -118,15 +118,13 @@ def run_phase(
                 agent.end_phase(name, failed=False)
                 return
         trajectories = data() if callable(data) else data
-        logger = Logger(None, [])
         if parallel.rank == 0:
             agent.start_log(tb_log_name, resumed=resumed)
-            logger = agent.logger
         else:
             callback = None
         loop = TrainingLoop(
             agent,
-            logger,
+            agent.logger if parallel.rank == 0 else Logger(None, []),
             agent.generator,
             progress_bar and parallel.rank == 0,
             parallel=parallel,

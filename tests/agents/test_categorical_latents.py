@@ -77,7 +77,8 @@ def test_a_state_is_whole_categoricals():
 def test_aime_imitates_in_them():
     env, play, demos = toy.task(play=60, demos=10)
     model = replace(small.MODEL, stoch=32, classes=8)
-    options = small.PRETRAINING | small.LEARNING["aime"] | {"world_model": model, "model_updates": 120}
+    updates = {"model_updates": 80, "inverse_updates": 150}
+    options = small.PRETRAINING | small.LEARNING["aime"] | updates | {"world_model": model}
     agent = AIMEAgent(env, seed=0, **options)
     agent.pretrain(play, progress_bar=False).imitate(demos, progress_bar=False)
     assert toy.score(env, agent) > 0.6

@@ -152,6 +152,14 @@ def test_a_trial_that_fails_costs_no_other(suite, monkeypatch, capsys):
     assert "No trials are completed yet" in capsys.readouterr().err
 
 
+def test_data_that_cannot_be_recorded_ends_in_one_line(suite, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "data").write_text("where a folder should be")
+    assert tune(suite(), "--trials", "1") == 1
+    *_, line = capsys.readouterr().err.splitlines()  # progress bars come first
+    assert line.startswith("aime-gym tune: failed: car, play: FileExistsError: ")
+
+
 @pytest.mark.parametrize(
     ("search", "arguments", "message"),
     [
