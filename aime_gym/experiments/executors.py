@@ -196,7 +196,7 @@ class Ray:
         return _RayFuture(self._ray, task.remote(job, imports))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _RayFuture:
     ray: Any
     reference: Any
