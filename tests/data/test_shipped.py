@@ -78,7 +78,7 @@ def test_observations_alone(name):
 def test_a_folder_of_the_user_s_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classic" / "CartPole-v1").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="expected a Minari dataset or"):
+    with pytest.raises(FileNotFoundError, match="expected a Minari or LeRobot dataset or"):
         load_trajectories("classic/CartPole-v1")
 
 
