@@ -155,27 +155,6 @@ class ActionInference:
                 embeddings=embeddings,
             )
 
-    def better(self, demos: TrajectoryDataset, first: FilteredLatents, second: FilteredLatents) -> FilteredLatents:
-        """Choose for each demonstration between two filters, of different actions, the one with more evidence.
-
-        :param first: demonstrations filtered with some actions, and their surprise; the choice between equals.
-        :param second: demonstrations filtered with other actions, and their surprise.
-        """
-        gain = self._cost(first) - self._cost(second)
-        episodes = torch.arange(len(demos.counts), device=gain.device).repeat_interleave(demos.counts)
-        chosen = gain.new_zeros(len(demos.counts)).index_add(0, episodes, gain)[episodes, None] > 0
-        return FilteredLatents(
-            torch.where(chosen, second.features, first.features),
-            torch.where(chosen, second.prev_actions, first.prev_actions),
-        )
-
-    def _cost(self, filtered: FilteredLatents) -> Tensor:
-        """Return what each record adds to the loss of the evidence, (N,), up to a constant."""
-        assert filtered.surprise is not None
-        if self.robust_nats is None:
-            return filtered.surprise
-        return self.robust_nats * torch.log1p(filtered.surprise / self.robust_nats)
-
 
 class ActionBelief:
     """Belief of an inverse model about the actions of demonstrations: Gaussians whose variance is estimated.

@@ -19,9 +19,8 @@ class OnlineConfig(ImaginationConfig):
     :param value_weight: weight beta of the imagined return.
     :param value_warmup: number of updates over which beta rises to its value: at first neither the reward nor the value
         network has learnt anything, and their gradients would only spoil the policy.
-    :param clone_weight: weight of the error to inferred actions, of each demonstration those of the inverse model or of
-        the policy itself as a round finds it, whichever have more evidence. Only with ``warm_start``. The latent states
-        move with the world model, and the policy has to follow.
+    :param clone_weight: weight of the error to the actions that the inverse model infers, which learns from experience
+        too. Only with ``warm_start``. The latent states move with the world model, and the policy has to follow.
     :param normalize_gradients: whether only the directions of the gradients of evidence and return count, so that beta
         is the ratio of the two. A step that the model cannot explain at all costs thousands of nats, and would drown
         any return; the papers' form, their plain sum, is for models that have seen everything in play.

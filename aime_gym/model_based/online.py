@@ -26,7 +26,6 @@ from aime_gym.model_based.action_inference import (
     Noise,
     OneHotEvidence,
     inverse_source,
-    policy_source,
 )
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, draw_starts, imagine
 from aime_gym.model_based.config import AIMEConfig
@@ -133,15 +132,8 @@ class OnlineImitation:
         if isinstance(self.policy, CategoricalPolicy):
             self._one_hot = OneHotEvidence(self.world_model, demos)
         elif config.warm_start:
-            by_policy, by_inverse_model = (
-                filter_trajectories(self.world_model, demos, source, with_surprise=True)
-                for source in (
-                    policy_source(self.policy, self.world_model.action_size),
-                    inverse_source(self.inverse_model, self.world_model, demos),
-                )
-            )
-            # Cloning would take the policy back to actions that explain less than its own.
-            self._beliefs = self._inference.better(demos, by_policy, by_inverse_model)
+            source = inverse_source(self.inverse_model, self.world_model, demos)
+            self._beliefs = filter_trajectories(self.world_model, demos, source)
 
     def update(self) -> Metrics:
         """Make one update of all networks."""

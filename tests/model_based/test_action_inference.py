@@ -111,22 +111,6 @@ def test_nats_are_summed_where_sigma_is_learnt(preset, expected):
     assert ActionInference.from_config(AIMEConfig(), model).robust_nats == expected
 
 
-def test_each_demonstration_has_the_actions_with_more_evidence():
-    def filtered(value, surprise):
-        return FilteredLatents(torch.full((5, 3), value), torch.full((5, A), value), torch.tensor(surprise))
-
-    demos = SimpleNamespace(counts=torch.tensor([2, 3]))
-    first = filtered(1.0, [3.0, 3.0, 9.0, 0.0, 0.0])
-    second = filtered(2.0, [2.0, 3.0, 2.0, 4.0, 2.0])
-    summed = ActionInference(None, None).better(demos, first, second)
-    assert summed.prev_actions[:, 0].tolist() == [2, 2, 2, 2, 2]
-    # Of the second demonstration, one record that nothing explains does not outweigh the others.
-    robust = ActionInference(None, 1.0).better(demos, first, second)
-    assert robust.prev_actions[:, 0].tolist() == [2, 2, 1, 1, 1]
-    assert robust.features[:, 0].tolist() == [2, 2, 1, 1, 1]
-    assert ActionInference(None, None).better(demos, first, first).features[0, 0] == 1
-
-
 def test_the_evidence_of_one_hot_actions_sums_them_out():
     """Against one pass of the model for each action, in the state that the likeliest ones have led to."""
     torch.manual_seed(0)
