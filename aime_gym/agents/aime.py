@@ -18,7 +18,7 @@ presets, where the authors sample it.
 
 The papers have continuous actions only. Discrete ones are one-hot vectors to the model, and few enough to compare what
 each of them explains: the likeliest ones are cloned, and the policy then maximises the evidence with its own
-uncertainty summed out ([`aime_gym.model_based.action_inference.OneHotEvidence`][]).
+uncertainty summed out ([`aime_gym.model_based.one_hot_evidence.OneHotEvidence`][]).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ steps are smaller.
 Deviations from the paper and its code, beside those of DITTO: the expert's side is imagined too, under the
 demonstrations' actions, since a discriminator tells filtered states from imagined ones whatever the policy; it has a
 gradient penalty, and the reward is its logit, as in AIME-NoB, where the code takes its probability. The code never
-moves D-GAIL's target network.
+moves D-GAIL's target network. As in the paper, the value network stands for what follows a rollout (``bootstrap``).
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from aime_gym.model_based.action_inference import (
     InferenceConfig,
     infer_policy,
     inverse_source,
-    likeliest_source,
     policy_source,
     require_fitted,
 )
 from aime_gym.model_based.filtering import RowSource, filter_trajectories
 from aime_gym.model_based.latent_regression import fit_inverse_model
+from aime_gym.model_based.one_hot_evidence import likeliest_source
 from aime_gym.model_based.pretraining import fit_world_model
 from aime_gym.models.config import WorldModelConfig
 from aime_gym.models.inverse_model import LatentInverseModel

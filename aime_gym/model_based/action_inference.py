@@ -2,8 +2,8 @@
 
 Actions in [-1, 1] are samples of the policy, along which the gradient of the evidence is taken ([`PolicyUpdates`][]).
 Of one-hot actions there are few, so what each of them explains is computed, and the gradient is exact
-([`OneHotEvidence`][]). A straight-through gradient would be the slope of the model at an action, where it has only
-learnt values: it points to wrong actions often enough to undo a good clone.
+([`aime_gym.model_based.one_hot_evidence`][]). A straight-through gradient would be the slope of the model at an action,
+where it has only learnt values: it points to wrong actions often enough to undo a good clone.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from aime_gym.model_based.filtering import (
     standardized,
 )
 from aime_gym.model_based.latent_regression import clone_actions
+from aime_gym.model_based.one_hot_evidence import OneHotEvidence
 from aime_gym.model_based.pretraining import PretrainingConfig
 from aime_gym.models.inverse_model import LatentInverseModel
 from aime_gym.models.policies import CategoricalPolicy, LatentPolicy
-from aime_gym.models.rssm import InverseActions, LikeliestActions, PolicyActions, State
+from aime_gym.models.rssm import InverseActions, PolicyActions, State
 from aime_gym.models.world_model import Evidence, WorldModel, per_sequence
 from aime_gym.training.loop import TrainingLoop
 from aime_gym.training.mixed_precision import mixed_precision
@@ -44,8 +45,6 @@ Noise = Callable[..., Tensor]
 _FILTER_INTERVAL = 250
 #: Weight of a batch in the average distance of actions from a belief.
 _DISTANCE_RATE = 0.02
-#: Transitions at once in a comparison of one-hot actions.
-_TRANSITIONS_AT_ONCE = 8192
 #: Memory of the embeddings of all demonstrations.
 _MAX_BYTES = 2**29
 
@@ -267,48 +266,6 @@ class PolicyUpdates:
             self.belief.distance = state["distance"]
 
 
-class OneHotEvidence:
-    """Evidence of demonstrations under a policy of one-hot actions, the policy's uncertainty summed out.
-
-        -log sum_a pi(a | h, s) exp(-KL_a)
-
-    for each record, where KL_a is its surprise if action a led there
-    ([`surprise_of_each_action`][aime_gym.models.rssm.RSSM.surprise_of_each_action]) from the latent state before, which
-    the likeliest actions have led to.
-
-    :param world_model: world model, which stays as it is.
-    :param demos: demonstrations, without actions.
-    """
-
-    def __init__(self, world_model: WorldModel, demos: TrajectoryDataset) -> None:
-        #: Latent features of the demonstrations and the likeliest actions.
-        self.filtered = filter_trajectories(world_model, demos, likeliest_source(world_model))
-        self.surprise = self._surprise(world_model, demos)
-
-    @torch.no_grad()
-    def _surprise(self, model: WorldModel, demos: TrajectoryDataset) -> Tensor:
-        """Return the surprise (N, A) of each record under each action; of first records it has no meaning."""
-        sizes = [model.config.deter, model.config.stoch]
-        pieces = []
-        count = max(_TRANSITIONS_AT_ONCE // model.action_size, 1)
-        for rows in torch.arange(len(demos), device=demos.device).split(count):
-            before = State(*self.filtered.features[(rows - 1).clamp_min(0)].split(sizes, dim=-1))
-            embeddings = by_pieces(model, lambda piece: model.embed(standardized(model, demos, piece)), rows)
-            pieces.append(model.rssm.surprise_of_each_action(before, embeddings))
-        return torch.cat(pieces)
-
-    def loss(self, policy: CategoricalPolicy, rows: Tensor, valid: Tensor) -> tuple[Tensor, Metrics]:
-        """Compute the negative evidence in nats per sequence.
-
-        :param rows: rows (T, B) of sequences of the demonstrations; the action before the first one is not known.
-        :param valid: mask (T, B) of the records that count.
-        """
-        log_probs, surprise = policy(self.filtered.features[rows[:-1]]).log_probs, self.surprise[rows[1:]]
-        loss = per_sequence(-torch.logsumexp(log_probs - surprise, dim=-1), valid[1:])
-        expected = (log_probs.detach().exp() * surprise).sum(-1)
-        return loss, {"loss": loss.detach(), "kl": per_sequence(expected, valid[1:])}
-
-
 def _sampler(demos: TrajectoryDataset, config: InferenceConfig, generator: torch.Generator) -> SequenceSampler:
     return SequenceSampler(
         demos,
@@ -394,11 +351,6 @@ def inverse_source(inverse_model: LatentInverseModel, world_model: WorldModel, d
     """
     require_fitted(inverse_model)
     return lambda rows, embeddings: InverseActions(inverse_model, input_changes(world_model, dataset, rows, embeddings))
-
-
-def likeliest_source(world_model: WorldModel) -> RowSource:
-    """Make a source of the one-hot actions that surprise a world model least, to filter trajectories with."""
-    return lambda _, embeddings: LikeliestActions(world_model.rssm, embeddings)
 
 
 def policy_source(policy: LatentPolicy, actions: int) -> RowSource:

@@ -24,12 +24,12 @@ from aime_gym.data import ActionEncoding, SequenceSampler, TrajectoryDataset
 from aime_gym.model_based.action_inference import (
     ActionInference,
     Noise,
-    OneHotEvidence,
     inverse_source,
 )
 from aime_gym.model_based.actor_critic import Critic, EvaluatedRollout, draw_starts, imagine
 from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents, filter_trajectories
+from aime_gym.model_based.one_hot_evidence import OneHotEvidence
 from aime_gym.model_based.surrogate_rewards import EmbeddedSequences, Surrogate
 from aime_gym.model_based.task_model import JointSampler, TaskModel, TransitionLabels
 from aime_gym.models.inverse_model import LatentInverseModel

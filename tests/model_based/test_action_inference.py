@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from aime_gym.data import TrajectoryDataset
-from aime_gym.model_based.action_inference import ActionBelief, ActionInference, OneHotEvidence
+from aime_gym.model_based.action_inference import ActionBelief, ActionInference
 from aime_gym.model_based.config import AIMEConfig
 from aime_gym.model_based.filtering import FilteredLatents
+from aime_gym.model_based.one_hot_evidence import OneHotEvidence
 from aime_gym.models.config import PRESETS, WorldModelConfig
 from aime_gym.models.policies import CategoricalPolicy
 from aime_gym.models.rssm import RecordedActions
